@@ -1,0 +1,1 @@
+"""What all parties must agree on: crypto, statements, ledger, policy, aggregation and wire formats."""
