@@ -1,0 +1,94 @@
+"""The bounds of the fixed-point encoding: how many bits a value gets, and when 32 are too few.
+
+Element ``x`` of weight ``w`` is encoded as ``round(clip(x / scale, -1, 1) * (w / weight_maximum) * 2^f) mod 2^k``.
+Adding ``n`` of them must not wrap, so ``f + ceil(log2 n)`` stays two bits below ``k``; dividing the sum by the total
+weight gives the weighted mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Final
+
+from federation.errors import UsageError
+from federation.secagg.errors import EncodingError
+from federation.statements import Encoding
+
+Z32_BITS: Final = 30
+"""``f + ceil(log2 n)`` in Z_2^32: one bit for the sign, one to spare."""
+Z64_FRACTION: Final = 40
+Z64_BITS: Final = 62
+Z32_WEIGHT_SPREAD: Final = 2**10
+"""In Z_2^32 the lightest node keeps ``f - 10`` bits; a wider spread would round its whole update away."""
+TOTAL_BITS: Final = 60
+"""Bits of a normalised metric or integer value, before ``ceil(log2 n)`` is taken off for the sum."""
+INTEGER_BOUND: Final = 2**31
+"""Largest absolute value (or difference) of an element of an integer array; larger ones saturate and are counted."""
+
+
+def log2_ceil(n: int) -> int:
+    """The least ``k`` with ``2^k >= n``."""
+    return (n - 1).bit_length()
+
+
+def choose_encoding(rows: Sequence[tuple[int, int]], *, scale: str = "8", clip: str | None = None) -> Encoding:
+    """The encoding for a cohort whose row counts lie in these published buckets.
+
+    Z_2^32 (half the upload) only if the heaviest node weighs at most 2^10 times the lightest, judged by the outer ends
+    of the buckets; else Z_2^64.
+
+    Args:
+        rows: (at least, at most) for each node of the cohort.
+        scale: largest absolute difference of one element, a decimal string.
+        clip: L2 bound of a whole reply's difference, or None.
+
+    Raises:
+        UsageError: no node, or a bucket that is no bucket.
+    """
+    if not rows or any(not 0 <= low <= high for low, high in rows) or max(high for _, high in rows) < 1:
+        raise UsageError("the cohort's row counts must be ranges from 0 upwards, one per node, not all of them empty")
+    minimum, maximum = min(low for low, _ in rows), max(high for _, high in rows)
+    narrow = maximum <= Z32_WEIGHT_SPREAD * minimum and log2_ceil(len(rows)) < Z32_BITS
+    return Encoding(
+        ring="z32" if narrow else "z64",
+        fraction_bits=Z32_BITS - log2_ceil(len(rows)) if narrow else Z64_FRACTION,
+        scale=scale,
+        clip=clip,
+        weight_minimum=minimum,
+        weight_maximum=maximum,
+    )
+
+
+def check_encoding(encoding: Encoding, n: int) -> None:
+    """Raise unless sums of ``n`` replies fit the ring.
+
+    A plan is signed by a requester whose arithmetic a node has no reason to trust: a sum that wraps is a wrong model
+    that looks like one.
+
+    Raises:
+        EncodingError: it does not fit, or a bound is not positive.
+    """
+    room = Z32_BITS if encoding.ring == "z32" else Z64_BITS
+    if n < 1 or encoding.fraction_bits + log2_ceil(n) > room:
+        raise EncodingError(
+            "a sum of {n} replies with {bits} fraction bits does not fit the ring {ring}",
+            hint="let the plan's encoding be chosen from the published row counts",
+            n=n,
+            bits=encoding.fraction_bits,
+            ring=encoding.ring,
+        )
+    if Fraction(encoding.scale) <= 0 or (encoding.clip is not None and Fraction(encoding.clip) <= 0):
+        raise EncodingError("the scale and the L2 bound of an encoding must be positive")
+    if encoding.weight_minimum > encoding.weight_maximum:
+        raise EncodingError("the plan's smallest weight exceeds its largest")
+
+
+def total_bits(n: int) -> int:
+    """Fraction bits of metrics and integer arrays in a sum of ``n`` replies."""
+    return TOTAL_BITS - log2_ceil(n)
+
+
+def metric_bound(minimum: str, maximum: str) -> Fraction:
+    """The absolute bound to which a metric is normalised, exactly."""
+    return max(abs(Fraction(minimum)), abs(Fraction(maximum)))

@@ -1,0 +1,114 @@
+"""From a sum of encoded replies back to arrays and metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from federation.secagg.bounds import INTEGER_BOUND, metric_bound, total_bits
+from federation.secagg.encoding import CHUNK
+from federation.secagg.errors import AggregateVoidError
+from federation.secagg.layout import FIRST_METRIC, Array, Arrays, Layout, flat
+from federation.secagg.reply import Part
+from federation.statements import Encoding
+
+
+def decode_arrays(
+    sums: Mapping[Part, NDArray[Any]],
+    layout: Layout,
+    encoding: Encoding,
+    n: int,
+    count: int,
+    weight: int,
+    sent: Arrays,
+) -> dict[str, dict[str, Array]]:
+    """The weighted means, added to what was sent, in the types that were sent.
+
+    Args:
+        sums: the vectors.
+        n: size of the cohort, by which the encoding was made.
+        count: replies in the sum.
+        weight: their total weight, above 0.
+
+    Raises:
+        AggregateVoidError: an element exceeds what so many replies of this weight can add up to.
+    """
+    share = weight / encoding.weight_maximum
+    result: dict[str, dict[str, Array]] = {}
+    buffer = np.empty(CHUNK, dtype=np.float64)
+    for segment in layout.segments:
+        total = sums["wide" if segment.wide else "narrow"]
+        total = total[segment.start : segment.start + segment.size]
+        signed = total.view(np.int32 if total.itemsize == 4 else np.int64)
+        one = 2.0 ** (total_bits(n) if segment.wide else encoding.fraction_bits)
+        bound = float(INTEGER_BOUND) if segment.wide else float(encoding.scale)
+        # each reply adds at most share * one, rounded; the factor is float64's own rounding on the way
+        limit = share * one * (1 + 1e-12) + count
+        base = flat(sent, segment) if segment.relative else None
+        mean: Array = np.empty(segment.size, dtype=segment.dtype)
+        for start in range(0, segment.size, CHUNK):
+            stop = min(start + CHUNK, segment.size)
+            values = buffer[: stop - start]
+            np.copyto(values, signed[start:stop])
+            if not (-limit <= float(values.min()) and float(values.max()) <= limit):
+                raise AggregateVoidError("an element exceeds what so many replies can add up to; the round is void")
+            values *= bound / (share * one)
+            put = _put_integers if segment.wide else _put_floats
+            put(values, None if base is None else base[start:stop], mean[start:stop])
+        result.setdefault(segment.record, {})[segment.name] = mean.reshape(segment.shape)
+    return result
+
+
+def decode_metrics(
+    totals: Sequence[int], layout: Layout, encoding: Encoding, n: int, count: int, weight: int
+) -> dict[str, float]:
+    """The weighted mean of each metric.
+
+    Raises:
+        AggregateVoidError: one exceeds what so many replies of this weight can add up to.
+    """
+    metrics: dict[str, float] = {}
+    share = Fraction(weight, encoding.weight_maximum)
+    one = 2 ** total_bits(n)
+    for metric, total in zip(layout.metrics, totals[FIRST_METRIC:], strict=True):
+        signed = total - 2**64 if total >= 2**63 else total
+        if abs(signed) > share * one + count:
+            raise AggregateVoidError("a metric exceeds what so many replies can add up to; the round is void")
+        mean = Fraction(signed) / (share * one) * metric_bound(metric.minimum, metric.maximum)
+        # rounding may carry a mean of values at the bound past it by less than a unit
+        metrics[metric.name] = float(min(max(mean, Fraction(metric.minimum)), Fraction(metric.maximum)))
+    return metrics
+
+
+def _put_floats(mean: NDArray[np.float64], base: Array | None, out: Array) -> None:
+    if base is not None:
+        mean += base
+    if out.dtype != np.float64:
+        largest = float(np.finfo(out.dtype).max)
+        np.clip(mean, -largest, largest, out=mean)
+    np.copyto(out, mean, casting="unsafe")
+
+
+def _put_integers(mean: NDArray[np.float64], base: Array | None, out: Array) -> None:
+    np.rint(mean, out=mean)
+    change = mean.astype(np.int64)
+    if out.dtype == np.bool_:
+        change += 0 if base is None else base
+        np.copyto(out, np.clip(change, 0, 1), casting="unsafe")
+        return
+    limits = np.iinfo(out.dtype)
+    if out.dtype.itemsize < 8:
+        change += 0 if base is None else base
+        np.copyto(out, np.clip(change, limits.min, limits.max), casting="unsafe")
+        return
+    # 64 bits leave no room to add first and clip then: clip the change to the room there is, and it cannot wrap
+    start = np.zeros_like(out) if base is None else base
+    reach = 2**32  # more than any mean change, see INTEGER_BOUND
+    above = limits.max - np.maximum(start, limits.max - reach)
+    below = np.minimum(start, limits.min + reach) - limits.min
+    change = np.clip(change, -below.astype(np.int64), above.astype(np.int64))
+    np.add(start, change.astype(out.dtype), out=out)
