@@ -1,0 +1,43 @@
+"""Looks at a session's first process from the outside, so that its isolation does not rest on its own word."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from sandbox.errors import SandboxError
+
+_NAMESPACES = ("user", "pid", "net", "ipc", "uts", "mnt")
+
+
+def attest(init: int, uid: int | None) -> None:
+    """Raise unless process ``init`` is in namespaces of its own, unprivileged, filtered, and runs as ``uid``.
+
+    Args:
+        init: the session's process 1, by host pid.
+        uid: the session's own host uid and gid; ``None`` where the sandbox runs as an ordinary user, whose uid it keeps.
+    """
+    own = os.geteuid() if uid is None else uid
+    status = dict(
+        line.split(":", 1) for line in Path(f"/proc/{init}/status").read_text().splitlines() if ":" in line
+    )
+    for namespace in _NAMESPACES:
+        if os.readlink(f"/proc/{init}/ns/{namespace}") == os.readlink(f"/proc/self/ns/{namespace}"):
+            raise _fails(f"{namespace} namespace")
+    if own == 0 or set(status["Uid"].split()) != {str(own)}:
+        raise _fails("own uid")
+    if uid is not None and (set(status["Gid"].split()) != {str(uid)} or status["Groups"].split()):
+        raise _fails("own group")
+    if any(int(status[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")):
+        raise _fails("capabilities")
+    if status["NoNewPrivs"].strip() != "1" or status["Seccomp"].strip() != "2":
+        raise _fails("seccomp")
+
+
+def _fails(act: str) -> SandboxError:
+    return SandboxError(
+        "the sandbox does not hold: {act}",
+        code="canary",
+        hint="run keyong doctor; no job runs on this machine until every forbidden act fails",
+        act=act,
+    )

@@ -1,0 +1,192 @@
+"""Bubblewrap: the program, the version and flags it must have, and the arguments a session is started with."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from sandbox.errors import SandboxError
+from sandbox.spec import SessionSpec
+
+OLDEST = (0, 8, 0)  # --disable-userns
+_PLACES = "/usr/local/bin:/usr/bin:/bin"
+_FLAGS = """--args --as-pid-1 --cap-drop --chdir --clearenv --dev --die-with-parent --disable-userns --gid --hostname
+--info-fd --new-session --proc --remount-ro --ro-bind --ro-bind-data --seccomp --setenv --size --symlink --tmpfs --uid
+--unshare-cgroup-try --unshare-ipc --unshare-net --unshare-pid --unshare-user --unshare-uts --perms""".split()
+INSTALL = "install bubblewrap 0.8 or newer: apt-get install bubblewrap, or dnf install bubblewrap"
+
+
+@dataclass(frozen=True)
+class Bubblewrap:
+    """A usable bubblewrap: where it is, and its version."""
+
+    path: Path
+    version: tuple[int, ...]
+
+
+def find_bubblewrap() -> Bubblewrap:
+    """Return the machine's bubblewrap; raise where there is none, it is too old, or it lacks a flag that is needed."""
+    found = shutil.which("bwrap", path=_PLACES)
+    if found is None:
+        raise SandboxError("bubblewrap is not installed", code="layer", hint=INSTALL)
+    state = Path(found).stat()
+    return _inspect(found, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=4)
+def _inspect(path: str, _changed: int, _size: int) -> Bubblewrap:
+    def ask(flag: str) -> str:
+        answer = subprocess.run([path, flag], capture_output=True, text=True, env={}, timeout=10, check=False)
+        return answer.stdout + answer.stderr
+
+    match = re.search(r"(\d+)\.(\d+)\.(\d+)", ask("--version"))
+    version = tuple(int(part) for part in match.groups()) if match else (0,)
+    if version < OLDEST:
+        raise SandboxError(
+            "bubblewrap {version} is too old", code="layer", hint=INSTALL, version=".".join(map(str, version))
+        )
+    offered = set(re.findall(r"--[a-z0-9-]+", ask("--help")))
+    missing = [flag for flag in _FLAGS if flag not in offered]
+    if missing:
+        raise SandboxError("bubblewrap lacks {flags}", code="layer", hint=INSTALL, flags=", ".join(missing))
+    return Bubblewrap(Path(path), version)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Host paths that a session sees, and where: what is bound must be readable at ``source`` by the session's uid."""
+
+    runtime: Path
+    python_prefix: Path | None
+    mounts: tuple[tuple[Path, str], ...]
+
+
+def locate_python(python: Path) -> tuple[Path | None, str]:
+    """Return the prefix to bind at ``/python`` (``None``: below ``/usr``) and the interpreter's path inside."""
+    try:
+        real = python.resolve(strict=True)
+    except OSError:
+        raise SandboxError(
+            "there is no Python at {path}", code="source", hint="install it, or name another interpreter", path=python
+        ) from None
+    if real.is_relative_to("/usr"):
+        return None, str(real)
+    prefix = real.parent.parent
+    return prefix, "/python/" + str(real.relative_to(prefix))
+
+
+def environment(spec: SessionSpec, prefix: Path | None) -> dict[str, str]:
+    """Return every variable that the session has."""
+    fixed = {
+        "PATH": "/usr/bin",
+        "HOME": "/tmp",  # noqa: S108 - the session's own
+        "TMPDIR": "/tmp",  # noqa: S108
+        "LANG": "C.UTF-8",
+        "USER": "job",
+        "LOGNAME": "job",
+        "KEYONG_CHANNEL_FD": "3",
+        # For a Python that the job starts itself; its first one is isolated by flags.
+        "PYTHONPATH": "/runtime/site-packages",
+        "PYTHONSAFEPATH": "1",
+        "PYTHONNOUSERSITE": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    if prefix is not None:
+        fixed["LD_LIBRARY_PATH"] = "/python/lib"
+    return {**spec.env, **fixed}
+
+
+def masked_places(inner_python: str) -> list[str]:
+    """Return directories below ``/usr`` that hold what the machine's owner installed: not part of the runtime, so hidden."""
+    places = [str(path) for path in Path("/usr/lib").glob("python3*/*-packages") if path.is_dir()]
+    if not inner_python.startswith("/usr/local/") and Path("/usr/local").is_dir():
+        places.append("/usr/local")
+    return sorted(places)
+
+
+def arguments(
+    spec: SessionSpec, places: Places, inner_python: str, files: dict[str, int], *, without: frozenset[str]
+) -> list[str]:
+    """Return bubblewrap's options for a session.
+
+    Args:
+        spec: what is asked for.
+        places: host paths to bind.
+        inner_python: the interpreter's path inside.
+        files: small files made for the session: path inside to a descriptor with the content.
+        without: layers left out, for tests that show what each one holds off.
+    """
+    out = "--unshare-user --unshare-pid --unshare-ipc --unshare-uts --unshare-cgroup-try --disable-userns".split()
+    if "network-namespace" not in without:
+        out += ["--unshare-net"]
+    out += "--uid 65534 --gid 65534 --hostname job --die-with-parent --new-session --as-pid-1 --cap-drop ALL".split()
+    if "empty-environment" not in without:
+        out += ["--clearenv"]
+    for name, value in environment(spec, places.python_prefix).items():
+        out += ["--setenv", name, value]
+    read_only = "--bind" if "read-only" in without else "--ro-bind"
+    out += ["--ro-bind", "/usr", "/usr"]
+    for link in ("lib", "lib64", "bin", "sbin"):
+        if Path("/usr", link).is_dir():
+            out += ["--symlink", f"usr/{link}", f"/{link}"]
+    for masked in masked_places(inner_python):
+        out += ["--size", "4096", "--tmpfs", masked, "--remount-ro", masked]
+    out += ["--proc", "/proc"]
+    if "proc-sys" not in without:
+        out += ["--ro-bind", "/proc/sys", "/proc/sys"]
+    out += ["--dev", "/dev", "--perms", "1777", "--size", str(spec.limits.shm_bytes), "--tmpfs", "/dev/shm"]  # noqa: S108
+    out += ["--remount-ro", "/dev", "--perms", "1777", "--size", str(spec.limits.scratch_bytes), "--tmpfs", "/tmp"]  # noqa: S108
+    out += [read_only, str(places.runtime), "/runtime"]
+    if places.python_prefix is not None:
+        out += ["--ro-bind", str(places.python_prefix), "/python"]
+    for source, target in places.mounts:
+        out += [read_only, str(source), target]
+    for target, size in spec.scratch.items():
+        out += ["--size", str(size), "--tmpfs", target]
+    for target, descriptor in files.items():
+        out += ["--perms", "0444", "--ro-bind-data", str(descriptor), target]
+    return [*out, "--remount-ro", "/", "--chdir", "/tmp"]  # noqa: S108
+
+
+def launcher_arguments(
+    spec: SessionSpec, prefix: Path | None, required_abi: int, *, without: frozenset[str]
+) -> list[str]:
+    """Return what the launcher inside is told: Landlock's paths, limits, the search path, and the job's own arguments."""
+    limits = spec.limits
+    bounds = {
+        # Somewhat above the named limit, so that the supervisor sees the excess and can name it.
+        "RLIMIT_NPROC": limits.processes + 16,
+        "RLIMIT_NOFILE": limits.open_files,
+        "RLIMIT_FSIZE": limits.file_bytes,
+        "RLIMIT_DATA": limits.memory_bytes + (1 << 30),
+        "RLIMIT_MEMLOCK": 64 << 10,
+        "RLIMIT_CORE": 0,
+        "RLIMIT_MSGQUEUE": 0,
+        "RLIMIT_RTPRIO": 0,
+        "RLIMIT_NICE": 0,
+    }
+    out = [f"limit={name}:{bound}" for name, bound in bounds.items()]
+    out += [f"abi={required_abi}", "rx=/usr", "rx=/runtime"]
+    if prefix is not None:
+        out += ["rx=/python"]
+    out += ["r=/etc", "r=/proc/self", *(f"r={mount.target}" for mount in spec.mounts)]
+    out += ["rw=/tmp", "rw=/dev/shm", *(f"rw={target}" for target in spec.scratch)]
+    out += [f"dev=/dev/{name}" for name in ("null", "zero", "full", "random", "urandom")]
+    out += ["path=/runtime/site-packages", *(f"skip={layer}" for layer in sorted(without))]
+    return [*out, "--", *spec.argv]
+
+
+def arguments_digest(options: list[str], launcher: list[str], inner_python: str, launcher_source: bytes) -> str:
+    """Return the name of a way to launch: ``sha256:`` over options, interpreter, launcher and its arguments."""
+    digest = hashlib.sha256()
+    for part in (*options, inner_python, *launcher):
+        encoded = os.fsencode(part)
+        digest.update(len(encoded).to_bytes(8, "big") + encoded)
+    digest.update(hashlib.sha256(launcher_source).digest())
+    return "sha256:" + digest.hexdigest()

@@ -1,0 +1,247 @@
+"""Starts a session's processes from the calling thread and gathers what is known of them.
+
+The calling thread matters: it gets a mount table of its own (as root), may no longer gain privileges, and its end ends the
+session (the parent-death signal follows the thread). So each session is started by the thread that supervises it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from sandbox import _bubblewrap, _kernel, _seccomp, _staging
+from sandbox._attest import attest
+from sandbox._identity import Identity, allot_identity
+from sandbox.errors import SandboxError
+from sandbox.spec import Evidence, SessionSpec, Tier
+
+LANDLOCK_ABI = 3
+"""Least version of Landlock at T2: with 3 (Linux 6.2) no way to change a file, truncation included, is left out."""
+
+START_SECONDS = 30.0
+_LAUNCHER = Path(__file__).parent / "inside" / "launch.py"
+_REPORT = 64
+_PASSWD = b"job:x:65534:65534:job:/tmp:/usr/sbin/nologin\n"
+_GROUP = b"job:x:65534:\n"
+
+
+@dataclass
+class Started:
+    """The processes and descriptors of a session whose launcher has reported a clean canary, and waits for the word."""
+
+    monitor: subprocess.Popen[bytes]
+    init: int
+    init_handle: int
+    channel: socket.socket
+    identity: Identity | None
+    evidence: Evidence
+
+
+def start(spec: SessionSpec, *, without: frozenset[str] = frozenset()) -> Started:
+    """Start a session's processes and check, from inside and from outside, that they are isolated.
+
+    Args:
+        spec: what is asked for.
+        without: layers left out; for tests alone, no caller outside of this package can pass it.
+
+    Raises:
+        SandboxError: a layer is missing, or a forbidden act succeeded; nothing is left running.
+    """
+    if spec.tier is not Tier.T2:
+        raise SandboxError(
+            "isolation {tier} is not available",
+            code="tier",
+            hint="demand T2; T1 and T3 are not part of this release, and T0 never holds real data",
+            tier=spec.tier,
+        )
+    program = _bubblewrap.find_bubblewrap()
+    machine = os.uname().machine
+    if machine not in _seccomp.MACHINES:
+        raise SandboxError("there is no system call filter for {machine}", code="layer", hint="use x86_64 or aarch64", machine=machine)
+    abi = _kernel.landlock_abi()
+    if abi < LANDLOCK_ABI:
+        raise SandboxError(
+            "this kernel offers Landlock {abi}; {needed} is needed",
+            code="layer",
+            hint="use Linux 6.2 or newer, with landlock among the modules of the kernel's lsm= parameter",
+            abi=abi,
+            needed=LANDLOCK_ABI,
+        )
+    with ExitStack() as undo:
+        identity = allot_identity() if os.geteuid() == 0 and "own-uid" not in without else None
+        if identity is not None:
+            undo.callback(identity.release)
+        started = _spawn(spec, program.path, _seccomp.build_filter(machine), identity, undo, without)
+        undo.pop_all()
+    return started
+
+
+def _spawn(
+    spec: SessionSpec,
+    program: Path,
+    filter_program: bytes,
+    identity: Identity | None,
+    undo: ExitStack,
+    without: frozenset[str],
+) -> Started:
+    prefix, inner_python = _bubblewrap.locate_python(spec.runtime.python)
+    places = _bubblewrap.Places(spec.runtime.path, prefix, tuple((mount.source, mount.target) for mount in spec.mounts))
+    for source in (places.runtime, *(source for source, _target in places.mounts)):
+        _staging.check_source(source, by_others=identity is not None)
+    launcher_source = _LAUNCHER.read_bytes()
+    with ExitStack() as inherited:  # closed here once the child has its own
+        files = {
+            "/sandbox/launch.py": inherited.enter_context(_memory_file(launcher_source)),
+            "/etc/passwd": inherited.enter_context(_memory_file(_PASSWD)),
+            "/etc/group": inherited.enter_context(_memory_file(_GROUP)),
+        }
+        channel, inner_channel = socket.socketpair()
+        undo.callback(channel.close)
+        inherited.callback(inner_channel.close)
+        info_read, info_write = os.pipe()
+        inherited.callback(os.close, info_read)
+        info = inherited.enter_context(open(info_write, "wb"))
+        launcher = _bubblewrap.launcher_arguments(spec, prefix, LANDLOCK_ABI, without=without)
+        reached = places
+        if identity is not None:
+            try:
+                reached = _staging.stage(places)
+            except OSError as error:
+                raise _cannot("mount table", error) from None
+        options = _bubblewrap.arguments(spec, reached, inner_python, files, without=without)
+        passed = [*files.values(), inner_channel.fileno(), info.fileno()]
+        command = ["bwrap", "--info-fd", str(info.fileno())]
+        if "seccomp" not in without:
+            passed.append(inherited.enter_context(_memory_file(filter_program)))
+            command += ["--seccomp", str(passed[-1])]
+        passed.append(inherited.enter_context(_memory_file(b"".join(os.fsencode(part) + b"\0" for part in options))))
+        command += ["--args", str(passed[-1]), "--", inner_python, "-I", "-S", "/sandbox/launch.py"]
+        _kernel.forbid_new_privileges()
+        monitor = subprocess.Popen(
+            [*command, str(inner_channel.fileno()), *launcher],
+            executable=program,
+            env={"KEYONG_LEAK": "1"} if "empty-environment" in without else {},
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            close_fds=True,
+            pass_fds=passed,
+            start_new_session=True,
+            user=identity.uid if identity else None,
+            group=identity.uid if identity else None,
+            extra_groups=[] if identity else None,
+        )
+        undo.callback(_reap, monitor)
+        inner_channel.close()
+        info.close()
+        init, handle = _first_process(info_read, monitor)
+    undo.callback(os.close, handle)
+    abi = _await_report(channel, monitor)
+    if "attest" not in without:
+        attest(init, identity.uid if identity else None)
+    roles = _bubblewrap.Places(
+        Path("<runtime>"),
+        None if prefix is None else Path("<python>"),
+        tuple((Path(f"<mount {target}>"), target) for _source, target in places.mounts),
+    )
+    evidence = Evidence(
+        tier=Tier.T2,
+        kernel=os.uname().release,
+        landlock_abi=abi,
+        seccomp_digest=_seccomp.filter_digest(filter_program),
+        arguments_digest=_bubblewrap.arguments_digest(
+            _bubblewrap.arguments(spec, roles, inner_python, dict.fromkeys(files, 0), without=without),
+            launcher,
+            inner_python,
+            launcher_source,
+        ),
+        limits_by="supervisor",
+        runtime_digest=spec.runtime.digest,
+    )
+    return Started(monitor, init, handle, channel, identity, evidence)
+
+
+@contextmanager
+def _memory_file(content: bytes) -> Iterator[int]:
+    descriptor = os.memfd_create("session", os.MFD_CLOEXEC)
+    try:
+        os.write(descriptor, content)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _cannot(what: str, reason: object) -> SandboxError:
+    return SandboxError(
+        "a session could not be started ({what}): {reason}",
+        code="start",
+        hint="run keyong doctor: it names the missing layer and the fix",
+        what=what,
+        reason=reason,
+    )
+
+
+def _first_process(info: int, monitor: subprocess.Popen[bytes]) -> tuple[int, int]:
+    """Return pid and pidfd of the session's process 1, once bubblewrap has told it."""
+    text = b""
+    while piece := os.read(info, 4096):
+        text += piece
+    try:
+        init = int(json.loads(text)["child-pid"])
+        handle = os.pidfd_open(init)
+    except (ValueError, KeyError, OSError):
+        raise _cannot("bubblewrap", _last_words(monitor)) from None
+    try:
+        parent = int(Path(f"/proc/{init}/stat").read_text(encoding="latin-1").rsplit(")", 1)[1].split()[1])
+    except OSError:
+        parent = -1
+    if parent != monitor.pid:
+        os.close(handle)
+        raise _cannot("bubblewrap", _last_words(monitor))
+    return init, handle
+
+
+def _await_report(channel: socket.socket, monitor: subprocess.Popen[bytes]) -> int:
+    """Return the Landlock version from the launcher's report; raise where it refuses, stays silent or is gone."""
+    deadline = time.monotonic() + START_SECONDS
+    report = b""
+    while len(report) < _REPORT:
+        readable, _, _ = select.select([channel], [], [], max(0.0, deadline - time.monotonic()))
+        piece = channel.recv(_REPORT - len(report)) if readable else b""
+        if not piece:
+            raise _cannot("launcher", _last_words(monitor) if readable else "no report in time")
+        report += piece
+    words = report.decode("ascii", "replace").split()
+    if words[:2] != ["keyong-sandbox/1", "clean"] or len(words) != 3:
+        raise SandboxError(
+            "the sandbox does not hold: {act}",
+            code="canary",
+            hint="run keyong doctor; no job runs on this machine until every forbidden act fails",
+            act=" ".join(words[2:]),
+        )
+    return int(words[2])
+
+
+def _last_words(monitor: subprocess.Popen[bytes]) -> str:
+    monitor.kill()
+    _, errors = monitor.communicate(timeout=START_SECONDS)
+    lines = errors[-2000:].decode("utf-8", "replace").strip().splitlines()
+    return lines[-1] if lines else f"exit code {monitor.returncode}"
+
+
+def _reap(monitor: subprocess.Popen[bytes]) -> None:
+    monitor.kill()
+    monitor.wait(START_SECONDS)
+    for stream in (monitor.stdout, monitor.stderr):
+        if stream is not None:
+            stream.close()

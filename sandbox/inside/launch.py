@@ -1,0 +1,199 @@
+"""First program of a session: closes it with Landlock and limits, tries forbidden acts, and only then runs the job.
+
+Runs as process 1 of the session under ``python -I -S``, before any code of a job, and imports as little as it can: it is
+started for every session. Not imported by the trusted side.
+
+Arguments: the channel's descriptor, then items ``kind=value`` (``abi``, ``limit``, ``rx``, ``r``, ``rw``, ``dev``, ``path``,
+``skip``), ``--``, and the job's own arguments to Python.
+"""
+
+import ctypes
+import os
+import resource
+import sys
+
+REPORT = 64  # bytes of the one line that the trusted side reads before it hands the session out
+
+EXECUTE, WRITE_FILE, READ_FILE, READ_DIR, TRUNCATE = 1, 2, 4, 8, 1 << 14
+ALL_RIGHTS = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 5: (1 << 16) - 1}
+MAKE_DEVICE = (1 << 6) | (1 << 11) | (1 << 15)  # character and block devices, and ioctl on them
+FILE_RIGHTS = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE
+CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446
+
+# Calls that must fail whatever their arguments: name, number on x86_64, number on aarch64.
+CALLS = """unshare 272 97 mount 165 40 umount2 166 39 pivot_root 155 41 chroot 161 51 setns 308 268 ptrace 101 117
+process_vm_readv 310 270 bpf 321 280 perf_event_open 298 241 io_uring_setup 425 425 keyctl 250 219 add_key 248 217
+userfaultfd 323 282 open_by_handle_at 304 265 personality 135 92 shmget 29 194 syslog 103 116 mknodat 259 33
+pidfd_getfd 438 438 memfd_create 319 279 setuid 105 146 sched_setscheduler 144 119""".split()
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Refused(Exception):
+    """A forbidden act succeeded or a layer is missing; the text is its name."""
+
+
+def syscall(number: int, *arguments: object) -> int:
+    return int(libc.syscall(ctypes.c_long(number), *arguments))
+
+
+def restrict(items: "list[tuple[str, str]]", required: int) -> int:
+    """Apply Landlock to this process and return the version applied; raise where the kernel has less than required."""
+    abi = syscall(CREATE_RULESET, None, ctypes.c_size_t(0), 1)
+    if abi < required:
+        raise Refused("landlock-abi")
+    handled = ALL_RIGHTS[max(known for known in ALL_RIGHTS if known <= abi)]
+    fields = [handled]
+    if abi >= 4:
+        fields.append(3)  # TCP bind and connect
+    if abi >= 6:
+        fields.append(3)  # abstract sockets and signals out of the session
+    attributes = (ctypes.c_uint64 * len(fields))(*fields)
+    ruleset = syscall(CREATE_RULESET, attributes, ctypes.c_size_t(ctypes.sizeof(attributes)), 0)
+    if ruleset < 0:
+        raise Refused("landlock-ruleset")
+    read = READ_FILE | READ_DIR
+    rights = {
+        "rx": read | EXECUTE,
+        "r": read,
+        "rw": handled & ~MAKE_DEVICE & ~EXECUTE,
+        "dev": READ_FILE | WRITE_FILE,
+    }
+    for kind, path in items:
+        if kind not in rights:
+            continue
+        place = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        allowed = rights[kind] & handled
+        if not os.path.isdir(path):
+            allowed &= FILE_RIGHTS
+        rule = allowed.to_bytes(8, sys.byteorder) + place.to_bytes(4, sys.byteorder)
+        if syscall(ADD_RULE, ruleset, 1, rule, 0) != 0:
+            raise Refused("landlock-rule")
+        os.close(place)
+    if syscall(RESTRICT_SELF, ruleset, 0) != 0:
+        raise Refused("landlock-restrict")
+    os.close(ruleset)
+    return abi
+
+
+def opens(path: str, flags: int) -> bool:
+    try:
+        os.close(os.open(path, flags, 0o600))
+    except OSError:
+        return False
+    return True
+
+
+def probe_files(items: "list[tuple[str, str]]") -> None:
+    """Raise where a file can be reached that must not be."""
+    for path in ("/etc/shadow", "/proc/loadavg", "/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger", "/sys/kernel", "/"):
+        if opens(path, os.O_RDONLY):
+            raise Refused("read " + path)
+    places = [path for kind, path in items if kind in ("rx", "r") and os.path.isdir(path) and not path.startswith("/proc")]
+    for path in ("/", "/dev", *places):
+        if opens(path + "/canary", os.O_WRONLY | os.O_CREAT):
+            raise Refused("write " + path)
+    if opens("/proc/sys/kernel/core_pattern", os.O_WRONLY):
+        raise Refused("write core_pattern")
+    for kind, path in items:
+        if kind == "rw" and os.listdir(path):
+            raise Refused("leftover " + path)
+
+
+def probe_calls() -> None:
+    """Raise where a system call passes that must not."""
+    column = 1 if os.uname().machine == "x86_64" else 2
+    for index in range(0, len(CALLS), 3):
+        ctypes.set_errno(0)
+        # A refusal by the filter is EPERM or ENOSYS; any other errno means that the kernel looked at the arguments.
+        if syscall(int(CALLS[index + column]), -1, 0, 0, 0, 0, 0) >= 0 or ctypes.get_errno() not in (1, 38):
+            raise Refused("call " + CALLS[index])
+    for family in (2, 10, 16, 17, 40):  # IPv4, IPv6, netlink, packet, vsock
+        for kind in (1, 2, 3):
+            if libc.socket(family, kind, 0) >= 0:
+                raise Refused("socket %d" % family)
+    if libc.prctl(4, 0, 0, 0, 0) == 0:
+        raise Refused("call prctl")
+
+
+def probe_self() -> None:
+    """Raise where this process has more than it should: privileges, neighbours, descriptors, groups, a network."""
+    with open("/proc/self/status") as file:
+        status = dict(line.split(":", 1) for line in file if ":" in line)
+    if any(int(status[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")):
+        raise Refused("capabilities")
+    if status["NoNewPrivs"].strip() != "1" or status["Seccomp"].strip() != "2":
+        raise Refused("seccomp")
+    if os.getpid() != 1 or os.getppid() != 0 or len(os.listdir("/proc/self/task")) != 1:
+        raise Refused("pid namespace")
+    if os.uname().nodename != "job" or os.getuid() != 65534 or os.getgid() != 65534:
+        raise Refused("identity")
+    with open("/proc/self/net/dev") as file:
+        if [line.split(":")[0].strip() for line in file if ":" in line] not in ([], ["lo"]):
+            raise Refused("network namespace")
+    if {int(name) for name in os.listdir("/proc/self/fd")} - {0, 1, 2, 3, 4}:
+        raise Refused("descriptors")
+
+
+def enclose(descriptor: int) -> None:
+    """Leave the channel as descriptor 3, a null stdin, and nothing else that was inherited."""
+    if descriptor != 3:
+        os.dup2(descriptor, 3)
+    os.set_inheritable(3, True)
+    os.closerange(4, 1 << 20)
+    null = os.open("/dev/null", os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+
+
+def run(arguments: "list[str]") -> None:
+    """Run ``-m module``, ``-c code`` or a script as Python would, in a fresh ``__main__``, without the current directory."""
+    module = type(sys)("__main__")
+    sys.modules["__main__"] = module
+    if arguments[0] == "-m":
+        import runpy
+
+        sys.argv = ["-m", *arguments[2:]]
+        runpy._run_module_as_main(arguments[1])  # type: ignore[attr-defined]
+        return
+    if arguments[0] == "-c":
+        sys.argv = ["-c", *arguments[2:]]
+        source, name = arguments[1], "<string>"
+    else:
+        sys.argv = arguments
+        with open(arguments[0], "rb") as file:
+            source, name = file.read(), arguments[0]  # type: ignore[assignment]
+        module.__file__ = name
+    module.__dict__["__builtins__"] = __builtins__
+    exec(compile(source, name, "exec"), module.__dict__)
+
+
+def main() -> None:
+    separator = sys.argv.index("--")
+    items = [tuple(item.split("=", 1)) for item in sys.argv[2:separator]]
+    enclose(int(sys.argv[1]))
+    skipped = {value for kind, value in items if kind == "skip"}
+    try:
+        for kind, value in items:
+            if kind == "limit":
+                name, bound = value.split(":")
+                resource.setrlimit(getattr(resource, name), (int(bound), int(bound)))
+        abi = 0
+        if "landlock" not in skipped:
+            abi = restrict(items, next(int(value) for kind, value in items if kind == "abi"))  # type: ignore[arg-type]
+        if "canary" not in skipped:
+            probe_self()
+            probe_calls()
+            probe_files(items)  # type: ignore[arg-type]
+    except Refused as refused:
+        os.write(3, ("keyong-sandbox/1 refused %s" % refused).encode().ljust(REPORT)[:REPORT])
+        os._exit(70)
+    os.write(3, ("keyong-sandbox/1 clean %d" % abi).encode().ljust(REPORT))
+    if os.read(3, 1) != b"G":  # the trusted side went away before it took the session over
+        os._exit(71)
+    sys.path += [value for kind, value in items if kind == "path"]  # after the standard library: nothing of it is shadowed
+    run(sys.argv[separator + 1 :])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,207 @@
+"""A session: opened isolated, watched by a thread of its own, ended at once on the caller's word."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import threading
+import time
+from types import TracebackType
+from typing import IO
+
+from sandbox._launch import START_SECONDS, Started, start
+from sandbox._meter import Meter, exceeded
+from sandbox.errors import SandboxError
+from sandbox.spec import Ending, Evidence, LimitName, SessionSpec
+
+_TICK = 0.05  # seconds between two looks at a session's totals
+_END_SECONDS = 10.0  # a killed process that is still there then hangs in the kernel
+_FLOOD = 16  # times the kept output, after which the session is ended
+
+
+class Session:
+    """A running job in isolation; ``channel`` is the only way in or out.
+
+    Attributes:
+        pid: bubblewrap's process on the host; for the record.
+        evidence: what isolates it.
+        channel: the trusted end of a stream socket; descriptor 3 inside.
+    """
+
+    pid: int
+    evidence: Evidence
+    channel: socket.socket
+
+    def __init__(self, spec: SessionSpec, *, without: frozenset[str] = frozenset()) -> None:
+        self._spec = spec
+        self._without = without
+        self._ready = threading.Event()
+        self._ended = threading.Event()
+        self._lock = threading.Lock()
+        self._started: Started | None = None
+        self._failure: BaseException | None = None
+        self._killed = False
+        self._limit: LimitName | None = None
+        self._ending: Ending | None = None
+        self._output: dict[str, bytearray] = {"stdout": bytearray(), "stderr": bytearray()}
+        self._flood = {"stdout": 0, "stderr": 0}
+        self._thread = threading.Thread(target=self._run, name="sandbox-session", daemon=True)
+        self._thread.start()
+        self._ready.wait()
+        if self._failure is not None:
+            self._thread.join()
+            raise self._failure
+        if self._started is None:
+            raise AssertionError("a session is ready or has failed")
+        self.pid = self._started.monitor.pid
+        self.evidence = self._started.evidence
+        self.channel = self._started.channel
+        with contextlib.suppress(OSError):  # already over: its ending says so
+            self.channel.send(b"G")
+
+    @property
+    def ending(self) -> Ending | None:
+        """How it ended, or ``None`` while it runs."""
+        return self._ending
+
+    def stdout(self) -> bytes:
+        """Return what the job has printed so far, cut at the limit; for the data owner's eyes only."""
+        with self._lock:
+            return bytes(self._output["stdout"])
+
+    def stderr(self) -> bytes:
+        """Return what the job has written to stderr so far, cut at the limit; for the data owner's eyes only."""
+        with self._lock:
+            return bytes(self._output["stderr"])
+
+    def wait(self, timeout: float | None = None) -> Ending:
+        """Return how the session ended, once no process of it is left; raise ``TimeoutError`` if that takes longer."""
+        if not self._ended.wait(timeout) or self._ending is None:
+            raise TimeoutError
+        return self._ending
+
+    def kill(self) -> None:
+        """End every process of the session at once; after it none is left. No grace: that would be a signalling channel.
+
+        Raises:
+            SandboxError: a process hangs in the kernel and is still there after ten seconds.
+        """
+        self._killed = True
+        self._strike()
+        if not self._ended.wait(_END_SECONDS):
+            raise SandboxError(
+                "a killed session is still there", code="kill", hint="a process hangs in the kernel; look for its disk or device"
+            )
+
+    def close(self) -> None:
+        """Kill what is left, and give back the channel and the session's uid."""
+        self.kill()
+        self.channel.close()
+        self._thread.join()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _strike(self) -> None:
+        with self._lock:
+            if self._started is None or self._ended.is_set():
+                return
+            # The end of a pid namespace's first process is the end of all in it, and its exit shows only after theirs.
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._started.init_handle, signal.SIGKILL)
+
+    def _run(self) -> None:
+        try:
+            self._started = start(self._spec, without=self._without)
+            meter = Meter(self._started.init, ("/tmp", "/dev/shm", *self._spec.scratch))  # noqa: S108
+        except BaseException as error:
+            self._failure = error
+            self._ready.set()
+            return
+        deadline = time.monotonic() + self._spec.limits.wall_seconds
+        self._ready.set()
+        try:
+            self._watch(self._started, meter, deadline)
+        finally:
+            self._finish(self._started)
+
+    def _watch(self, started: Started, meter: Meter, deadline: float) -> None:
+        """Drain output and look at totals until the session's first process is gone."""
+        streams = {stream.fileno(): name for stream, name in _streams(started)}
+        poll = select.poll()
+        for descriptor in (started.init_handle, *streams):
+            poll.register(descriptor, select.POLLIN)
+        looked = 0.0
+        while True:
+            ready = dict(poll.poll(_TICK * 1000))
+            if started.init_handle in ready:
+                return
+            for descriptor in ready:
+                if not self._drain(descriptor, streams[descriptor]):
+                    poll.unregister(descriptor)
+            now = time.monotonic()
+            if self._limit is None and not self._killed:
+                if now >= deadline:
+                    self._limit = "wall"
+                elif max(self._flood.values()) > _FLOOD * self._spec.limits.output_bytes:
+                    self._limit = "output"
+                elif now - looked >= _TICK:
+                    looked = now
+                    self._limit = exceeded(meter.sample(self._spec.limits), self._spec.limits)
+            if self._limit is not None:
+                self._strike()
+
+    def _drain(self, descriptor: int, name: str) -> bool:
+        piece = os.read(descriptor, 1 << 16)
+        with self._lock:
+            kept = self._output[name]
+            kept += piece[: self._spec.limits.output_bytes - len(kept)]
+            self._flood[name] += len(piece)
+        return bool(piece)
+
+    def _finish(self, started: Started) -> None:
+        """Record the ending; runs when the first process is gone, or the watch itself failed, which ends the session."""
+        self._strike()
+        handle = select.poll()
+        handle.register(started.init_handle, select.POLLIN)
+        handle.poll(_END_SECONDS * 1000)
+        code = started.monitor.wait(START_SECONDS)
+        for stream, name in _streams(started):
+            os.set_blocking(stream.fileno(), False)
+            with contextlib.suppress(BlockingIOError):
+                while self._flood[name] <= _FLOOD * self._spec.limits.output_bytes and self._drain(stream.fileno(), name):
+                    pass
+            stream.close()
+        with self._lock:
+            if self._limit is not None:
+                self._ending = Ending("limit", self._limit)
+            elif self._killed:
+                self._ending = Ending("killed")
+            else:
+                self._ending = Ending("exited", exit_code=code)
+            self._ended.set()
+            os.close(started.init_handle)
+        if started.identity is not None:
+            started.identity.release()
+
+
+def _streams(started: Started) -> list[tuple[IO[bytes], str]]:
+    monitor = started.monitor
+    return [(stream, name) for stream, name in ((monitor.stdout, "stdout"), (monitor.stderr, "stderr")) if stream]
+
+
+def open_session(spec: SessionSpec) -> Session:
+    """Return a session that runs ``spec`` and nothing else, isolated as demanded; blocks until the canary was clean.
+
+    Raises:
+        SandboxError: a source cannot be read, a layer is missing, or a forbidden act succeeded. Nothing ran weaker.
+    """
+    return Session(spec)
