@@ -164,7 +164,7 @@ def _metric(reply: Reply, metric: MetricSpec, weight: int, encoding: Encoding, n
     found = [entries[metric.name] for entries in reply.metrics.values() if metric.name in entries]
     if len(found) != 1 or isinstance(found[0], bool) or not isinstance(found[0], (int, float)):
         raise EncodingError("the metric {name} is missing, ambiguous or not a number", name=metric.name)
-    if not math.isfinite(found[0]):
+    if isinstance(found[0], float) and not math.isfinite(found[0]):
         raise EncodingError("the metric {name} is not finite", name=metric.name)
     value, bound = Fraction(found[0]), metric_bound(metric.minimum, metric.maximum)
     if not Fraction(metric.minimum) <= value <= Fraction(metric.maximum):
