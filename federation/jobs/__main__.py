@@ -1,0 +1,21 @@
+"""``python -m keyong_job client|server``: one sandbox session."""
+
+import sys
+
+
+def main() -> None:
+    """Run the session named on the command line."""
+    if sys.argv[1:] == ["client"]:
+        from . import client
+
+        client.main()
+    elif sys.argv[1:] == ["server"]:
+        from . import server
+
+        server.main()
+    else:
+        sys.exit("usage: keyong_job client|server")
+
+
+if __name__ == "__main__":
+    main()

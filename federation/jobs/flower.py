@@ -1,0 +1,173 @@
+"""The adapter to flwr's inside: the one place that imports it.
+
+Flower's processes build messages and load apps behind a server of their own. Here both happen without it, which needs
+parts that are not Flower's public interface: ``TaskIdentity``, ``make_message``, the names of a ClientApp's registered
+functions, the npy bytes in an ``Array``. A test holds each of them down, so that a release that moves one is noticed
+there.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from functools import reduce
+from io import BytesIO
+from typing import Any
+
+# before the import, which reads the first of them once: no telemetry, no question for updates
+os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
+os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"
+
+import numpy as np
+from flwr.app import (
+    DEFAULT_TTL,
+    Array,
+    ArrayRecord,
+    ConfigRecord,
+    Context,
+    Error,
+    Message,
+    Metadata,
+    MetricRecord,
+    RecordDict,
+)
+from flwr.app.message.message import make_message
+from flwr.app.metadata import validate_message_type
+from flwr.clientapp import ClientApp
+from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode, SType
+from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp import strategy as strategies
+from flwr.serverapp.strategy.fedopt import FedOpt
+from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
+from flwr.supercore.date import now
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+
+from .codec import Array as NumpyArray
+from .codec import Content
+
+__all__ = [
+    "SUPERLINK_NODE_ID",
+    "ClientApp",
+    "Context",
+    "FedOpt",
+    "Grid",
+    "Message",
+    "RecordDict",
+    "Run",
+    "ServerApp",
+    "aggregate_metricrecords",
+    "answer",
+    "handles",
+    "identify",
+    "instruction",
+    "load_app",
+    "strategies",
+    "to_content",
+    "to_records",
+    "valid_type",
+]
+
+
+def identify(run_id: int, node_id: int) -> None:
+    """Set who this process is, which every message built without ``reply_to`` takes from here."""
+    TaskIdentity.run_id = run_id
+    TaskIdentity.node_id = node_id
+    TaskIdentity.task_id = 0
+
+
+def to_records(content: Content) -> RecordDict:
+    """Return a content as Flower's records."""
+    records = RecordDict()
+    for record, arrays in content.arrays.items():
+        records[record] = ArrayRecord({name: _to_array(array) for name, array in arrays.items()})
+    for record, metrics in content.metrics.items():
+        records[record] = MetricRecord(dict(metrics))
+    for record, configs in content.configs.items():
+        records[record] = ConfigRecord(dict(configs))
+    return records
+
+
+def to_content(records: RecordDict) -> Content:
+    """Return Flower's records as a content; arrays are views of the records' bytes where the layout allows.
+
+    Raises:
+        ValueError: an array is not in numpy's format, or holds Python objects.
+    """
+    return Content(
+        {
+            record: {name: _to_numpy(array) for name, array in arrays.items()}
+            for record, arrays in records.array_records.items()
+        },
+        {record: dict(metrics.items()) for record, metrics in records.metric_records.items()},
+        {record: dict(configs.items()) for record, configs in records.config_records.items()},
+    )
+
+
+def _to_array(array: NumpyArray) -> Array:
+    # what Array(ndarray) does, with one copy of the data in place of three
+    head = BytesIO()
+    np.lib.format.write_array_header_1_0(head, np.lib.format.header_data_from_array_1_0(array))
+    data = b"".join([head.getvalue(), array.reshape(-1).view(np.uint8).data])
+    return Array(dtype=array.dtype.name, shape=tuple(array.shape), stype=SType.NUMPY, data=data)
+
+
+def _to_numpy(array: Array) -> NumpyArray:
+    if array.stype != SType.NUMPY:
+        raise ValueError("an array is not in numpy's format")
+    head = BytesIO(array.data[:4096])  # as np.load would find it, but without the copy of the data
+    if np.lib.format.read_magic(head) == (1, 0):
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(head)
+        if not fortran and not dtype.hasobject:
+            count = int(np.prod(shape, dtype=np.int64))
+            flat: NumpyArray = np.frombuffer(array.data, dtype=dtype, count=count, offset=head.tell())
+            return flat.reshape(shape)
+    loaded: NumpyArray = np.load(BytesIO(array.data), allow_pickle=False)
+    return loaded
+
+
+def valid_type(message_type: object) -> bool:
+    """Tell whether this is ``train``, ``evaluate`` or ``query``, with ``.action`` or without."""
+    return (
+        isinstance(message_type, str)
+        and message_type.partition(".")[0] in ("train", "evaluate", "query")
+        and validate_message_type(message_type)
+    )
+
+
+def handles(app: ClientApp, message_type: str) -> bool:
+    """Tell whether the app has a function for messages of this type."""
+    name = message_type if "." in message_type else f"{message_type}.default"
+    return app._call is not None or name in app._registered_funcs
+
+
+def instruction(records: RecordDict, message_type: str, *, run_id: int, node_id: int, number: int) -> Message:
+    """Return a message as a ClientApp receives it."""
+    metadata = Metadata(
+        run_id=run_id,
+        message_id=f"message-{number}",
+        src_node_id=SUPERLINK_NODE_ID,
+        dst_node_id=node_id,
+        reply_to_message_id="",
+        group_id="",
+        created_at=now().timestamp(),
+        ttl=DEFAULT_TTL,
+        message_type=message_type,
+    )
+    return make_message(metadata, content=records)
+
+
+def answer(message: Message, message_id: str, reply: RecordDict | str) -> Message:
+    """Return the reply to a message as a ServerApp receives it: records, or the code of an error."""
+    message.metadata.__dict__["_message_id"] = message_id
+    if isinstance(reply, str):
+        return Message(Error(code=ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason=reply), reply_to=message)
+    return Message(reply, reply_to=message)
+
+
+def load_app(reference: str) -> Any:
+    """Import ``module:attribute``, the attribute dotted or not; what the import raises passes through."""
+    module, _, attributes = reference.partition(":")
+    if not all(part.isidentifier() for part in f"{module}.{attributes}".split(".")):
+        raise ImportError(f"not 'module:attribute': {reference}")
+    return reduce(getattr, attributes.split("."), importlib.import_module(module))

@@ -1,0 +1,115 @@
+"""Fails where flwr's inside moves: each part of it that is not public, held down."""
+
+from __future__ import annotations
+
+import inspect
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+
+from federation.jobs import Content, flower
+from federation.jobs.codec import DTYPES
+
+
+def test_the_version_is_the_one_adapted_to():
+    assert version("flwr").startswith("1.41.")
+
+
+def test_a_message_is_built_without_flowers_processes():
+    flower.identify(5, 1)
+    message = Message(RecordDict(), 9, "train")
+    assert (message.metadata.run_id, message.metadata.src_node_id, message.metadata.dst_node_id) == (5, 1, 9)
+    reply = flower.answer(message, "m1", RecordDict({"m": MetricRecord({"n": 1})}))
+    assert (reply.metadata.reply_to_message_id, reply.metadata.src_node_id) == ("m1", 9)
+    error = flower.answer(message, "m1", "denied")
+    assert error.has_error()
+    assert error.error.reason == "denied"
+
+
+def test_an_instruction_can_be_answered():
+    message = flower.instruction(RecordDict(), "query.x", run_id=5, node_id=9, number=3)
+    reply = Message(RecordDict(), reply_to=message)
+    assert (reply.metadata.src_node_id, reply.metadata.dst_node_id) == (9, flower.SUPERLINK_NODE_ID)
+    assert reply.metadata.reply_to_message_id == "message-3"
+    assert 0 < reply.metadata.ttl <= 43200
+
+
+def test_registered_functions_are_found():
+    app = ClientApp()
+    app.train()(lambda message, context: message)
+    app.query("stats")(lambda message, context: message)
+    assert flower.handles(app, "train")
+    assert flower.handles(app, "query.stats")
+    assert not flower.handles(app, "query")
+    assert not flower.handles(app, "evaluate")
+    assert flower.handles(ClientApp(client_fn=lambda context: None), "train")  # type: ignore[arg-type,return-value]
+
+
+@pytest.mark.parametrize(
+    ("kind", "valid"),
+    [("train", True), ("query.a_b", True), ("evaluate.x", True), ("system", False), ("train.a.b", False), ("", False),
+     ("train.", False), ("get_parameters", False), ("reconnect", False), (None, False)],
+)  # fmt: skip
+def test_message_types(kind: Any, valid: bool):
+    assert flower.valid_type(kind) is valid
+
+
+@pytest.mark.parametrize("dtype", sorted(DTYPES))
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 0, 4), (2, 3, 4)])
+def test_arrays_become_flowers_and_come_back(dtype: str, shape: tuple[int, ...]):
+    array = np.arange(np.prod(shape), dtype=np.int64).reshape(shape).astype(dtype)
+    records = flower.to_records(Content(arrays={"a": {"x": array}}))
+    mine, flowers = records.array_records["a"]["x"], Array(array)
+    assert mine.data == flowers.data  # byte for byte what Flower writes
+    assert (mine.dtype, mine.shape, mine.stype) == (flowers.dtype, flowers.shape, flowers.stype)
+    back = flower.to_content(records).arrays["a"]["x"]
+    assert (back.dtype, back.shape) == (array.dtype, shape)
+    np.testing.assert_array_equal(back, array)
+
+
+def test_layouts_of_other_writers_are_read():
+    array = np.arange(6, dtype=">f4").reshape(2, 3)
+    for given in (array, np.asfortranarray(array), np.arange(12, dtype=np.float32)[::2]):
+        records = RecordDict({"a": ArrayRecord({"x": Array(given)})})
+        np.testing.assert_array_equal(flower.to_content(records).arrays["a"]["x"], given)
+
+
+def test_objects_are_never_unpickled():
+    data = np.lib.format.header_data_from_array_1_0(np.zeros(1))
+    from io import BytesIO
+
+    file = BytesIO()
+    np.lib.format.write_array_header_1_0(file, {**data, "descr": "|O"})
+    records = RecordDict(
+        {"a": ArrayRecord({"x": Array("object", (1,), "numpy.ndarray", file.getvalue() + b"\x80\x04.")})}
+    )
+    with pytest.raises(ValueError, match="[Oo]bject arrays"):
+        flower.to_content(records)
+    records = RecordDict({"a": ArrayRecord({"x": Array("float32", (1,), "torch", b"\0\0\0\0")})})
+    with pytest.raises(ValueError, match="numpy"):
+        flower.to_content(records)
+
+
+def test_the_signatures_that_are_relied_on():
+    assert list(inspect.signature(Strategy.start).parameters)[:3] == ["self", "grid", "initial_arrays"]
+    assert list(inspect.signature(Grid.send_and_receive).parameters) == ["self", "messages", "timeout"]
+    assert Grid.__abstractmethods__ == {
+        "create_message", "get_node_ids", "pull_messages", "push_messages", "run", "send_and_receive", "set_run",
+    }  # fmt: skip
+    assert {"run_id", "node_id", "node_config", "state", "run_config"} <= set(inspect.signature(Context).parameters)
+    assert flower.Run.create_empty(3).run_id == 3
+
+
+def test_no_telemetry_and_no_question_for_updates():
+    import os
+
+    from flwr.supercore import constant
+
+    assert os.environ["FLWR_TELEMETRY_ENABLED"] == "0"
+    assert os.environ[constant.FLWR_DISABLE_UPDATE_CHECK] == "1"
