@@ -1,0 +1,95 @@
+"""Signed statements: the chain of authority from roster to receipt.
+
+Each statement is canonical JSON in a DSSE envelope with its own payload type, and names the one before it by digest:
+roster, agreement, job plan, invocation, receipt.
+
+    >>> from federation.crypto import SigningKey
+    >>> Envelope.__name__
+    'Envelope'
+"""
+
+from federation.statements._base import (
+    CLOCK_SKEW,
+    MAX_STATEMENT_BYTES,
+    ExpiredError,
+    NotYetValidError,
+    ReplayError,
+    Statement,
+    StatementError,
+    instant_text,
+    parse_instant,
+)
+from federation.statements.agreement import Agreement, AgreementRequest, Revocation, open_agreement, open_offer
+from federation.statements.dataset import Column, DatasetDescription, row_bucket
+from federation.statements.dsse import Envelope, add_signature, sign, verify
+from federation.statements.enrolment import EnrolmentRequest, Invitation, InvitationError
+from federation.statements.plan import (
+    ArraySpec,
+    Encoding,
+    Invocation,
+    JobPlan,
+    MetricSpec,
+    OutputSchema,
+    PlannedDataset,
+    StageOutput,
+)
+from federation.statements.receipt import DecisionRecord, Isolation, Judged, Receipt
+from federation.statements.roster import (
+    Member,
+    Root,
+    RootMismatchError,
+    Roster,
+    RosterChainError,
+    RosterHistory,
+    RosterRolledBackError,
+    UnknownMemberError,
+    root_fingerprint,
+)
+
+__all__ = [
+    "CLOCK_SKEW",
+    "MAX_STATEMENT_BYTES",
+    "Agreement",
+    "AgreementRequest",
+    "ArraySpec",
+    "Column",
+    "DatasetDescription",
+    "DecisionRecord",
+    "Encoding",
+    "EnrolmentRequest",
+    "Envelope",
+    "ExpiredError",
+    "Invitation",
+    "InvitationError",
+    "Invocation",
+    "Isolation",
+    "JobPlan",
+    "Judged",
+    "Member",
+    "MetricSpec",
+    "NotYetValidError",
+    "OutputSchema",
+    "PlannedDataset",
+    "Receipt",
+    "ReplayError",
+    "Revocation",
+    "Root",
+    "RootMismatchError",
+    "Roster",
+    "RosterChainError",
+    "RosterHistory",
+    "RosterRolledBackError",
+    "StageOutput",
+    "Statement",
+    "StatementError",
+    "UnknownMemberError",
+    "add_signature",
+    "instant_text",
+    "open_agreement",
+    "open_offer",
+    "parse_instant",
+    "root_fingerprint",
+    "row_bucket",
+    "sign",
+    "verify",
+]

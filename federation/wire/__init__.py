@@ -1,0 +1,1 @@
+"""The wire: links between members and coordinator, and what travels on them."""

@@ -1,0 +1,74 @@
+"""Stage two of the line: is exactly this permitted, for this purpose, to this party, with this code, now?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from enterprise_node.admission import AdmittedPlan
+from federation.errors import DeniedError
+from federation.policy import Request, check_parties, decide, granted_columns, parse_policy, refusal
+from federation.statements import DecisionRecord, JobPlan
+
+PROTECTIONS = ("fed:none",)
+"""What this release can do to a reply; masks are not there yet, and nothing stands in for them."""
+
+
+class ProtectionUnavailableError(DeniedError):
+    """The plan asks for a protection this node cannot give."""
+
+    code = "protection-unavailable"
+
+
+def check_protection(plan: JobPlan) -> None:
+    """Raise unless this node can give the protection the plan names (invariant 8)."""
+    if plan.protection not in PROTECTIONS:
+        raise ProtectionUnavailableError(
+            "the plan wants {wanted}, which this release does not have",
+            hint="masked aggregation is not there yet: only an agreement that permits fed:protection fed:none in words can be used",
+            wanted=plan.protection,
+        )
+
+
+def judge(
+    admitted: AdmittedPlan, facts: Mapping[str, Any], *, uses_taken: int | None, continuing: bool
+) -> DecisionRecord:
+    """Judge every constraint of the agreement for this action.
+
+    Args:
+        facts: what the line found out itself: ``action``, ``now``, ``accepted`` (entities the owner accepted), ``columns``
+            (all columns of the dataset) and ``tier``.
+        uses_taken: uses reserved before this plan's; None where that cannot be read, which denies.
+        continuing: this plan holds its reserved use already.
+
+    Raises:
+        PolicyDeniedError: with the record of every constraint and the value it was judged by.
+    """
+    plan = admitted.plan
+    policy = parse_policy(admitted.agreement.policy)
+    check_parties(admitted.agreement, policy)
+    request = Request(
+        action=facts["action"],
+        purpose=plan.purpose,
+        requester=plan.requester,
+        entity=admitted.requester_entity,
+        code_digest=plan.code,
+        tier=facts["tier"],
+        participants=len(admitted.entities & facts["accepted"]),
+        columns=columns_for(admitted, facts["action"], facts["columns"]),
+        protection=plan.protection,
+        now=facts["now"],
+        uses_taken=uses_taken,
+        continuing=continuing,
+        max_output_bytes=plan.outputs.maximal_bytes,
+    )
+    record = decide(admitted.agreement_digest, policy, request)
+    if not record.permit:
+        raise refusal(record)
+    return record
+
+
+def columns_for(admitted: AdmittedPlan, action: str, columns: tuple[str, ...]) -> tuple[str, ...]:
+    """The columns this action may see: those the agreement grants, or all where it names none."""
+    granted = granted_columns(parse_policy(admitted.agreement.policy), action)
+    return columns if granted is None else tuple(name for name in columns if name in granted)

@@ -1,0 +1,150 @@
+"""INTENT and OUTCOME: what the node writes before a job may read a byte, and after it ended.
+
+Reservation, replay check and INTENT are one transaction of the ledger, so a permit that is not on record does not exist,
+and two requests for the last use cannot both win it (invariants 1 and 2).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from enterprise_node.admission import AdmittedPlan, AdmittedStep
+from enterprise_node.decision import judge
+from federation.errors import DeniedError
+from federation.ledger import Appended, Ledger
+from federation.policy import PolicyDeniedError
+from federation.statements import DecisionRecord, Envelope, Receipt, ReplayError
+
+_SCHEMA = (
+    """CREATE TABLE plan_use (
+        agreement TEXT NOT NULL, plan TEXT NOT NULL, PRIMARY KEY (agreement, plan)) STRICT""",
+    """CREATE TABLE step (
+        plan TEXT NOT NULL, round INTEGER NOT NULL, attempt INTEGER NOT NULL, stage TEXT NOT NULL,
+        invocation TEXT NOT NULL, outcome TEXT, PRIMARY KEY (plan, round, attempt, stage)) STRICT""",
+)
+
+
+@dataclass(frozen=True)
+class Intent:
+    """A durable INTENT entry, and the decision it holds."""
+
+    index: int
+    decision: DecisionRecord
+
+
+class Record:
+    """The node's ledger together with the policy state that lives in its transactions."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        ledger.ensure_schema("node-policy", 1, list(_SCHEMA))
+
+    async def write(self, kind: str, fields: Mapping[str, object]) -> Appended:
+        """Append an entry that needs no decision."""
+        return await asyncio.wrap_future(self.ledger.submit(kind, fields))
+
+    async def intend(self, step: AdmittedStep, request: Mapping[str, object]) -> Intent:
+        """Decide, reserve one use (with the plan's first step) and write INTENT, all or nothing.
+
+        Raises:
+            PolicyDeniedError: a clause forbids it; nothing was reserved.
+            ReplayError: this step was taken before.
+            LedgerUnavailableError: it could not be made durable; nothing runs.
+        """
+        admitted, invocation = step.admitted, step.invocation
+        decided: list[DecisionRecord] = []
+
+        def reserve(connection: sqlite3.Connection) -> Mapping[str, object]:
+            decision = decide_within(connection, admitted, request)
+            last = connection.execute("SELECT max(round) FROM step WHERE plan = ?", (admitted.digest,)).fetchone()[0]
+            if last is not None and invocation.round <= last:
+                raise ReplayError("round {round} of this plan was taken before", round=invocation.round)
+            connection.execute(
+                "INSERT OR IGNORE INTO plan_use (agreement, plan) VALUES (?, ?)", (admitted.agreement_digest, admitted.digest)
+            )
+            connection.execute(
+                "INSERT INTO step (plan, round, attempt, stage, invocation) VALUES (?, ?, ?, ?, ?)",
+                (admitted.digest, invocation.round, invocation.attempt, invocation.stage, step.envelope.digest),
+            )
+            decided.append(decision)
+            return {"decision": decision.model_dump(mode="json")}
+
+        fields = {
+            "plan": admitted.digest,
+            "invocation": step.envelope.to_bytes(),
+            "requester": admitted.plan.requester,
+            "agreement": admitted.agreement_digest,
+            "dataset": admitted.mine.dataset,
+            "data_version": admitted.mine.data_version,
+            "purpose": admitted.plan.purpose,
+            "action": invocation.action,
+            "code": admitted.plan.code,
+            "round": invocation.round,
+            "attempt": invocation.attempt,
+            "stage": invocation.stage,
+        }
+        appended = await asyncio.wrap_future(self.ledger.submit("intent", fields, apply=reserve))
+        return Intent(appended.index, decided[-1])
+
+    async def settle(self, receipt: Receipt, envelope: Envelope) -> Appended:
+        """Write OUTCOME and close the step it belongs to, in one transaction."""
+
+        def close(connection: sqlite3.Connection) -> None:
+            connection.execute(
+                "UPDATE step SET outcome = ? WHERE plan = ? AND round = ? AND attempt = ? AND stage = ? AND outcome IS NULL",
+                (receipt.outcome, receipt.plan, receipt.round, receipt.attempt, receipt.stage),
+            )
+
+        fields = {
+            "receipt": envelope.to_bytes(),
+            "plan": receipt.plan,
+            "outcome": receipt.outcome,
+            "code": receipt.code,
+            "dataset": receipt.dataset,
+            "intent": receipt.intent,
+        }
+        apply = close if receipt.intent >= 0 else None
+        return await asyncio.wrap_future(self.ledger.submit("outcome", fields, apply=apply))
+
+    def rehearse(self, admitted: AdmittedPlan, request: Mapping[str, object]) -> DecisionRecord:
+        """What would be decided now; reserves and writes nothing."""
+        with self.ledger.reader() as connection:
+            try:
+                return decide_within(connection, admitted, request)
+            except PolicyDeniedError as error:
+                return error.record
+
+    def open_steps(self) -> list[tuple[str, int, int, str, str]]:
+        """Steps with an INTENT and no OUTCOME: (plan, round, attempt, stage, invocation)."""
+        with self.ledger.reader() as connection:
+            rows = connection.execute(
+                "SELECT plan, round, attempt, stage, invocation FROM step WHERE outcome IS NULL ORDER BY plan, round"
+            ).fetchall()
+        return [tuple(row) for row in rows]
+
+    def uses(self, agreement: str) -> int:
+        """Uses of an agreement reserved so far."""
+        with self.ledger.reader() as connection:
+            return int(connection.execute("SELECT count(*) FROM plan_use WHERE agreement = ?", (agreement,)).fetchone()[0])
+
+
+def decide_within(
+    connection: sqlite3.Connection, admitted: AdmittedPlan, request: Mapping[str, object]
+) -> DecisionRecord:
+    """Judge with the uses as this transaction sees them."""
+    key = (admitted.agreement_digest, admitted.digest)
+    continuing = connection.execute("SELECT 1 FROM plan_use WHERE agreement = ? AND plan = ?", key).fetchone() is not None
+    taken = connection.execute("SELECT count(*) FROM plan_use WHERE agreement = ?", key[:1]).fetchone()[0]
+    return judge(admitted, request, uses_taken=int(taken), continuing=continuing)
+
+
+def denied_record(error: DeniedError, agreement: str) -> DecisionRecord:
+    """A decision record for a refusal that no policy clause made."""
+    if isinstance(error, PolicyDeniedError):
+        return error.record
+    return DecisionRecord(permit=False, agreement=agreement, rule=error.code)
+
+

@@ -1,0 +1,201 @@
+"""A job's live session on this node: snapshot, sandbox and the frames between. It lives as long as the job."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from enterprise_node.materialise import Snapshot
+from federation.errors import KeyongError
+from federation.jobs.codec import Content, ContentError, decode
+from federation.statements import Isolation
+from federation.statements.code import CodeBundle
+from federation.wire.body import Buffer
+from federation.wire.session_channel import SessionChannel, SessionEndedError, SessionFrameError
+from sandbox import Limits, Mount, Runtime, SandboxError, Session, SessionSpec, open_session
+
+log = structlog.get_logger("keyong.node")
+
+START_SECONDS = 300.0
+REFUSALS = frozenset(
+    {
+        "app-config",
+        "app-exception",
+        "app-import",
+        "app-missing-dependency",
+        "app-no-reply",
+        "app-reply-type",
+        "app-syntax",
+        "out-of-memory",
+        "unsupported",
+    }
+)
+"""The closed enumeration of what may be said of a job's failure; anything else is ``app-exception``."""
+
+
+class JobFailedError(KeyongError):
+    """The job's code failed; the code is one of a closed enumeration, the text stays in the owner's logs."""
+
+    code = "app-exception"
+
+
+@dataclass(frozen=True)
+class SessionRequest:
+    """What a session is opened with."""
+
+    bundle: CodeBundle
+    snapshot: Snapshot
+    runtime: Runtime
+    node_number: int
+    run_id: int
+    run_config: Mapping[str, Any]
+    memory_bytes: int
+    wall_seconds: float
+    body_limit: int
+
+
+class JobSession:
+    """One sandbox session running the app's client part."""
+
+    def __init__(self, folder: Path, session: Session, channel: SessionChannel, snapshot: Snapshot) -> None:
+        self._folder = folder
+        self._session = session
+        self._channel = channel
+        self.snapshot = snapshot
+
+    @classmethod
+    async def open(cls, folder: Path, request: SessionRequest, spool: Path) -> JobSession:
+        """Lay out the code, open the sandbox and load the app.
+
+        Raises:
+            SandboxUnavailableError: the isolation that is demanded cannot be had here.
+            JobFailedError: the app cannot be loaded.
+        """
+        app = folder / "app"
+        app.mkdir()
+        request.bundle.write(app)
+        spec = SessionSpec(
+            runtime=request.runtime,
+            argv=("-m", "keyong_job", "client"),
+            mounts=(Mount(app, "/app"), Mount(request.snapshot.folder, "/data")),
+            env={"OMP_NUM_THREADS": "1", "FLWR_TELEMETRY_ENABLED": "0"},
+            limits=Limits(memory_bytes=request.memory_bytes, wall_seconds=request.wall_seconds),
+        )
+        try:
+            session = await asyncio.to_thread(open_session, spec)
+        except SandboxError as error:
+            raise SandboxUnavailableError(error.template, hint=error.hint_template, **error.params) from None
+        channel = SessionChannel(session.channel, body_limit=request.body_limit, spool=spool)
+        job = cls(folder, session, channel, request.snapshot)
+        start = {
+            "op": "start",
+            "app": "/app",
+            "run_id": request.run_id,
+            "node_id": request.node_number,
+            "node_config": {"dataset-path": "/data", "partition-id": 0, "num-partitions": 1},
+            "run_config": dict(request.run_config),
+        }
+        try:
+            header, _ = await job._exchange(start, (), START_SECONDS)
+            if header.get("op") != "ready":
+                raise _failure(header)
+        except BaseException:
+            await job.close()
+            raise
+        return job
+
+    @property
+    def isolation(self) -> Isolation:
+        """What held this session, for the receipt."""
+        evidence = self._session.evidence
+        return Isolation(
+            tier=str(evidence.tier),
+            kernel=evidence.kernel,
+            landlock_abi=evidence.landlock_abi,
+            seccomp=_digest_text(evidence.seccomp_digest),
+            arguments=_digest_text(evidence.arguments_digest),
+            limits_by=evidence.limits_by,
+        )
+
+    async def call(self, stage: str, content: Mapping[str, Any], body: Sequence[Buffer], seconds: float) -> Content:
+        """Run one step; returns what the app replied, unjudged.
+
+        Raises:
+            JobFailedError: the app failed, ended, exceeded a limit or sent something that is no reply.
+        """
+        header, view = await self._exchange({"op": "call", "type": stage, "content": content}, body, seconds)
+        if header.get("op") != "reply" or not isinstance(header.get("content"), dict):
+            raise _failure(header)
+        try:
+            return decode(header["content"], view)
+        except ContentError as error:
+            raise JobFailedError("the reply is not a content", code="app-reply-type", detail=error.code) from None
+
+    async def _exchange(
+        self, header: dict[str, Any], body: Sequence[Buffer], seconds: float
+    ) -> tuple[dict[str, Any], memoryview]:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._channel.send(header, body)
+                return await self._channel.receive()
+        except TimeoutError:
+            self.kill()
+            raise JobFailedError("the job took longer than the plan allows", code="limit-wall") from None
+        except SessionEndedError:
+            raise await self._ended() from None
+        except SessionFrameError:
+            self.kill()
+            raise JobFailedError("the job sent a malformed reply", code="app-reply-type") from None
+
+    async def _ended(self) -> JobFailedError:
+        ending = await asyncio.to_thread(self._session.wait, 5.0)
+        if ending is not None and ending.limit:
+            return JobFailedError("the job hit its limit of {limit}", code=f"limit-{ending.limit}", limit=ending.limit)
+        return JobFailedError("the job's process ended", code="app-exception")
+
+    def kill(self) -> None:
+        """End the session at once, without grace."""
+        self._session.kill()
+
+    async def close(self, logs: Path | None = None) -> None:
+        """End the session, keep its output for the owner, remove snapshot and code."""
+        await asyncio.to_thread(self._close, logs)
+
+    def _close(self, logs: Path | None) -> None:
+        self._session.kill()
+        if logs is not None:
+            for name, data in (("stdout", self._session.stdout()), ("stderr", self._session.stderr())):
+                (logs / f"{name}.txt").write_bytes(data)
+        self._session.close()
+        remove_tree(self._folder)
+
+
+class SandboxUnavailableError(KeyongError):
+    """No session of the demanded tier can be opened here."""
+
+    code = "sandbox-unavailable"
+    exit_code = 5
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder of read-only files and folders."""
+    for path in [folder, *folder.rglob("*")]:
+        if path.is_dir() and not path.is_symlink():
+            path.chmod(0o700)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _failure(header: Mapping[str, Any]) -> JobFailedError:
+    code = header.get("code")
+    known = code if isinstance(code, str) and code in REFUSALS else "app-exception"
+    return JobFailedError("the job's code failed: {reason}", code=known, reason=known)
+
+
+def _digest_text(value: str) -> str:
+    return value if value.startswith("sha256:") or not value else f"sha256:{value}"

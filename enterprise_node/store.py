@@ -1,0 +1,99 @@
+"""The node's own registry: datasets the owner registered, entities the owner accepted.
+
+An attacker who can modify this store can point a dataset at another file of the owner's: the line then refuses, because
+the registered fingerprint no longer fits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from sqlalchemy import Engine
+from sqlmodel import Field, Session, SQLModel, select
+
+from federation.errors import UsageError
+
+
+class RegisteredDataset(SQLModel, table=True):
+    """A dataset the owner registered; ``description`` is the signed catalog entry."""
+
+    __tablename__ = "dataset"
+
+    id: str = Field(primary_key=True)
+    path: str
+    kind: str
+    encoding: str
+    fingerprint: str
+    data_version: str
+    rows: int
+    columns: str
+    """JSON list of columns as registered."""
+    description: bytes
+
+
+class AcceptedEntity(SQLModel, table=True):
+    """A legal entity that counts toward this node's minimum of participants."""
+
+    __tablename__ = "accepted_entity"
+
+    entity: str = Field(primary_key=True)
+    accepted: str
+
+
+class NoSuchDatasetError(UsageError):
+    """No dataset of that name is registered here."""
+
+    code = "no-such-dataset"
+
+
+class NodeStore:
+    """Datasets and accepted entities."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        SQLModel.metadata.create_all(engine)
+
+    @contextmanager
+    def _session(self) -> Iterator[Session]:
+        with Session(self._engine, expire_on_commit=False) as session:
+            yield session
+            session.commit()
+
+    def put_dataset(self, dataset: RegisteredDataset) -> None:
+        """Register a dataset, or its next version."""
+        with self._session() as session:
+            session.merge(dataset)
+
+    def remove_dataset(self, dataset_id: str) -> None:
+        """Forget a dataset; the owner's file is not touched."""
+        with self._session() as session:
+            session.delete(self.dataset(dataset_id))
+
+    def dataset(self, dataset_id: str) -> RegisteredDataset:
+        """The dataset of that id; raises :class:`NoSuchDatasetError`."""
+        with self._session() as session:
+            row = session.get(RegisteredDataset, dataset_id)
+        if row is None:
+            raise NoSuchDatasetError(
+                "no dataset {name} is registered here", hint="see `keyong node dataset list`", name=dataset_id[:64]
+            )
+        return row
+
+    def datasets(self) -> Sequence[RegisteredDataset]:
+        """All registered datasets."""
+        with self._session() as session:
+            return session.exec(select(RegisteredDataset).order_by(RegisteredDataset.id)).all()
+
+    def accept(self, entity: str, at: str) -> bool:
+        """Accept a legal entity; False where it was accepted before."""
+        with self._session() as session:
+            if session.get(AcceptedEntity, entity) is not None:
+                return False
+            session.add(AcceptedEntity(entity=entity, accepted=at))
+            return True
+
+    def accepted(self) -> frozenset[str]:
+        """Every accepted legal entity."""
+        with self._session() as session:
+            return frozenset(row.entity for row in session.exec(select(AcceptedEntity)).all())

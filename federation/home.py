@@ -1,0 +1,197 @@
+"""One identity on disk: keys, certificate, the pinned root and every roster ever seen.
+
+Layout below the home folder (0700):
+
+    identity.json           who we are and which root we pinned
+    keys/*.key              one private key a role (0600); never leave this machine
+    keys/tls.crt            our certificate, as it stands in the roster
+    rosters/000001.json …   every roster version seen, oldest first
+    ledger/                 this party's ledger
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from federation.crypto import (
+    PublicKey,
+    SigningKey,
+    TlsIdentity,
+    make_private_dir,
+    read_private,
+    write_private,
+)
+from federation.errors import UsageError
+from federation.ledger import Ledger
+from federation.statements import Envelope, Member, Roster, RosterHistory
+from federation.statements.roster import Role
+
+KEY_ROLES = ("statement", "ledger", "witness")
+
+
+class NoHomeError(UsageError):
+    """There is no identity in this folder."""
+
+    code = "no-home"
+
+
+class Identity(BaseModel):
+    """Who this home is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: int = 1
+    consortium: str
+    name: str
+    fingerprint: str
+    member: str
+    entity: str
+    roles: tuple[Role, ...]
+    founded: bool = False
+    """True where this home holds a root key."""
+    coordinator: str
+    address: Annotated[str, Field(max_length=255)]
+    """Where the coordinator is reached."""
+
+
+def now() -> datetime:
+    """This machine's time, UTC."""
+    return datetime.now(UTC)
+
+
+class Home:
+    """A folder that holds one identity; everything a party owns lives below it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            raw = read_private(path / "identity.json")
+            self.identity = Identity.model_validate(json.loads(raw))
+        except FileNotFoundError:
+            raise NoHomeError(
+                "there is no identity in {path}",
+                hint="found a consortium with `keyong consortium init`, or enter one with `keyong join INVITATION`; "
+                "--home or KEYONG_HOME choose another folder",
+                path=str(path),
+            ) from None
+        except (ValidationError, ValueError):
+            raise NoHomeError("{path} is damaged", hint="restore it from a backup", path=str(path / "identity.json")) from None
+        self._history: RosterHistory | None = None
+
+    @classmethod
+    def create(cls, path: Path, identity: Identity, keys: NewKeys, rosters: list[Envelope]) -> Home:
+        """Write a new home; refuses one that already holds an identity."""
+        refuse_occupied(path)
+        make_private_dir(path)
+        make_private_dir(path / "keys")
+        make_private_dir(path / "rosters")
+        for role in KEY_ROLES:
+            keys.of(role).save(path / "keys" / f"{role}.key")
+        if keys.root is not None:
+            keys.root.save(path / "keys" / "root.key")
+        write_private(path / "keys" / "tls.key", keys.tls.key_pem)
+        write_private(path / "keys" / "tls.crt", keys.tls.certificate_pem)
+        for number, envelope in enumerate(rosters, start=1):
+            write_private(path / "rosters" / f"{number:06d}.json", envelope.to_bytes())
+        make_private_dir(path / "ledger")
+        Ledger.create(path / "ledger", ledger_origin(identity.consortium, identity.member), keys.ledger).close()
+        # Last: a home without identity.json is no home yet, and can be made again.
+        write_private(path / "identity.json", json.dumps(identity.model_dump(mode="json"), ensure_ascii=False, indent=1).encode())
+        return cls(path)
+
+    def key(self, role: str) -> SigningKey:
+        """The private key of that role."""
+        return SigningKey.load(self.path / "keys" / f"{role}.key")
+
+    @property
+    def tls(self) -> TlsIdentity:
+        """Our TLS key and certificate."""
+        return TlsIdentity(
+            key_pem=read_private(self.path / "keys" / "tls.key"),
+            certificate_pem=read_private(self.path / "keys" / "tls.crt"),
+        )
+
+    @property
+    def history(self) -> RosterHistory:
+        """Every roster seen, checked from the pinned root."""
+        files = sorted((self.path / "rosters").glob("[0-9]*.json"))
+        if self._history is None or len(self._history.envelopes) < len(files):
+            envelopes = [Envelope.from_bytes(read_private(file)) for file in files]
+            self._history = RosterHistory(envelopes, self.identity.fingerprint)
+        return self._history
+
+    def learn(self, envelope: Envelope) -> Roster:
+        """Take the next roster and persist it; older or forged ones are refused, the same one again is fine."""
+        history = self.history
+        before = history.latest.version
+        roster = history.extend(envelope)
+        if roster.version > before:
+            path = self.path / "rosters" / f"{roster.version:06d}.json"
+            if not path.exists():
+                write_private(path, envelope.to_bytes())
+        return roster
+
+    @property
+    def roster(self) -> Roster:
+        """The newest roster, which must be in force."""
+        return self.history.in_force(now())
+
+    @property
+    def member(self) -> Member:
+        """Our own entry in the newest roster."""
+        return self.roster.member(self.identity.member)
+
+    def public_key(self, member: str) -> PublicKey:
+        """The statement key of a member of the roster in force."""
+        return self.roster.member(member).public
+
+    def open_ledger(self) -> Ledger:
+        """Our ledger, for appending."""
+        return Ledger.open(self.path / "ledger", self.key("ledger"))
+
+    def folder(self, *parts: str) -> Path:
+        """A private folder below the home, made where it is missing."""
+        path = self.path
+        for part in parts:
+            path = path / part
+            make_private_dir(path)
+        return path
+
+
+class NewKeys:
+    """Fresh keys for a new identity, one a role."""
+
+    def __init__(self, member: str, *, root: bool) -> None:
+        self.statement = SigningKey.generate()
+        self.ledger = SigningKey.generate()
+        self.witness = SigningKey.generate()
+        self.root = SigningKey.generate() if root else None
+        self.tls = TlsIdentity.generate(member)
+
+    def of(self, role: str) -> SigningKey:
+        """The key of that role."""
+        return {"statement": self.statement, "ledger": self.ledger, "witness": self.witness}[role]
+
+
+def ledger_origin(consortium: str, member: str) -> str:
+    """The origin line of a member's ledger: unique in the consortium, and outside it."""
+    return f"keyong/{consortium.removeprefix('urn:uuid:')}/{member}"
+
+
+def refuse_occupied(path: Path) -> None:
+    """Raise where the folder already holds an identity: keys are never overwritten."""
+    if (path / "identity.json").exists() or (path / "keys").exists():
+        raise UsageError(
+            "{path} already holds an identity", hint="choose another folder with --home, or move this one away", path=str(path)
+        )
+
+
+def default_home() -> Path:
+    """Where a home is looked for when nobody names one."""
+    return Path(os.environ.get("KEYONG_HOME", "~/.keyong")).expanduser()

@@ -1,0 +1,158 @@
+"""What every signed statement shares: strict models, canonical bytes, validity in time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints, ValidationError
+
+from federation.crypto import PublicKey, SigningKey, canonical_json, parse_json
+from federation.errors import VerificationError
+from federation.statements.dsse import Envelope, sign, verify
+
+MAX_STATEMENT_BYTES = 4 * 1024 * 1024
+CLOCK_SKEW = timedelta(seconds=120)
+"""How far two honest clocks may differ before a statement counts as not yet valid."""
+
+
+class StatementError(VerificationError):
+    """A statement is malformed or does not fit where it was presented."""
+
+    code = "statement"
+
+
+class ExpiredError(StatementError):
+    """A statement's time is over."""
+
+    code = "expired"
+
+
+class NotYetValidError(StatementError):
+    """A statement claims to be issued in the future: one of the two clocks is off."""
+
+    code = "not-yet-valid"
+
+
+class ReplayError(StatementError):
+    """A statement that may be used once was presented again."""
+
+    code = "replay"
+
+
+def _utc_seconds(value: datetime) -> datetime:
+    if value.tzinfo is None:
+        raise ValueError("a time needs its zone (end it with Z)")
+    return value.astimezone(UTC).replace(microsecond=0)
+
+
+def instant_text(value: datetime) -> str:
+    """RFC 3339 in UTC to the second, the one form in which times are signed."""
+    return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def parse_instant(text: str) -> datetime:
+    """Read what :func:`instant_text` wrote."""
+    try:
+        return _utc_seconds(datetime.fromisoformat(text))
+    except ValueError:
+        raise StatementError("{text} is not a time", text=text[:40]) from None
+
+
+Instant = Annotated[datetime, AfterValidator(_utc_seconds), PlainSerializer(instant_text, return_type=str)]
+Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
+OptionalDigest = Annotated[str, StringConstraints(pattern=r"^(sha256:[0-9a-f]{64})?$")]
+MemberId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+DatasetId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+Uuid = Annotated[str, StringConstraints(pattern=r"^urn:uuid:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
+KeyText = Annotated[str, StringConstraints(pattern=r"^ed25519:[A-Za-z0-9+/]{43}=$")]
+Label = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Decimal = Annotated[str, StringConstraints(pattern=r"^-?(0|[1-9][0-9]{0,29})(\.[0-9]{1,30})?$")]
+"""An amount: a decimal string, never a float, in anything that is hashed."""
+Count = Annotated[int, Field(ge=0, le=2**53 - 1)]
+
+
+class Part(BaseModel):
+    """A piece of a statement: frozen, and unknown fields are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+
+class Statement(Part):
+    """A signed statement: canonical JSON under one DSSE payload type, issued and expiring.
+
+    The stored bytes are what is signed and digested; the model is only a reading of them.
+    """
+
+    TYPE: ClassVar[str]
+
+    format: Annotated[int, Field(ge=1, le=1)] = 1
+    issued: Instant
+    expires: Instant
+
+    def payload(self) -> bytes:
+        """Canonical JSON (RFC 8785) of every field, empty ones included."""
+        return canonical_json(self.model_dump(mode="json"))
+
+    def seal(self, *keys: SigningKey) -> Envelope:
+        """Sign this statement with each key, in order."""
+        from federation.statements.dsse import add_signature
+
+        envelope = sign(keys[0], self.TYPE, self.payload())
+        for key in keys[1:]:
+            envelope = add_signature(envelope, key)
+        return envelope
+
+    @classmethod
+    def read(cls, envelope: Envelope) -> Self:
+        """Parse the payload of an envelope without judging signatures; :meth:`open` judges them."""
+        if envelope.payload_type != cls.TYPE:
+            raise StatementError(
+                "expected a statement of type {expected}, got {got}", expected=cls.TYPE, got=envelope.payload_type[:80]
+            )
+        return cls.from_payload(envelope.payload)
+
+    @classmethod
+    def from_payload(cls, payload: bytes) -> Self:
+        """Parse stored bytes; they must be the canonical form of what they say."""
+        value: Any = parse_json(payload, limit=MAX_STATEMENT_BYTES)
+        try:
+            statement = cls.model_validate(value)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            raise StatementError(
+                "a {kind} is malformed at {where}: {what}",
+                kind=cls.__name__,
+                where=".".join(str(part) for part in first["loc"]) or "its top",
+                what=first["msg"],
+            ) from None
+        if statement.payload() != payload:
+            raise StatementError("a {kind} is not in canonical form", kind=cls.__name__)
+        return statement
+
+    @classmethod
+    def open(cls, envelope: Envelope, keys: Sequence[PublicKey], now: datetime) -> Self:
+        """Parse, check that every key signed these bytes, and that the statement is in force at ``now``."""
+        statement = cls.read(envelope)
+        verify(envelope, cls.TYPE, keys)
+        statement.check_time(now)
+        return statement
+
+    def check_time(self, now: datetime) -> None:
+        """Raise unless issued (within the clock skew) and not expired at ``now``."""
+        if self.issued > now + CLOCK_SKEW:
+            raise NotYetValidError(
+                "a {kind} is dated {issued}, but it is {now} here",
+                hint="compare the clocks of both machines (timedatectl)",
+                kind=type(self).__name__,
+                issued=instant_text(self.issued),
+                now=instant_text(now),
+            )
+        if now >= self.expires:
+            raise ExpiredError(
+                "a {kind} expired at {expires}; it is {now} here",
+                kind=type(self).__name__,
+                expires=instant_text(self.expires),
+                now=instant_text(now),
+            )

@@ -1,0 +1,65 @@
+"""What a node publishes about a dataset: its schema without values."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from federation.statements._base import Count, DatasetId, Decimal, Digest, Label, MemberId, Part, Statement
+
+ColumnType = Literal["integer", "number", "text", "boolean", "timestamp", "date"]
+
+
+class Column(Part):
+    """One column: name, type and whatever bounds the owner chose to declare."""
+
+    name: Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f\"]+$")]
+    type: ColumnType
+    nullable: bool = False
+    unit: Annotated[str, StringConstraints(max_length=40)] = ""
+    description: Annotated[str, StringConstraints(max_length=400)] = ""
+    minimum: Decimal | None = None
+    maximum: Decimal | None = None
+    categories: Annotated[tuple[Label, ...], Field(max_length=1000)] = ()
+
+
+class DatasetDescription(Statement):
+    """A catalog entry, signed by the owner. Row counts are published as a bucket, never exactly."""
+
+    TYPE: ClassVar[str] = "application/vnd.keyong.dataset.v1+json"
+
+    provider: MemberId
+    dataset: DatasetId
+    title: Label
+    title_zh: Annotated[str, StringConstraints(max_length=200)] = ""
+    description: Annotated[str, StringConstraints(max_length=4000)] = ""
+    description_zh: Annotated[str, StringConstraints(max_length=4000)] = ""
+    data_version: Digest
+    """Digest of source fingerprint and schema as registered; changes with either."""
+    columns: Annotated[tuple[Column, ...], Field(min_length=1, max_length=2000)]
+    rows_at_least: Count
+    rows_at_most: Count
+    simulated: bool = False
+    industry: Annotated[str, StringConstraints(max_length=20)] = ""
+    """GB/T 4754 code, empty where not given."""
+    level: Annotated[str, StringConstraints(pattern=r"^(L[1-5])?$")] = ""
+    privacy_unit: Annotated[str, StringConstraints(max_length=128)] = ""
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        names = [column.name for column in self.columns]
+        if len(set(names)) != len(names):
+            raise ValueError("two columns share a name")
+        if self.rows_at_least > self.rows_at_most:
+            raise ValueError("rows_at_least exceeds rows_at_most")
+        return self
+
+
+def row_bucket(rows: int) -> tuple[int, int]:
+    """The published bounds of a row count: the two-significant-digit bucket around it (20,431 -> 20,000 to 21,000)."""
+    if rows < 10:
+        return (0, 10)
+    step = int(10 ** (len(str(rows)) - 2))
+    low = rows // step * step
+    return (low, low + step)

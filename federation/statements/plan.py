@@ -1,0 +1,184 @@
+"""The job plan: everything a requester wants done, fixed before the first node is asked."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from federation.statements._base import (
+    Count,
+    DatasetId,
+    Decimal,
+    Digest,
+    MemberId,
+    Part,
+    Statement,
+    Uuid,
+)
+
+Action = Literal["fed:train", "fed:evaluate"]
+Stage = Literal["train", "evaluate"]
+Protection = Literal["fed:masked", "fed:none"]
+Aggregation = Literal["sum", "each"]
+DType = Literal[
+    "float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool"
+]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f\"\\]+$")]
+
+
+class MetricSpec(Part):
+    """A scalar that may leave, with the range it must lie in (values outside are refused)."""
+
+    name: Name
+    minimum: Decimal = "-1000000"
+    maximum: Decimal = "1000000"
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if float(self.minimum) > float(self.maximum):
+            raise ValueError("a metric's minimum exceeds its maximum")
+        return self
+
+
+class ArraySpec(Part):
+    """An array that may leave: record and name as the app gives them."""
+
+    record: Name
+    name: Name
+    dtype: DType
+    shape: Annotated[tuple[Count, ...], Field(max_length=8)]
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+
+class StageOutput(Part):
+    """What a reply of one stage may hold; anything else is refused."""
+
+    sent: bool
+    """True: exactly the arrays that were sent (names, dtypes, shapes), as differences from them."""
+    arrays: Annotated[tuple[ArraySpec, ...], Field(max_length=1000)] = ()
+    """Further arrays, as they are."""
+    metrics: Annotated[tuple[MetricSpec, ...], Field(max_length=16)] = ()
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        names = [metric.name for metric in self.metrics]
+        if len(set(names)) != len(names):
+            raise ValueError("two metrics share a name")
+        places = [(array.record, array.name) for array in self.arrays]
+        if len(set(places)) != len(places):
+            raise ValueError("two arrays share a name")
+        return self
+
+
+class OutputSchema(Part):
+    """The closed schema of everything a node's reply may hold, by stage."""
+
+    train: StageOutput
+    evaluate: StageOutput
+    maximal_bytes: Annotated[int, Field(ge=1, le=2**34)] = 2**31
+
+    def of(self, stage: Stage) -> StageOutput:
+        """The schema of that stage."""
+        return self.train if stage == "train" else self.evaluate
+
+
+class Encoding(Part):
+    """Bounds of the fixed-point encoding of replies (see ``federation.secagg``)."""
+
+    ring: Literal["z32", "z64"]
+    fraction_bits: Annotated[int, Field(ge=1, le=48)]
+    scale: Decimal = "8"
+    """Largest absolute difference of one element; larger ones saturate and are counted."""
+    clip: Decimal | None = None
+    """L2 bound of a whole reply's difference; None for no clipping."""
+    weight_minimum: Annotated[int, Field(ge=0, le=2**40)]
+    weight_maximum: Annotated[int, Field(ge=1, le=2**40)]
+
+
+class PlannedDataset(Part):
+    """One node's share in a plan: its dataset, as published, and the agreement that permits the use."""
+
+    node: MemberId
+    dataset: DatasetId
+    data_version: Digest
+    agreement: Digest
+
+
+class JobPlan(Statement):
+    """What is to run, where, for what purpose and within which bounds; signed by the requester.
+
+    A coordinator can stop a plan; it cannot change one: nodes act on these bytes alone.
+    """
+
+    TYPE: ClassVar[str] = "application/vnd.keyong.job-plan.v1+json"
+
+    id: Uuid
+    requester: MemberId
+    coordinator: MemberId
+    roster: Digest
+    actions: Annotated[tuple[Action, ...], Field(min_length=1, max_length=2)]
+    purpose: Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_.:/#-]{0,199}$")]
+    code: Digest
+    runtime: Digest
+    cohort: Annotated[tuple[PlannedDataset, ...], Field(min_length=1, max_length=1000)]
+    rounds: Annotated[int, Field(ge=1, le=100_000)]
+    run_config: dict[Name, Annotated[str, StringConstraints(max_length=4000)]]
+    """Each value as JSON text, so that no float is ever hashed."""
+    aggregation: Aggregation = "sum"
+    outputs: OutputSchema
+    encoding: Encoding
+    protection: Protection
+    minimal_participants: Annotated[int, Field(ge=1, le=1000)]
+    round_seconds: Annotated[int, Field(ge=1, le=7 * 86400)] = 3600
+    """Longest a node may compute on one step before it counts as failed."""
+    memory_bytes: Annotated[int, Field(ge=2**26, le=2**40)] = 4 * 2**30
+    tier: Annotated[str, StringConstraints(pattern=r"^(T[0-3])?$")] = ""
+    micro_rho: Count = 0
+    leak_bits: Count = 0
+    cost: Decimal = "0"
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        nodes = [planned.node for planned in self.cohort]
+        if len(set(nodes)) != len(nodes):
+            raise ValueError("a node appears twice in the cohort")
+        if len(set(self.actions)) != len(self.actions):
+            raise ValueError("an action appears twice")
+        if self.minimal_participants > len(nodes):
+            raise ValueError("the plan needs more participants than its cohort has")
+        return self
+
+    def at(self, node: str) -> PlannedDataset:
+        """The share of that node; raises where it is not in the cohort."""
+        from federation.statements._base import StatementError
+
+        for planned in self.cohort:
+            if planned.node == node:
+                return planned
+        raise StatementError("{node} is not in this plan's cohort", node=node)
+
+
+class Invocation(Statement):
+    """One step of a plan at one node, signed by the coordinator."""
+
+    TYPE: ClassVar[str] = "application/vnd.keyong.invocation.v1+json"
+
+    plan: Digest
+    node: MemberId
+    round: Annotated[int, Field(ge=1, le=200_000)]
+    """Rises by one with every exchange of the job, whatever its stage."""
+    attempt: Annotated[int, Field(ge=1, le=1000)] = 1
+    stage: Stage
+    content: Digest
+    """Digest of the whole broadcast content: arrays, config and type."""
+
+    @property
+    def action(self) -> Action:
+        """The policy action of this step."""
+        return "fed:train" if self.stage == "train" else "fed:evaluate"

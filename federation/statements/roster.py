@@ -1,0 +1,270 @@
+"""The roster: who belongs to the consortium, with which keys. The only root of trust."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from federation.crypto import PublicKey, canonical_json, digest
+from federation.errors import VerificationError
+from federation.statements._base import (
+    Digest,
+    KeyText,
+    Label,
+    MemberId,
+    OptionalDigest,
+    Part,
+    Statement,
+    StatementError,
+    Uuid,
+)
+from federation.statements.dsse import Envelope, SignatureError, verify
+
+Role = Literal["member", "coordinator", "analyst", "auditor"]
+
+
+class RosterRolledBackError(VerificationError):
+    """Someone presented a roster older than one already seen."""
+
+    code = "roster-rolled-back"
+
+
+class RosterChainError(VerificationError):
+    """A roster does not follow from the one before it."""
+
+    code = "roster-chain"
+
+
+class RootMismatchError(VerificationError):
+    """The roster's root is not the one that was pinned."""
+
+    code = "root-mismatch"
+
+
+class UnknownMemberError(VerificationError):
+    """No such member, or not in the role that was needed."""
+
+    code = "unknown-member"
+
+
+class Root(Part):
+    """The quorum that may change the roster: ``threshold`` of ``keys``."""
+
+    threshold: Annotated[int, Field(ge=1, le=16)]
+    keys: Annotated[tuple[KeyText, ...], Field(min_length=1, max_length=16)]
+
+    @model_validator(mode="after")
+    def _reachable(self) -> Self:
+        if len(set(self.keys)) != len(self.keys) or self.threshold > len(self.keys):
+            raise ValueError("the root needs distinct keys, and a threshold they can reach")
+        return self
+
+
+class Member(Part):
+    """One party: its legal entity, roles and the public half of each of its keys."""
+
+    id: MemberId
+    entity: Label
+    """Legal entity, as registered; two members of one entity count once."""
+    roles: Annotated[tuple[Role, ...], Field(min_length=1)]
+    statement_key: KeyText
+    ledger_key: KeyText
+    witness_key: KeyText
+    tls_certificate: Annotated[str, StringConstraints(max_length=4096)]
+    address: Annotated[str, StringConstraints(max_length=255)] = ""
+    """host:port that a coordinator listens on; empty for everyone else."""
+    tier: Annotated[str, StringConstraints(pattern=r"^(T[0-3])?$")] = ""
+    """Floor of isolation the owner declared, empty for the default (T2)."""
+
+    @property
+    def public(self) -> PublicKey:
+        """The key that signs this member's statements."""
+        return PublicKey.from_text(self.statement_key)
+
+    @model_validator(mode="after")
+    def _separate_keys(self) -> Self:
+        if len({self.statement_key, self.ledger_key, self.witness_key}) != 3:
+            raise ValueError("one key may serve one role only")
+        return self
+
+
+class Roster(Statement):
+    """Version ``version`` of the membership, naming its predecessor by digest."""
+
+    TYPE: ClassVar[str] = "application/vnd.keyong.roster.v1+json"
+
+    consortium: Uuid
+    name: Label
+    version: Annotated[int, Field(ge=1, le=2**31)]
+    previous: OptionalDigest = ""
+    root: Root
+    members: Annotated[tuple[Member, ...], Field(min_length=1, max_length=1000)]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        ids = [member.id for member in self.members]
+        keys = [key for member in self.members for key in (member.statement_key, member.ledger_key, member.witness_key)]
+        certificates = [member.tls_certificate for member in self.members]
+        if len(set(ids)) != len(ids):
+            raise ValueError("two members share an id")
+        if len(set(keys)) != len(keys) or len(set(certificates)) != len(certificates):
+            raise ValueError("two members share a key")
+        if (self.version == 1) != (self.previous == ""):
+            raise ValueError("every roster but the first names its predecessor")
+        return self
+
+    @property
+    def fingerprint(self) -> Digest:
+        """Digest of this roster's root; the first roster's is what people pin and compare."""
+        return root_fingerprint(self.consortium, self.root)
+
+    def member(self, member_id: str, role: Role | None = None) -> Member:
+        """The member of that id, in that role; raises :class:`UnknownMemberError`."""
+        for member in self.members:
+            if member.id == member_id:
+                if role is not None and role not in member.roles:
+                    raise UnknownMemberError(
+                        "{member} is not enrolled as {role}", member=member_id, role=role, hint="see `keyong consortium roster`"
+                    )
+                return member
+        raise UnknownMemberError("{member} is not in the roster", member=member_id[:64])
+
+    @property
+    def coordinator(self) -> Member:
+        """The member that coordinates."""
+        for member in self.members:
+            if "coordinator" in member.roles:
+                return member
+        raise UnknownMemberError("the roster names no coordinator")
+
+
+def root_fingerprint(consortium: str, root: Root) -> Digest:
+    """SHA-256 of the canonical JSON of consortium, threshold and root keys."""
+    return digest(canonical_json({"consortium": consortium, "keys": list(root.keys), "threshold": root.threshold}))
+
+
+def check_quorum(envelope: Envelope, root: Root) -> None:
+    """Raise unless at least ``threshold`` distinct root keys signed the envelope."""
+    valid = 0
+    for text in root.keys:
+        try:
+            verify(envelope, Roster.TYPE, [PublicKey.from_text(text)])
+        except SignatureError:
+            continue
+        valid += 1
+    if valid < root.threshold:
+        raise SignatureError(
+            "the roster carries {valid} of the {threshold} root signatures it needs", valid=valid, threshold=root.threshold
+        )
+
+
+def open_genesis(envelope: Envelope, fingerprint: str) -> Roster:
+    """Read the first roster and check it against the pinned root fingerprint (its expiry is not judged)."""
+    roster = Roster.read(envelope)
+    if roster.version != 1:
+        raise RosterChainError("the chain of rosters does not begin with version 1")
+    if roster.fingerprint != fingerprint:
+        raise RootMismatchError(
+            "the root of this consortium is {got}, expected {expected}",
+            hint="compare the fingerprint with the founder over another channel",
+            got=roster.fingerprint,
+            expected=fingerprint,
+        )
+    check_quorum(envelope, roster.root)
+    return roster
+
+
+def open_successor(old: Roster, old_digest: str, envelope: Envelope) -> Roster:
+    """Read the roster that follows ``old``: next version, names it, signed by the old and the new quorum."""
+    new = Roster.read(envelope)
+    if new.version <= old.version:
+        raise RosterRolledBackError(
+            "roster version {got} was presented after version {seen}", got=new.version, seen=old.version
+        )
+    if new.consortium != old.consortium or new.version != old.version + 1 or new.previous != old_digest:
+        raise RosterChainError(
+            "roster version {version} does not follow version {before}", version=new.version, before=old.version
+        )
+    check_quorum(envelope, old.root)
+    if new.root != old.root:
+        check_quorum(envelope, new.root)
+    return new
+
+
+class RosterHistory:
+    """Every roster this party has seen, oldest first; it only ever grows (invariant 6).
+
+    Built from the pinned fingerprint, so a forged or rolled-back roster cannot enter it. Expiry is judged where a roster
+    is *used* (:meth:`in_force`), never while history is read.
+    """
+
+    def __init__(self, envelopes: Sequence[Envelope], fingerprint: str) -> None:
+        if not envelopes:
+            raise RosterChainError("there is no roster")
+        self._envelopes = [envelopes[0]]
+        self._rosters = [open_genesis(envelopes[0], fingerprint)]
+        self.fingerprint = fingerprint
+        for envelope in envelopes[1:]:
+            self.extend(envelope)
+
+    def extend(self, envelope: Envelope) -> Roster:
+        """Add the next version; a version already held is accepted only when it is the same bytes."""
+        claimed = Roster.read(envelope)
+        if claimed.version <= self.latest.version:
+            if 1 <= claimed.version and self._envelopes[claimed.version - 1].digest == envelope.digest:
+                return self._rosters[claimed.version - 1]
+            raise RosterRolledBackError(
+                "roster version {got} was presented after version {seen}", got=claimed.version, seen=self.latest.version
+            )
+        roster = open_successor(self.latest, self.digest, envelope)
+        self._envelopes.append(envelope)
+        self._rosters.append(roster)
+        return roster
+
+    @property
+    def latest(self) -> Roster:
+        """The highest version held."""
+        return self._rosters[-1]
+
+    @property
+    def digest(self) -> Digest:
+        """Digest of the highest version."""
+        return self._envelopes[-1].digest
+
+    @property
+    def envelopes(self) -> tuple[Envelope, ...]:
+        """All versions, oldest first."""
+        return tuple(self._envelopes)
+
+    def by_digest(self, wanted: str) -> Roster:
+        """The roster of that digest; raises where this party never saw it."""
+        for envelope, roster in zip(self._envelopes, self._rosters, strict=True):
+            if envelope.digest == wanted:
+                return roster
+        raise RosterChainError("a statement names a roster that is not known here", hint="fetch the newest roster, then try again")
+
+    def in_force(self, now: datetime) -> Roster:
+        """The latest roster, or an error where it has expired."""
+        self.latest.check_time(now)
+        return self.latest
+
+
+__all__ = [
+    "Member",
+    "Role",
+    "Root",
+    "RootMismatchError",
+    "Roster",
+    "RosterChainError",
+    "RosterHistory",
+    "RosterRolledBackError",
+    "StatementError",
+    "UnknownMemberError",
+    "check_quorum",
+    "open_genesis",
+    "open_successor",
+    "root_fingerprint",
+]

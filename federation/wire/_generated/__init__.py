@@ -1,0 +1,1 @@
+"""Generated from link.proto; do not edit (make proto)."""

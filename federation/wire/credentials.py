@@ -1,0 +1,50 @@
+"""Mutual TLS 1.3 with the roster as the only root: each party's self-signed certificate is its own trust anchor."""
+
+from __future__ import annotations
+
+import os
+
+# gRPC has no switch against TLS 1.2. A 1.2 suite that needs an RSA certificate leaves 1.3 alone, for ours are ECDSA.
+os.environ["GRPC_SSL_CIPHER_SUITES"] = "ECDHE-RSA-AES128-GCM-SHA256"
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
+
+from collections.abc import Callable
+
+import grpc
+
+from federation.crypto import TlsIdentity
+
+CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
+    ("grpc.max_receive_message_length", 8 * 1024 * 1024),
+    ("grpc.max_send_message_length", 8 * 1024 * 1024),
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.so_reuseport", 0),
+)
+
+
+def server_name(member: str) -> str:
+    """The name a member's certificate carries."""
+    return f"{member}.keyong"
+
+
+def listening(identity: TlsIdentity, trusted: Callable[[], tuple[str, ...]]) -> grpc.ServerCredentials:
+    """Credentials of a listener that asks ``trusted`` at every handshake which client certificates (PEM) it takes."""
+
+    def configuration() -> grpc.ServerCertificateConfiguration:
+        return grpc.ssl_server_certificate_configuration(
+            [(identity.key_pem, identity.certificate_pem)], "\n".join(trusted()).encode()
+        )
+
+    return grpc.dynamic_ssl_server_credentials(
+        configuration(), lambda: configuration(), require_client_authentication=True
+    )
+
+
+def dialling(key_pem: bytes, certificate_pem: bytes, server_certificate: str) -> grpc.ChannelCredentials:
+    """Credentials of a dialler that takes exactly one server certificate."""
+    return grpc.ssl_channel_credentials(server_certificate.encode(), key_pem, certificate_pem)

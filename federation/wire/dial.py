@@ -1,0 +1,136 @@
+"""The dialling end: one connection outward, kept or made anew."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# Before grpc is imported: it reads its TLS suites once.
+from federation.wire.credentials import CHANNEL_OPTIONS, dialling, server_name  # isort: skip
+
+import grpc
+import grpc.aio
+import structlog
+
+from federation.errors import KeyongError, UnavailableError
+from federation.wire._generated import link_pb2_grpc
+from federation.wire._generated.link_pb2 import Frame
+from federation.wire.peer import Handler, Incoming, Peer
+
+log = structlog.get_logger("keyong.wire")
+
+FIRST_WAIT_SECONDS = 0.25
+LONGEST_WAIT_SECONDS = 4.0
+STEADY_SECONDS = 10.0
+"""A link that held this long was a good one: the next wait starts small again."""
+
+
+class UnreachableError(UnavailableError):
+    """The coordinator cannot be reached, or refuses this certificate."""
+
+    code = "unreachable"
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a coordinator listens and which certificate it must show."""
+
+    target: str
+    member: str
+    certificate: str
+
+
+async def refuse_all(peer: Peer, message: Incoming) -> Any:
+    """The handler of a party that answers nothing."""
+    raise UnavailableError("this party answers no calls", code="no-such-method")
+
+
+@contextlib.asynccontextmanager
+async def dial(
+    address: Address,
+    key_pem: bytes,
+    certificate_pem: bytes,
+    *,
+    handler: Handler = refuse_all,
+    body_limit: int = 2**32,
+    spool: Path | None = None,
+    tell: bool = False,
+    timeout: float = 10.0,
+) -> AsyncIterator[Peer]:
+    """A live :class:`Peer` to the coordinator for the duration of the block.
+
+    Raises:
+        UnreachableError: no connection within ``timeout`` seconds, or the TLS handshake was refused.
+    """
+    options = (*CHANNEL_OPTIONS, ("grpc.ssl_target_name_override", server_name(address.member)), ("grpc.enable_http_proxy", 0))
+    channel = grpc.aio.secure_channel(
+        address.target, dialling(key_pem, certificate_pem, address.certificate), options=options
+    )
+    try:
+        try:
+            async with asyncio.timeout(timeout):
+                await channel.channel_ready()
+        except TimeoutError:
+            raise UnreachableError(
+                "cannot reach the coordinator at {target}",
+                hint="is `keyong coordinator serve` running there, is the address right, and has this member joined?",
+                target=address.target,
+            ) from None
+        stream = link_pb2_grpc.LinkStub(channel).Attach()  # type: ignore[no-untyped-call]
+        peer = Peer(
+            stream.write, _frames(stream), dialled=True, handler=handler, body_limit=body_limit, spool=spool, tell=tell
+        )
+        peer.member = address.member
+        reading = asyncio.create_task(peer.run())
+        try:
+            yield peer
+        finally:
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(stream.done_writing(), 1)
+            stream.cancel()
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+    finally:
+        await channel.close()
+
+
+async def _frames(stream: Any) -> AsyncIterator[Frame]:
+    try:
+        async for frame in stream:
+            yield frame
+    except grpc.aio.AioRpcError as error:
+        if error.code() in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
+            raise UnreachableError(
+                "the coordinator ended the link: this member is not in its roster",
+                hint="join with an invitation, or ask the founder whether you were removed",
+            ) from None
+    except asyncio.CancelledError:
+        raise
+
+
+async def keep_attached(
+    connect: Callable[[], contextlib.AbstractAsyncContextManager[Peer]],
+    session: Callable[[Peer], Awaitable[None]],
+    *,
+    on_down: Callable[[KeyongError], None],
+    jitter: random.Random,
+) -> None:
+    """Hold a link for ever: dial, run ``session``, and when either ends dial again after a growing, jittered wait."""
+    wait = FIRST_WAIT_SECONDS
+    while True:
+        began = asyncio.get_running_loop().time()
+        try:
+            async with connect() as peer:
+                await session(peer)
+        except UnavailableError as error:
+            on_down(error)
+        if asyncio.get_running_loop().time() - began > STEADY_SECONDS:
+            wait = FIRST_WAIT_SECONDS
+        # Jitter: a restarted coordinator is not met by all members at one moment.
+        await asyncio.sleep(jitter.uniform(wait / 2, wait))
+        wait = min(wait * 2, LONGEST_WAIT_SECONDS)

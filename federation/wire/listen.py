@@ -1,0 +1,139 @@
+"""The listening end: a gRPC server whose every stream belongs to a member of the roster, or to an invitation's ticket."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+# Before grpc is imported: it reads its TLS suites once.
+from federation.wire.credentials import CHANNEL_OPTIONS, listening  # isort: skip
+
+import grpc
+import grpc.aio
+import structlog
+
+from federation.crypto import TlsIdentity, certificate_fingerprint
+from federation.errors import KeyongError, UnavailableError
+from federation.wire._generated import link_pb2_grpc
+from federation.wire._generated.link_pb2 import Frame
+from federation.wire.peer import Handler, Peer
+
+log = structlog.get_logger("keyong.wire")
+
+
+class AddressError(UnavailableError):
+    """The address cannot be listened on."""
+
+    code = "address"
+
+
+class _Links(link_pb2_grpc.LinkServicer):
+    def __init__(self, serve: Callable[[Any, Any, str], Awaitable[None]]) -> None:
+        self._serve = serve
+
+    async def Attach(self, request_iterator: Any, context: Any) -> None:
+        pem = context.auth_context().get("x509_pem_cert")
+        if not pem:
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "no certificate")
+        await self._serve(request_iterator, context, certificate_fingerprint(pem[0].decode()))
+
+
+class Listener:
+    """Accepts links.
+
+    Args:
+        address: host:port; port 0 takes a free one (see :attr:`port`).
+        identity: our TLS identity.
+        trusted: client certificates taken, asked anew at every handshake.
+        handler: answers exchanges; ``peer.member`` is who asks.
+        who: maps a certificate's fingerprint to the member (or ``ticket:…``); raises for strangers.
+        on_link: told when a link comes (True) and goes (False).
+    """
+
+    def __init__(
+        self,
+        address: str,
+        identity: TlsIdentity,
+        *,
+        trusted: Callable[[], tuple[str, ...]],
+        who: Callable[[str], str],
+        handler: Handler,
+        on_link: Callable[[Peer, bool], None],
+        body_limit: int,
+        spool: Path,
+    ) -> None:
+        self._address = address
+        self._identity = identity
+        self._trusted = trusted
+        self._who = who
+        self._handler = handler
+        self._on_link = on_link
+        self._body_limit = body_limit
+        self._spool = spool
+        self._server: grpc.aio.Server | None = None
+        self._running: dict[Peer, asyncio.Task[None]] = {}
+        self.port = 0
+
+    async def start(self) -> None:
+        """Bind and serve; raises :class:`AddressError` where the address is taken."""
+        server = grpc.aio.server(options=CHANNEL_OPTIONS)
+        link_pb2_grpc.add_LinkServicer_to_server(_Links(self._serve), server)
+        try:
+            self.port = server.add_secure_port(self._address, listening(self._identity, self._trusted))
+        except RuntimeError:
+            self.port = 0
+        if self.port == 0:
+            raise AddressError(
+                "cannot listen on {address}: it is in use, or not an address of this machine",
+                hint="stop what holds it (`ss -ltnp` names it), or choose another with --listen",
+                address=self._address,
+            )
+        await server.start()
+        self._server = server
+
+    async def stop(self, grace: float = 1.0) -> None:
+        """End every link and stop listening."""
+        if self._server is not None:
+            await self._server.stop(grace)
+            self._server = None
+
+    def cut(self, peer: Peer) -> None:
+        """End one link at once: its member has left the roster."""
+        task = self._running.get(peer)
+        if task is not None:
+            task.cancel()
+
+    async def _serve(self, frames: Any, context: Any, fingerprint: str) -> None:
+        try:
+            member = self._who(fingerprint)
+        except KeyongError:
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, "not in the roster")
+            return
+
+        async def send(frame: Frame) -> None:
+            await context.write(frame)
+
+        peer = Peer(
+            send,
+            frames,
+            dialled=False,
+            handler=self._handler,
+            body_limit=self._body_limit,
+            spool=self._spool,
+            tell=True,
+        )
+        peer.member = member
+        task = self._running[peer] = asyncio.create_task(peer.run())
+        self._on_link(peer, True)
+        try:
+            await asyncio.wait([task])
+            if task.cancelled():
+                await context.abort(grpc.StatusCode.PERMISSION_DENIED, "the link was ended")
+            elif isinstance(error := task.exception(), KeyongError):
+                log.warning("link-refused", member=member, code=error.code)
+        finally:
+            task.cancel()
+            self._running.pop(peer, None)
+            self._on_link(peer, False)

@@ -1,0 +1,267 @@
+"""The methods of the link and the header of each: strict models, canonical JSON on the wire."""
+
+from __future__ import annotations
+
+import base64
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from federation.crypto import canonical_json, parse_json
+from federation.errors import VerificationError
+from federation.statements import Envelope
+from federation.wire.peer import HEADER_BYTES
+
+PROTOCOL = (1, 1)
+"""Lowest and highest protocol version spoken here."""
+
+
+class MessageError(VerificationError):
+    """A header is not what its method takes."""
+
+    code = "message"
+
+
+class Message(BaseModel):
+    """A header; unknown fields are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def to_bytes(self) -> bytes:
+        """Canonical JSON; floats may stand here, for headers are neither hashed nor signed."""
+        return canonical_json(self.model_dump(mode="json"), allow_floats=True)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Parse a header strictly."""
+        try:
+            return cls.model_validate(parse_json(data, limit=HEADER_BYTES, allow_floats=True))
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            raise MessageError(
+                "a {kind} message is malformed at {where}: {what}",
+                kind=cls.__name__,
+                where=".".join(str(part) for part in first["loc"]) or "its top",
+                what=first["msg"],
+            ) from None
+
+
+EnvelopeText = Annotated[str, Field(max_length=HEADER_BYTES)]
+
+
+def pack(envelope: Envelope) -> str:
+    """An envelope as it stands inside a header."""
+    return base64.b64encode(envelope.to_bytes()).decode()
+
+
+def unpack(text: str) -> Envelope:
+    """Read an envelope from a header."""
+    try:
+        return Envelope.from_bytes(base64.b64decode(text, validate=True))
+    except ValueError:
+        raise MessageError("an envelope in a message is not base64") from None
+
+
+class Hello(Message):
+    """First exchange on a link: who speaks which versions, and what this end serves."""
+
+    lowest: int
+    highest: int
+    software: Annotated[str, Field(max_length=64)]
+    serves: Literal["node", "client"]
+    roster_version: int
+
+
+class Welcome(Message):
+    """The coordinator's answer: the version to speak, and the rosters the member has not seen."""
+
+    version: int
+    software: str
+    rosters: tuple[EnvelopeText, ...]
+    clock: str
+
+
+class Empty(Message):
+    """A header with nothing in it."""
+
+
+class Envelopes(Message):
+    """Statements, in the order the method gives them."""
+
+    envelopes: tuple[EnvelopeText, ...] = ()
+
+
+class RosterSince(Message):
+    """Asks for every roster after a version."""
+
+    after: int
+
+
+class Entry(Message):
+    """A catalog entry and whether its node is connected."""
+
+    envelope: EnvelopeText
+    online: bool
+    runtime: str = ""
+
+
+class Catalog(Message):
+    """All published datasets."""
+
+    entries: tuple[Entry, ...]
+
+
+class Publish(Message):
+    """A node's datasets, all of them, and the runtime it runs jobs with."""
+
+    datasets: tuple[EnvelopeText, ...]
+    runtime: Annotated[str, Field(max_length=80)]
+
+
+class Mail(Message):
+    """A signed statement from one member to another; the coordinator carries it unread."""
+
+    to: str
+    envelope: EnvelopeText
+
+
+class MailItem(Message):
+    """A delivered statement, numbered in the receiver's box."""
+
+    number: int
+    sender: str
+    arrived: str
+    envelope: EnvelopeText
+
+
+class MailSince(Message):
+    """Asks for mail after a number."""
+
+    after: int
+
+
+class MailBox(Message):
+    """Mail in order."""
+
+    items: tuple[MailItem, ...]
+
+
+class Submit(Message):
+    """A signed plan; its code travels as the body."""
+
+    plan: EnvelopeText
+
+
+class JobRef(Message):
+    """Names a job by its plan's id."""
+
+    job: str
+
+
+class EventsSince(Message):
+    """Asks for a job's events after a number, waiting up to ``wait`` seconds for the first."""
+
+    job: str
+    after: int
+    wait: Annotated[float, Field(ge=0, le=60)] = 20.0
+
+
+class Event(Message):
+    """Something that happened in a job; ``kind`` and ``data`` are part of the JSON interface."""
+
+    number: int
+    time: str
+    kind: str
+    data: dict[str, Any]
+
+
+class Events(Message):
+    """Events in order, and the job's status."""
+
+    events: tuple[Event, ...]
+    status: str
+
+
+class JobSummary(Message):
+    """One job as the coordinator lists it."""
+
+    job: str
+    plan: str
+    requester: str
+    purpose: str
+    status: str
+    rounds: int
+    rounds_done: int
+    submitted: str
+    participants: int
+    protection: str
+
+
+class Jobs(Message):
+    """Jobs, newest first."""
+
+    jobs: tuple[JobSummary, ...]
+
+
+class ResultFile(Message):
+    """One file of a result; the body holds them one after another."""
+
+    path: str
+    size: int
+
+
+class Result(Message):
+    """A job's result: summary, receipts, and the files in the body."""
+
+    summary: dict[str, Any]
+    files: tuple[ResultFile, ...]
+
+
+class JobOpen(Message):
+    """Coordinator to node: a plan that names it; its code travels as the body where the node lacks it."""
+
+    plan: EnvelopeText
+    node_number: Annotated[int, Field(ge=0, le=2**63 - 1)]
+    """The random id under which the job's server part knows this node."""
+    position: int
+    cohort_size: int
+
+
+class JobOpened(Message):
+    """The node's answer: would it permit this plan now (nothing is reserved yet)?"""
+
+    permitted: bool
+    code: str = ""
+    receipt: EnvelopeText = ""
+
+
+class Invoke(Message):
+    """Coordinator to node: one step. The body is the content."""
+
+    invocation: EnvelopeText
+    content: str
+    """Header of the content as the codec wrote it; its digest is in the invocation."""
+
+
+class Invoked(Message):
+    """The node's answer to a step: its signed receipt with the proof beside it; the body is the encoded reply."""
+
+    receipt: EnvelopeText
+    proof: str = ""
+    reply: str = ""
+
+
+class JobClose(Message):
+    """Coordinator to node: the job has ended; its session and snapshot go."""
+
+    plan: str
+
+
+class Status(Message):
+    """What the coordinator says of itself and its links."""
+
+    consortium: str
+    name: str
+    roster_version: int
+    online: tuple[str, ...]
+    jobs_running: int
