@@ -1,0 +1,134 @@
+"""Writing policies, and reading from one which columns it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from federation.policy.model import Policy, every, terms_of
+from federation.policy.registration import parse_policy
+from federation.policy.values import dataset_iri, member_iri
+from federation.policy.vocabulary import MASKED, PROFILE, UNPROTECTED, includes
+from federation.statements import instant_text
+
+
+def agreement_policy(
+    *,
+    provider: str,
+    consumer: str,
+    dataset: str,
+    actions: Sequence[str],
+    purposes: Sequence[str],
+    count: int | None,
+    expires: datetime | None,
+    agreement_id: str,
+    now: datetime,
+    code: str | Sequence[str] | None = None,
+    protection: str = MASKED,
+    min_tier: str | None = None,
+    min_participants: int | None = None,
+    columns: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """The JSON of a policy between two members; it has passed :func:`federation.policy.parse_policy`.
+
+    Each action becomes a permission with all the constraints, the duty to inform, and a ban on passing the data on. The
+    count is one budget: uses under any of the actions are taken from it together.
+
+    Args:
+        provider: member id of the dataset's owner.
+        consumer: member id of whoever may use it.
+        dataset: the provider's name for the dataset.
+        actions: ``fed:train``, ``fed:evaluate``.
+        purposes: each permits itself and what lies below it in the hierarchy; empty for any purpose.
+        count: job plans in all; None for no limit.
+        expires: uses end before this moment; None leaves it to the agreement's own expiry.
+        agreement_id: ``urn:uuid:...`` of the statement that will carry the policy.
+        now: the moment of writing.
+        code: digest of the only code that may run, or of several; None for any code the owner approves.
+        protection: ``fed:masked``; ``fed:none`` permits unprotected updates *as well*, in words that both parties sign.
+        min_tier: weakest isolation, ``T1`` to ``T3``; None leaves it to the node's floor.
+        min_participants: companies besides the consumer (and the coordinator) that must take part.
+        columns: the columns that may be seen; None for all.
+
+    Raises:
+        PolicyError: a value that a policy cannot hold.
+    """
+    constraints: list[dict[str, Any]] = []
+    if purposes:
+        wanted = [_constraint("odrl:purpose", "isA", {"@id": purpose}) for purpose in purposes]
+        constraints.append(wanted[0] if len(wanted) == 1 else {"or": wanted})
+    if count is not None:
+        constraints.append(_constraint("odrl:count", "lteq", _integer(count)))
+    if expires is not None:
+        constraints.append(_constraint("odrl:dateTime", "lt", _typed(instant_text(expires), "xsd:dateTime")))
+    if code is not None:
+        digests = [code] if isinstance(code, str) else list(code)
+        constraints.append(_constraint("fed:codeDigest", "isAnyOf", [_typed(text, "xsd:string") for text in digests]))
+    if min_tier is not None:
+        constraints.append(_constraint("fed:minTier", "gteq", _typed(min_tier, "xsd:string")))
+    if min_participants is not None:
+        constraints.append(_constraint("fed:minParticipants", "gteq", _integer(min_participants)))
+    if columns is not None:
+        constraints.append(_constraint("fed:column", "isAnyOf", [_typed(name, "xsd:string") for name in columns]))
+    constraints.append(_protection(protection))
+    policy: dict[str, Any] = {
+        "@type": "Agreement",
+        "@id": agreement_id,
+        "profile": PROFILE,
+        "target": dataset_iri(provider, dataset),
+        "assigner": member_iri(provider),
+        "assignee": member_iri(consumer),
+        "timestamp": instant_text(now),
+        "permission": [
+            {"action": action, "constraint": constraints, "duty": [{"action": "odrl:inform"}]} for action in actions
+        ],
+        "prohibition": [{"action": "odrl:distribute"}],
+    }
+    parse_policy(policy)
+    return policy
+
+
+def granted_columns(policy: Policy, action: str) -> tuple[str, ...] | None:
+    """The columns a policy shows to this action, in the order it lists them; None where it does not restrict them.
+
+    Where several permissions or constraints list columns, what *all* of them list: whichever of them a decision comes
+    to rest on, no column outside it is shown. Columns that a prohibition names are out, whatever else it demands.
+    """
+    lists = [
+        terms_of(constraint)
+        for permission in policy.permission
+        if includes(permission.action, action)
+        for constraint in every(permission.constraint)
+        if constraint.left == "fed:column"
+    ]
+    if not lists:
+        return None
+    banned = {
+        name
+        for prohibition in policy.prohibition
+        if includes(prohibition.action, action)
+        for constraint in every(prohibition.constraint)
+        if constraint.left == "fed:column"
+        for name in terms_of(constraint)
+    }
+    shown = set(lists[0]).intersection(*lists[1:]) - banned
+    return tuple(dict.fromkeys(name for name in lists[0] if name in shown))
+
+
+def _constraint(left: str, operator: str, right: Any) -> dict[str, Any]:
+    return {"leftOperand": left, "operator": operator, "rightOperand": right}
+
+
+def _typed(text: str, datatype: str) -> dict[str, str]:
+    return {"@value": text, "@type": datatype}
+
+
+def _integer(value: int) -> dict[str, str]:
+    return _typed(str(value), "xsd:integer")
+
+
+def _protection(protection: str) -> dict[str, Any]:
+    if protection == UNPROTECTED:
+        return _constraint("fed:protection", "isAnyOf", [{"@id": MASKED}, {"@id": UNPROTECTED}])
+    return _constraint("fed:protection", "eq", {"@id": protection})

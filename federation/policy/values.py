@@ -1,0 +1,180 @@
+"""Reading the two sides of a comparison: what an agreement demands, and what a request brings.
+
+Both readers are strict and know every kind of the vocabulary. The right side raises on anything it cannot read; the
+left side gives None, which evaluation treats as unknown.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from federation.crypto import digest
+from federation.policy.model import Constraint, Term, TypedValue, terms_of
+from federation.policy.vocabulary import OUTPUT_KINDS, PROTECTIONS, PURPOSES, TIERS, Kind
+
+Scalar = int | str | datetime
+MEMBER_PREFIX = "urn:keyong:member:"
+DATASET_PREFIX = "urn:keyong:dataset:"
+SHORT = 400
+"""Longest text a decision record holds for one side of a comparison."""
+
+_INTEGER = re.compile(r"0|[1-9][0-9]{0,14}", re.ASCII)
+_INSTANT = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})", re.ASCII
+)
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
+_MEMBER = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)
+_PURPOSE = re.compile(r"[a-z][a-z0-9-]*:[A-Za-z][A-Za-z0-9_.-]{0,99}", re.ASCII)
+
+_TYPED: dict[Kind, str] = {
+    "integer": "xsd:integer",
+    "instant": "xsd:dateTime",
+    "tier": "xsd:string",
+    "digest": "xsd:string",
+    "name": "xsd:string",
+}
+EXAMPLES: dict[Kind, str] = {
+    "integer": '{"@value": "10", "@type": "xsd:integer"}',
+    "instant": '{"@value": "2026-12-31T00:00:00Z", "@type": "xsd:dateTime"}',
+    "tier": '{"@value": "T2", "@type": "xsd:string"}',
+    "digest": '{"@value": "sha256:...", "@type": "xsd:string"}',
+    "name": '{"@value": "entry_temperature", "@type": "xsd:string"}',
+    "purpose": '{"@id": "fed:PredictiveMaintenance"}',
+    "protection": '{"@id": "fed:masked"}',
+    "output": '{"@id": "fed:Metrics"}',
+    "party": '{"@id": "urn:keyong:member:mill-a"}',
+}
+SETS: tuple[Kind, ...] = ("name", "output", "party")
+"""Kinds of which a request brings several at once."""
+
+
+class UnreadableValueError(ValueError):
+    """A value on the right side is not one of its kind; private to this package."""
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a request brings for one operand: its values, and the text that goes on record."""
+
+    values: tuple[Scalar, ...]
+    text: str
+
+
+def member_iri(member: str) -> str:
+    """How a member is named in a policy."""
+    return MEMBER_PREFIX + member
+
+
+def dataset_iri(provider: str, dataset: str) -> str:
+    """How a provider's dataset is named in a policy."""
+    return f"{DATASET_PREFIX}{provider}:{dataset}"
+
+
+def parse_instant(text: str) -> datetime:
+    """An ``xsd:dateTime`` that names its zone; a time without one could be read two ways."""
+    if _INSTANT.fullmatch(text) is None:
+        raise UnreadableValueError(text)
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise UnreadableValueError(text) from None
+
+
+def right_text(constraint: Constraint) -> str:
+    """The right side as it goes on record."""
+    return short(terms_of(constraint))
+
+
+def short(parts: Sequence[str]) -> str:
+    """The parts in one line; where they do not fit, how many they are and the digest of the whole line (UTF-8)."""
+    line = " ".join(parts)
+    if len(line) <= SHORT:
+        return line
+    return f"{line[:200]}... ({len(parts)} in all, {digest(line.encode())})"
+
+
+def read_right(kind: Kind, constraint: Constraint) -> tuple[Scalar, ...]:
+    """The values an agreement demands, of this kind.
+
+    Raises:
+        UnreadableValueError: a value has another shape, datatype or form, or the operator does not fit one or many.
+    """
+    if isinstance(constraint.right, tuple) != (constraint.operator == "isAnyOf"):
+        raise UnreadableValueError("isAnyOf takes a list, and no other operator does")
+    return tuple(_read_one(kind, value) for value in constraint.values)
+
+
+def _read_one(kind: Kind, value: TypedValue | Term) -> Scalar:
+    datatype = _TYPED.get(kind)
+    if isinstance(value, Term):
+        if datatype is not None:
+            raise UnreadableValueError(value.id)
+        text = value.id
+        if kind == "party":
+            if not text.startswith(MEMBER_PREFIX):
+                raise UnreadableValueError(text)
+            text = text.removeprefix(MEMBER_PREFIX)
+    else:
+        if datatype is None or value.type != datatype:
+            raise UnreadableValueError(value.value)
+        text = value.value
+    if kind == "instant":
+        return parse_instant(text)
+    if not _is_of_kind(kind, text):
+        raise UnreadableValueError(text)
+    return int(text) if kind == "integer" else text
+
+
+def _is_of_kind(kind: Kind, text: str) -> bool:
+    match kind:
+        case "integer":
+            return _INTEGER.fullmatch(text) is not None
+        case "tier":
+            return text in TIERS
+        case "digest":
+            return _DIGEST.fullmatch(text) is not None
+        case "purpose":
+            return _is_purpose(text)
+        case "protection":
+            return text in PROTECTIONS
+        case "output":
+            return text in OUTPUT_KINDS
+        case "party":
+            return _MEMBER.fullmatch(text) is not None
+        case "name":
+            return text != ""
+        case "instant":
+            return _INSTANT.fullmatch(text) is not None
+
+
+def _is_purpose(text: str) -> bool:
+    """A prefixed name; one in our own namespace has to be in the table, for it is a slip otherwise."""
+    if _PURPOSE.fullmatch(text) is None or text.startswith(("odrl:", "xsd:")):
+        return False
+    return text in PURPOSES or not text.startswith("fed:")
+
+
+def read_left(kind: Kind, value: object) -> Left | None:
+    """What a request brings, of this kind; None where it brings nothing, or nothing readable."""
+    if kind in SETS:
+        if not isinstance(value, tuple) or not value:
+            return None
+        items = tuple(item for item in value if isinstance(item, str) and _is_of_kind(kind, item))
+        if len(items) != len(value):
+            return None
+        names = [member_iri(item) for item in items] if kind == "party" else list(items)
+        return Left(items, short(names))
+    if kind == "instant":
+        if not isinstance(value, datetime) or value.utcoffset() is None:
+            return None
+        return Left((value,), value.isoformat())
+    if kind == "integer":
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            return None
+        return Left((value,), str(value))
+    if not isinstance(value, str) or not _is_of_kind(kind, value):
+        return None
+    return Left((value,), short([value]))

@@ -1,0 +1,157 @@
+"""The terms a policy may use: actions and what includes them, operands and how they compare, purposes.
+
+One closed table for registration, evaluation and description, so that none of them can know a term the others do not.
+Terms of ODRL 2.2 carry the prefix ``odrl:``; ours, ``fed:``, are the profile :data:`PROFILE`. Names that the profile
+reserves but this release cannot evaluate are listed apart: they are refused with that reason, never skipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+PROFILE = "https://w3id.org/keyong/fed/1"
+
+TRAIN = "fed:train"
+EVALUATE = "fed:evaluate"
+MASKED = "fed:masked"
+UNPROTECTED = "fed:none"
+PROTECTIONS = (MASKED, UNPROTECTED)
+OUTPUT_KINDS = ("fed:ModelUpdate", "fed:Arrays", "fed:Metrics")
+TIERS = ("T0", "T1", "T2", "T3")
+"""Weakest to strongest isolation; the order in which ``fed:minTier`` compares."""
+
+INCLUDED_IN: dict[str, str] = {
+    "odrl:read": "odrl:use",
+    "odrl:derive": "odrl:use",
+    "odrl:execute": "odrl:use",
+    "odrl:index": "odrl:use",
+    "odrl:modify": "odrl:use",
+    "odrl:distribute": "odrl:use",
+    "odrl:reproduce": "odrl:use",
+    "odrl:extract": "odrl:reproduce",
+    "odrl:grantUse": "odrl:use",
+    "odrl:sell": "odrl:transfer",
+    TRAIN: "odrl:use",
+    EVALUATE: "odrl:use",
+    "fed:aggregateQuery": "odrl:use",
+    "fed:psi": "odrl:use",
+    "fed:score": "odrl:use",
+    "fed:assessQuality": "odrl:use",
+}
+"""``odrl:includedIn`` (ODRL Vocabulary 2.2, section 3.1, and our profile), one step each."""
+
+SAME_AS = {"odrl:write": "odrl:modify"}
+"""``skos:exactMatch`` of deprecated actions."""
+
+KNOWN_ACTIONS = frozenset((*INCLUDED_IN, *INCLUDED_IN.values()))
+
+PERMITTED_ACTIONS = ("odrl:use", "odrl:read", "odrl:derive", "odrl:execute", "odrl:index", TRAIN, EVALUATE)
+LATER_ACTIONS = ("fed:aggregateQuery", "fed:psi", "fed:score", "fed:assessQuality")
+"""Known to the profile; nothing here carries them out yet, so they may be prohibited but not permitted."""
+PROHIBITED_ACTIONS = (
+    *PERMITTED_ACTIONS,
+    *LATER_ACTIONS,
+    "odrl:distribute",
+    "odrl:reproduce",
+    "odrl:extract",
+    "odrl:grantUse",
+)
+
+FULFILLED_DUTIES = ("odrl:inform",)
+"""Every use is a receipt in the ledger, and the provider holds that ledger: this is how ``inform`` is fulfilled."""
+LATER_DUTIES = ("odrl:compensate", "odrl:delete", "odrl:anonymize", "odrl:obtainConsent", "odrl:attribute")
+
+Kind = Literal["integer", "instant", "tier", "digest", "name", "purpose", "protection", "output", "party"]
+
+
+@dataclass(frozen=True)
+class Operand:
+    """How one left operand is judged.
+
+    Attributes:
+        code: stable name of the refusal when it does not hold (fits ``Receipt.code``).
+        kind: what its values are; decides datatype and comparison.
+        operators: the ones it takes; any other is refused.
+    """
+
+    code: str
+    kind: Kind
+    operators: tuple[str, ...]
+
+
+OPERANDS: dict[str, Operand] = {
+    "odrl:purpose": Operand("purpose", "purpose", ("isA", "eq", "isAnyOf")),
+    "odrl:count": Operand("count", "integer", ("lteq", "lt")),
+    "odrl:dateTime": Operand("date-time", "instant", ("lt", "lteq", "gt", "gteq", "eq", "neq")),
+    "odrl:recipient": Operand("recipient", "party", ("isAnyOf", "eq")),
+    "fed:codeDigest": Operand("code-digest", "digest", ("eq", "isAnyOf")),
+    "fed:minTier": Operand("min-tier", "tier", ("gteq",)),
+    "fed:minParticipants": Operand("min-participants", "integer", ("gteq",)),
+    "fed:protection": Operand("protection", "protection", ("eq", "isAnyOf")),
+    "fed:column": Operand("column", "name", ("isAnyOf", "eq")),
+    "fed:outputKind": Operand("output-kind", "output", ("isAnyOf", "eq")),
+    "fed:maxOutputBytes": Operand("max-output-bytes", "integer", ("lteq",)),
+}
+
+LATER_OPERANDS = (
+    "odrl:elapsedTime",
+    "odrl:meteredTime",
+    "odrl:timeInterval",
+    "odrl:spatial",
+    "odrl:industry",
+    "odrl:systemDevice",
+    "odrl:version",
+    "odrl:event",
+    "odrl:payAmount",
+    "fed:minGroupSize",
+    "fed:rho",
+)
+
+PURPOSE_PARENTS: dict[str, str] = {
+    "fed:ProcessOptimization": "fed:ProductionImprovement",
+    "fed:RollingForceModel": "fed:ProcessOptimization",
+    "fed:QualityControl": "fed:ProductionImprovement",
+    "fed:DefectDetection": "fed:QualityControl",
+    "fed:QualityPrediction": "fed:QualityControl",
+    "fed:PredictiveMaintenance": "fed:ProductionImprovement",
+    "fed:FaultDiagnosis": "fed:PredictiveMaintenance",
+    "fed:RemainingLife": "fed:PredictiveMaintenance",
+    "fed:EnergyManagement": "fed:ProductionImprovement",
+    "fed:LoadForecast": "fed:EnergyManagement",
+    "fed:DemandForecast": "fed:SupplyChainPlanning",
+}
+"""The declared hierarchy of purposes that ``isA`` climbs."""
+
+PURPOSES = frozenset(
+    (
+        *PURPOSE_PARENTS,
+        *PURPOSE_PARENTS.values(),
+        "fed:Benchmarking",
+        "fed:Research",
+        "fed:SafetyMonitoring",
+        "fed:Marketing",
+    )
+)
+"""Every purpose of the profile. A consortium's own purposes carry another prefix and equal only themselves."""
+
+
+def _upwards(term: str, parents: dict[str, str]) -> Iterator[str]:
+    """The term, then whatever includes it, nearest first."""
+    current: str | None = term
+    while current is not None:
+        yield current
+        current = parents.get(current)
+
+
+def includes(broad: str, narrow: str) -> bool:
+    """Whether permitting ``broad`` permits ``narrow``: the same known action, or transitively ``includedIn`` it."""
+    if SAME_AS.get(broad, broad) not in KNOWN_ACTIONS:
+        return False
+    return SAME_AS.get(broad, broad) in _upwards(SAME_AS.get(narrow, narrow), INCLUDED_IN)
+
+
+def purpose_is_a(purpose: str, ancestor: str) -> bool:
+    """Whether ``purpose`` is ``ancestor``, or below it in the declared hierarchy."""
+    return ancestor in _upwards(purpose, PURPOSE_PARENTS)
