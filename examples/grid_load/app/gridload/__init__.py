@@ -1,0 +1,1 @@
+"""Day-ahead hourly load forecasting as an ordinary Flower app."""
