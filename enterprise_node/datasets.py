@@ -26,7 +26,7 @@ _BATCH = 100
 
 
 class SourceNotice(KeyongError):
-    """Something about a file that its owner should know; it may be registered all the same."""
+    """What an owner should know about a file; it may be registered all the same."""
 
     code = "source-notice"
 
