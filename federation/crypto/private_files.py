@@ -69,16 +69,14 @@ def read_private(path: Path) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise _open_error(path, error) from None
-    with open(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise UsageError("{path} is not a regular file", path=path)
-        _check_owner(path, status)
-        if status.st_mode & _OTHERS:
-            raise UsageError(
-                "{path} can be read or written by other users", hint="chmod 600 {path}", code="permissions", path=path
-            )
-        data = file.read(_READ_LIMIT + 1)
+    try:
+        _check_file(path, os.fstat(descriptor))
+        with open(descriptor, "rb", closefd=False) as file:
+            data = file.read(_READ_LIMIT + 1)
+    except OSError as error:
+        raise _open_error(path, error) from None
+    finally:
+        os.close(descriptor)
     if len(data) > _READ_LIMIT:
         raise UsageError("{path} is larger than a private file can be", path=path)
     return data
@@ -129,6 +127,16 @@ def _sync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _check_file(path: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise UsageError("{path} is not a regular file", path=path)
+    _check_owner(path, status)
+    if status.st_mode & _OTHERS:
+        raise UsageError(
+            "{path} can be read or written by other users", hint="chmod 600 {path}", code="permissions", path=path
+        )
 
 
 def _check_owner(path: Path, status: os.stat_result) -> None:
