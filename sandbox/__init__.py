@@ -1,25 +1,32 @@
 """Isolation of job code: a session sees what it is given, nothing else, and reaches the outside through one channel.
 
-    >>> from sandbox import Runtime, SessionSpec, open_session
-    >>> runtime = Runtime(Path("/srv/runtime"), digest="sha256:...")
-    >>> with open_session(SessionSpec(runtime, ("-c", "import os; os.write(3, b'hello')"))) as session:
-    ...     session.channel.recv(5)
-    b'hello'
+>>> from sandbox import Runtime, SessionSpec, open_session
+>>> runtime = Runtime(Path("/srv/runtime"), digest="sha256:...")
+>>> with open_session(SessionSpec(runtime, ("-c", "import os; os.write(3, b'hello')"))) as session:
+...     session.channel.recv(5)
+b'hello'
 """
 
+from sandbox.canary import CanaryReport, run_canary
 from sandbox.errors import SandboxError
+from sandbox.probe import Layer, Report, probe
 from sandbox.session import Session, open_session
 from sandbox.spec import Ending, Evidence, Limits, Mount, Runtime, SessionSpec, Tier
 
 __all__ = [
+    "CanaryReport",
     "Ending",
     "Evidence",
+    "Layer",
     "Limits",
     "Mount",
+    "Report",
     "Runtime",
     "SandboxError",
     "Session",
     "SessionSpec",
     "Tier",
     "open_session",
+    "probe",
+    "run_canary",
 ]

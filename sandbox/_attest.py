@@ -15,26 +15,25 @@ def attest(init: int, uid: int | None) -> None:
 
     Args:
         init: the session's process 1, by host pid.
-        uid: the session's own host uid and gid; ``None`` where the sandbox runs as an ordinary user, whose uid it keeps.
+        uid: the session's own host uid and gid; ``None`` where an ordinary user runs the sandbox.
     """
     own = os.geteuid() if uid is None else uid
-    status = dict(
-        line.split(":", 1) for line in Path(f"/proc/{init}/status").read_text().splitlines() if ":" in line
-    )
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{init}/status").read_text().splitlines() if ":" in line)
     for namespace in _NAMESPACES:
         if os.readlink(f"/proc/{init}/ns/{namespace}") == os.readlink(f"/proc/self/ns/{namespace}"):
-            raise _fails(f"{namespace} namespace")
+            raise does_not_hold(f"{namespace} namespace")
     if own == 0 or set(status["Uid"].split()) != {str(own)}:
-        raise _fails("own uid")
+        raise does_not_hold("own uid")
     if uid is not None and (set(status["Gid"].split()) != {str(uid)} or status["Groups"].split()):
-        raise _fails("own group")
+        raise does_not_hold("own group")
     if any(int(status[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")):
-        raise _fails("capabilities")
+        raise does_not_hold("capabilities")
     if status["NoNewPrivs"].strip() != "1" or status["Seccomp"].strip() != "2":
-        raise _fails("seccomp")
+        raise does_not_hold("seccomp")
 
 
-def _fails(act: str) -> SandboxError:
+def does_not_hold(act: object) -> SandboxError:
+    """Return the refusal for an act that succeeded inside, or for isolation that is not there."""
     return SandboxError(
         "the sandbox does not hold: {act}",
         code="canary",

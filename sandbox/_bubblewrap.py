@@ -16,9 +16,38 @@ from sandbox.spec import SessionSpec
 
 OLDEST = (0, 8, 0)  # --disable-userns
 _PLACES = "/usr/local/bin:/usr/bin:/bin"
-_FLAGS = """--args --as-pid-1 --cap-drop --chdir --clearenv --dev --die-with-parent --disable-userns --gid --hostname
---info-fd --new-session --proc --remount-ro --ro-bind --ro-bind-data --seccomp --setenv --size --symlink --tmpfs --uid
---unshare-cgroup-try --unshare-ipc --unshare-net --unshare-pid --unshare-user --unshare-uts --perms""".split()
+_FLAGS = [
+    "--args",
+    "--as-pid-1",
+    "--cap-drop",
+    "--chdir",
+    "--clearenv",
+    "--dev",
+    "--die-with-parent",
+    "--disable-userns",
+    "--gid",
+    "--hostname",
+    "--info-fd",
+    "--new-session",
+    "--proc",
+    "--remount-ro",
+    "--ro-bind",
+    "--ro-bind-data",
+    "--seccomp",
+    "--setenv",
+    "--size",
+    "--symlink",
+    "--tmpfs",
+    "--uid",
+    "--unshare-cgroup-try",
+    "--unshare-ipc",
+    "--unshare-net",
+    "--unshare-pid",
+    "--unshare-user",
+    "--unshare-uts",
+    "--perms",
+]
+_OWN_PROCESS = ("auxv", "cmdline", "comm", "environ", "fd", "limits", "maps", "smaps", "stat", "statm", "status")
 INSTALL = "install bubblewrap 0.8 or newer: apt-get install bubblewrap, or dnf install bubblewrap"
 
 
@@ -85,8 +114,8 @@ def environment(spec: SessionSpec, prefix: Path | None) -> dict[str, str]:
     """Return every variable that the session has."""
     fixed = {
         "PATH": "/usr/bin",
-        "HOME": "/tmp",  # noqa: S108 - the session's own
-        "TMPDIR": "/tmp",  # noqa: S108
+        "HOME": "/tmp",
+        "TMPDIR": "/tmp",
         "LANG": "C.UTF-8",
         "USER": "job",
         "LOGNAME": "job",
@@ -103,7 +132,7 @@ def environment(spec: SessionSpec, prefix: Path | None) -> dict[str, str]:
 
 
 def masked_places(inner_python: str) -> list[str]:
-    """Return directories below ``/usr`` that hold what the machine's owner installed: not part of the runtime, so hidden."""
+    """Return directories below ``/usr`` that hold what the machine's owner installed: no part of the runtime."""
     places = [str(path) for path in Path("/usr/lib").glob("python3*/*-packages") if path.is_dir()]
     if not inner_python.startswith("/usr/local/") and Path("/usr/local").is_dir():
         places.append("/usr/local")
@@ -122,10 +151,11 @@ def arguments(
         files: small files made for the session: path inside to a descriptor with the content.
         without: layers left out, for tests that show what each one holds off.
     """
-    out = "--unshare-user --unshare-pid --unshare-ipc --unshare-uts --unshare-cgroup-try --disable-userns".split()
+    out = ["--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
     if "network-namespace" not in without:
         out += ["--unshare-net"]
-    out += "--uid 65534 --gid 65534 --hostname job --die-with-parent --new-session --as-pid-1 --cap-drop ALL".split()
+    out += ["--disable-userns", "--uid", "65534", "--gid", "65534", "--hostname", "job", "--die-with-parent"]
+    out += ["--new-session", "--as-pid-1", "--cap-drop", "ALL"]
     if "empty-environment" not in without:
         out += ["--clearenv"]
     for name, value in environment(spec, places.python_prefix).items():
@@ -140,8 +170,8 @@ def arguments(
     out += ["--proc", "/proc"]
     if "proc-sys" not in without:
         out += ["--ro-bind", "/proc/sys", "/proc/sys"]
-    out += ["--dev", "/dev", "--perms", "1777", "--size", str(spec.limits.shm_bytes), "--tmpfs", "/dev/shm"]  # noqa: S108
-    out += ["--remount-ro", "/dev", "--perms", "1777", "--size", str(spec.limits.scratch_bytes), "--tmpfs", "/tmp"]  # noqa: S108
+    out += ["--dev", "/dev", "--perms", "1777", "--size", str(spec.limits.shm_bytes), "--tmpfs", "/dev/shm"]
+    out += ["--remount-ro", "/dev", "--perms", "1777", "--size", str(spec.limits.scratch_bytes), "--tmpfs", "/tmp"]
     out += [read_only, str(places.runtime), "/runtime"]
     if places.python_prefix is not None:
         out += ["--ro-bind", str(places.python_prefix), "/python"]
@@ -151,13 +181,13 @@ def arguments(
         out += ["--size", str(size), "--tmpfs", target]
     for target, descriptor in files.items():
         out += ["--perms", "0444", "--ro-bind-data", str(descriptor), target]
-    return [*out, "--remount-ro", "/", "--chdir", "/tmp"]  # noqa: S108
+    return [*out, "--remount-ro", "/", "--chdir", "/tmp"]
 
 
 def launcher_arguments(
     spec: SessionSpec, prefix: Path | None, required_abi: int, *, without: frozenset[str]
 ) -> list[str]:
-    """Return what the launcher inside is told: Landlock's paths, limits, the search path, and the job's own arguments."""
+    """Return what the launcher inside is told: limits, Landlock's paths, the search path, the job's arguments."""
     limits = spec.limits
     bounds = {
         # Somewhat above the named limit, so that the supervisor sees the excess and can name it.
@@ -175,7 +205,9 @@ def launcher_arguments(
     out += [f"abi={required_abi}", "rx=/usr", "rx=/runtime"]
     if prefix is not None:
         out += ["rx=/python"]
-    out += ["r=/etc", "r=/proc/self", *(f"r={mount.target}" for mount in spec.mounts)]
+    # Not all of /proc/self: its mountinfo shows host paths. torch picks its kernels by cpuinfo.
+    out += ["r=/etc", "r=/proc/cpuinfo", *(f"r=/proc/self/{name}" for name in _OWN_PROCESS)]
+    out += [f"r={mount.target}" for mount in spec.mounts]
     out += ["rw=/tmp", "rw=/dev/shm", *(f"rw={target}" for target in spec.scratch)]
     out += [f"dev=/dev/{name}" for name in ("null", "zero", "full", "random", "urandom")]
     out += ["path=/runtime/site-packages", *(f"skip={layer}" for layer in sorted(without))]

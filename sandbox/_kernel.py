@@ -1,7 +1,7 @@
 """The few calls into the kernel that Python's library does not have, each raising ``OSError`` on failure.
 
-They act on the calling thread alone (``unshare``, ``prctl``), which is what lets one thread of a large process prepare a
-session while the others go on untouched.
+They act on the calling thread alone (``unshare``, ``prctl``), which is what lets one thread of a large process
+prepare a session while the others go on untouched.
 """
 
 from __future__ import annotations
@@ -38,13 +38,14 @@ def mount(source: str | None, target: Path, kind: str | None, flags: int, option
 
 
 def forbid_new_privileges() -> None:
-    """Take from the calling thread and all it starts the way to gain privileges by exec, and its bounding set if it may."""
+    """Take from the calling thread, and all that it starts, the way to gain privileges by exec."""
     _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
-    if os.geteuid() == 0:
-        last = int(Path("/proc/sys/kernel/cap_last_cap").read_text())
-        for capability in range(last + 1):
-            # Refused without CAP_SETPCAP; the change of uid takes the capabilities themselves, which is checked afterwards.
-            _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
+
+
+def drop_bounding_set() -> None:
+    """Take every capability from what the calling thread starts; raise where one cannot be taken."""
+    for capability in range(int(Path("/proc/sys/kernel/cap_last_cap").read_text()) + 1):
+        _check(_libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0), "capability bounding set")
 
 
 def landlock_abi() -> int:

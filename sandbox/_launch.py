@@ -1,7 +1,7 @@
 """Starts a session's processes from the calling thread and gathers what is known of them.
 
-The calling thread matters: it gets a mount table of its own (as root), may no longer gain privileges, and its end ends the
-session (the parent-death signal follows the thread). So each session is started by the thread that supervises it.
+The calling thread matters: it gets a mount table of its own (as root), may no longer gain privileges, and its end
+ends the session (the parent-death signal follows the thread). So each session is started by the thread that supervises it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sandbox import _bubblewrap, _kernel, _seccomp, _staging
-from sandbox._attest import attest
+from sandbox._attest import attest, does_not_hold
 from sandbox._identity import Identity, allot_identity
 from sandbox.errors import SandboxError
 from sandbox.spec import Evidence, SessionSpec, Tier
@@ -65,7 +65,9 @@ def start(spec: SessionSpec, *, without: frozenset[str] = frozenset()) -> Starte
     program = _bubblewrap.find_bubblewrap()
     machine = os.uname().machine
     if machine not in _seccomp.MACHINES:
-        raise SandboxError("there is no system call filter for {machine}", code="layer", hint="use x86_64 or aarch64", machine=machine)
+        raise SandboxError(
+            "there is no system call filter for {machine}", code="layer", hint="use x86_64 or aarch64", machine=machine
+        )
     abi = _kernel.landlock_abi()
     if abi < LANDLOCK_ABI:
         raise SandboxError(
@@ -93,7 +95,8 @@ def _spawn(
     without: frozenset[str],
 ) -> Started:
     prefix, inner_python = _bubblewrap.locate_python(spec.runtime.python)
-    places = _bubblewrap.Places(spec.runtime.path, prefix, tuple((mount.source, mount.target) for mount in spec.mounts))
+    mounts = tuple((mount.source.absolute(), mount.target) for mount in spec.mounts)
+    places = _bubblewrap.Places(spec.runtime.path.absolute(), prefix, mounts)
     for source in (places.runtime, *(source for source, _target in places.mounts)):
         _staging.check_source(source, by_others=identity is not None)
     launcher_source = _LAUNCHER.read_bytes()
@@ -113,9 +116,10 @@ def _spawn(
         reached = places
         if identity is not None:
             try:
-                reached = _staging.stage(places)
+                reached = _staging.stage(places, read_only="read-only" not in without)
+                _kernel.drop_bounding_set()
             except OSError as error:
-                raise _cannot("mount table", error) from None
+                raise _cannot("root without its capabilities", error) from None
         options = _bubblewrap.arguments(spec, reached, inner_python, files, without=without)
         passed = [*files.values(), inner_channel.fileno(), info.fileno()]
         command = ["bwrap", "--info-fd", str(info.fileno())]
@@ -136,6 +140,7 @@ def _spawn(
             close_fds=True,
             pass_fds=passed,
             start_new_session=True,
+            umask=0o022,
             user=identity.uid if identity else None,
             group=identity.uid if identity else None,
             extra_groups=[] if identity else None,
@@ -223,12 +228,7 @@ def _await_report(channel: socket.socket, monitor: subprocess.Popen[bytes]) -> i
         report += piece
     words = report.decode("ascii", "replace").split()
     if words[:2] != ["keyong-sandbox/1", "clean"] or len(words) != 3:
-        raise SandboxError(
-            "the sandbox does not hold: {act}",
-            code="canary",
-            hint="run keyong doctor; no job runs on this machine until every forbidden act fails",
-            act=" ".join(words[2:]),
-        )
+        raise does_not_hold(" ".join(words[2:]))
     return int(words[2])
 
 

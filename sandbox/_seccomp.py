@@ -47,8 +47,8 @@ def _only(offset: int, values: Iterable[int], denied: int) -> _Code:
 
 def _judgements() -> dict[str, _Code]:
     prctl = _only(_ARGUMENT_0, _PRCTLS, errno.EPERM)
-    # The death signal is what ends the session with its supervisor, so a job must not clear it. Libraries set one for their
-    # own workers (torch.multiprocessing); they are told it worked: workers end with the session anyhow.
+    # The death signal is what ends the session with its supervisor, so a job must not clear it. Libraries set one for
+    # their own workers (torch.multiprocessing); they are told it worked: workers end with the session anyhow.
     prctl[1:1] = [(_JEQ, 0, 1, _PR_SET_PDEATHSIG), _refuse(0)]
     return {
         "clone": [
@@ -57,7 +57,9 @@ def _judgements() -> dict[str, _Code]:
             _refuse(errno.EPERM),
             (_RET, 0, 0, _ALLOW),
         ],
-        "clone3": [_refuse(errno.ENOSYS)],  # its flags lie in memory, where a filter cannot look; libc falls back to clone
+        "clone3": [
+            _refuse(errno.ENOSYS)
+        ],  # its flags lie in memory, where a filter cannot look; libc falls back to clone
         "socket": _only(_ARGUMENT_0, (_AF_UNIX,), errno.EPERM),
         "socketpair": _only(_ARGUMENT_0, (_AF_UNIX,), errno.EPERM),
         "ioctl": _only(_ARGUMENT_1, _IOCTLS, errno.EPERM),

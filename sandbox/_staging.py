@@ -1,4 +1,4 @@
-"""Root's way to show a session paths that the session's uid could not walk to: a mount table of its own, binds, no more."""
+"""Root's way to show a session paths that its uid could not walk to: binds in a mount table of its own."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ def check_source(path: Path, *, by_others: bool) -> None:
     try:
         mode = path.stat().st_mode
     except OSError:
-        raise SandboxError("{path} does not exist", code="source", hint="create it, or name another", path=path) from None
+        raise SandboxError(
+            "{path} does not exist", code="source", hint="create it, or name another", path=path
+        ) from None
     if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
         raise SandboxError(
             "{path} is neither a file nor a directory", code="source", hint="name a file or a directory", path=path
@@ -34,8 +36,8 @@ def check_source(path: Path, *, by_others: bool) -> None:
         )
 
 
-def stage(places: Places) -> Places:
-    """Unshare the calling thread's mount table, bind every place below ``STAGE`` and return the places as seen there."""
+def stage(places: Places, *, read_only: bool = True) -> Places:
+    """Unshare the calling thread's mount table, bind every place below ``STAGE`` and return where they are."""
     _kernel.unshare_mounts()
     sources = [places.runtime, *(source for source, _target in places.mounts)]
     if places.python_prefix is not None:
@@ -44,7 +46,10 @@ def stage(places: Places) -> Places:
     descriptors = [os.open(source, os.O_PATH | os.O_CLOEXEC) for source in sources]
     try:
         _kernel.mount("tmpfs", STAGE, "tmpfs", _kernel.MS_NOSUID | _kernel.MS_NODEV, "size=64k,mode=0755")
-        staged = [_bind(descriptor, STAGE / str(index)) for index, descriptor in enumerate(descriptors)]
+        staged = [
+            _bind(descriptor, STAGE / str(index), _kernel.MS_RDONLY if read_only else 0)
+            for index, descriptor in enumerate(descriptors)
+        ]
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
@@ -52,12 +57,12 @@ def stage(places: Places) -> Places:
     return Places(staged[0], staged[-1] if places.python_prefix is not None else None, mounts)
 
 
-def _bind(descriptor: int, target: Path) -> Path:
+def _bind(descriptor: int, target: Path, access: int) -> Path:
     if stat.S_ISDIR(os.fstat(descriptor).st_mode):
         target.mkdir(mode=0o755)
     else:
         target.touch(mode=0o644)
     _kernel.mount(f"/proc/self/fd/{descriptor}", target, None, _kernel.MS_BIND)
-    flags = _kernel.MS_BIND | _kernel.MS_REMOUNT | _kernel.MS_RDONLY | _kernel.MS_NOSUID | _kernel.MS_NODEV
+    flags = _kernel.MS_BIND | _kernel.MS_REMOUNT | access | _kernel.MS_NOSUID | _kernel.MS_NODEV
     _kernel.mount(None, target, None, flags)
     return target

@@ -84,7 +84,7 @@ class Session:
         return self._ending
 
     def kill(self) -> None:
-        """End every process of the session at once; after it none is left. No grace: that would be a signalling channel.
+        """End every process of the session at once; after it none is left. A grace period would be a signal.
 
         Raises:
             SandboxError: a process hangs in the kernel and is still there after ten seconds.
@@ -93,7 +93,9 @@ class Session:
         self._strike()
         if not self._ended.wait(_END_SECONDS):
             raise SandboxError(
-                "a killed session is still there", code="kill", hint="a process hangs in the kernel; look for its disk or device"
+                "a killed session is still there",
+                code="kill",
+                hint="a process hangs in the kernel; look for its disk or device",
             )
 
     def close(self) -> None:
@@ -121,7 +123,7 @@ class Session:
     def _run(self) -> None:
         try:
             self._started = start(self._spec, without=self._without)
-            meter = Meter(self._started.init, ("/tmp", "/dev/shm", *self._spec.scratch))  # noqa: S108
+            meter = Meter(self._started.init, ("/tmp", "/dev/shm", *self._spec.scratch))
         except BaseException as error:
             self._failure = error
             self._ready.set()
@@ -168,7 +170,7 @@ class Session:
         return bool(piece)
 
     def _finish(self, started: Started) -> None:
-        """Record the ending; runs when the first process is gone, or the watch itself failed, which ends the session."""
+        """Record the ending; runs when the first process is gone, or the watch failed, which ends it too."""
         self._strike()
         handle = select.poll()
         handle.register(started.init_handle, select.POLLIN)
@@ -177,7 +179,9 @@ class Session:
         for stream, name in _streams(started):
             os.set_blocking(stream.fileno(), False)
             with contextlib.suppress(BlockingIOError):
-                while self._flood[name] <= _FLOOD * self._spec.limits.output_bytes and self._drain(stream.fileno(), name):
+                while self._flood[name] <= _FLOOD * self._spec.limits.output_bytes and self._drain(
+                    stream.fileno(), name
+                ):
                     pass
             stream.close()
         with self._lock:

@@ -17,7 +17,21 @@ GIB = 1 << 30
 
 LimitName = Literal["memory", "processes", "wall", "cpu", "output", "disk"]
 
-_RESERVED = ("/usr", "/lib", "/lib64", "/bin", "/sbin", "/etc", "/proc", "/dev", "/sys", "/tmp", "/runtime", "/python", "/sandbox")  # noqa: S108
+_RESERVED = (
+    "/usr",
+    "/lib",
+    "/lib64",
+    "/bin",
+    "/sbin",
+    "/etc",
+    "/proc",
+    "/dev",
+    "/sys",
+    "/tmp",
+    "/runtime",
+    "/python",
+    "/sandbox",
+)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 # Read by the loader, libc or Python before the launcher has closed the session: they would run code too early.
 _REFUSED_VARIABLES = ("LD_", "GLIBC_", "MALLOC_", "PYTHON", "GCONV_", "LOCPATH", "NLSPATH", "KEYONG_CHANNEL_FD")
@@ -142,7 +156,7 @@ class Evidence:
         kernel: release of the running kernel.
         landlock_abi: version that was applied.
         seccomp_digest: SHA-256 of the filter program as loaded.
-        arguments_digest: SHA-256 of all launch arguments, the launcher included, with host paths replaced by their role.
+        arguments_digest: SHA-256 of all launch arguments, the launcher included, with host paths as roles.
         limits_by: ``supervisor`` (polled and killed) or ``cgroup`` (held by the kernel).
         runtime_digest: as the caller named the runtime.
     """
@@ -175,7 +189,10 @@ def _check_target(target: str, targets: list[str]) -> None:
         raise SandboxError("{target} is reserved", code="spec", hint="use a path such as /data or /app", target=target)
     if sum(path.is_relative_to(other) or PurePosixPath(other).is_relative_to(path) for other in targets) > 1:
         raise SandboxError(
-            "{target} overlaps with another mount", code="spec", hint="give each mount a place of its own", target=target
+            "{target} overlaps with another mount",
+            code="spec",
+            hint="give each mount a place of its own",
+            target=target,
         )
 
 

@@ -1,10 +1,10 @@
 """First program of a session: closes it with Landlock and limits, tries forbidden acts, and only then runs the job.
 
-Runs as process 1 of the session under ``python -I -S``, before any code of a job, and imports as little as it can: it is
-started for every session. Not imported by the trusted side.
+Runs as process 1 of the session under ``python -I -S``, before any code of a job, and imports as little as it can: each
+session starts it. Not imported by the trusted side.
 
-Arguments: the channel's descriptor, then items ``kind=value`` (``abi``, ``limit``, ``rx``, ``r``, ``rw``, ``dev``, ``path``,
-``skip``), ``--``, and the job's own arguments to Python.
+Arguments: the channel's descriptor, then items ``kind=value`` (``abi``, ``limit``, ``rx``, ``r``, ``rw``, ``dev``,
+``path``, ``skip``), ``--``, and the job's own arguments to Python.
 """
 
 import ctypes
@@ -20,11 +20,34 @@ MAKE_DEVICE = (1 << 6) | (1 << 11) | (1 << 15)  # character and block devices, a
 FILE_RIGHTS = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446
 
-# Calls that must fail whatever their arguments: name, number on x86_64, number on aarch64.
-CALLS = """unshare 272 97 mount 165 40 umount2 166 39 pivot_root 155 41 chroot 161 51 setns 308 268 ptrace 101 117
-process_vm_readv 310 270 bpf 321 280 perf_event_open 298 241 io_uring_setup 425 425 keyctl 250 219 add_key 248 217
-userfaultfd 323 282 open_by_handle_at 304 265 personality 135 92 shmget 29 194 syslog 103 116 mknodat 259 33
-pidfd_getfd 438 438 memfd_create 319 279 setuid 105 146 sched_setscheduler 144 119""".split()
+# Calls that must fail whatever their arguments: numbers on x86_64 and on aarch64.
+CALLS = {
+    "unshare": (272, 97),
+    "mount": (165, 40),
+    "umount2": (166, 39),
+    "pivot_root": (155, 41),
+    "chroot": (161, 51),
+    "setns": (308, 268),
+    "ptrace": (101, 117),
+    "process_vm_readv": (310, 270),
+    "bpf": (321, 280),
+    "perf_event_open": (298, 241),
+    "io_uring_setup": (425, 425),
+    "keyctl": (250, 219),
+    "add_key": (248, 217),
+    "userfaultfd": (323, 282),
+    "open_by_handle_at": (304, 265),
+    "personality": (135, 92),
+    "shmget": (29, 194),
+    "syslog": (103, 116),
+    "mknodat": (259, 33),
+    "pidfd_getfd": (438, 438),
+    "memfd_create": (319, 279),
+    "setuid": (105, 146),
+    "sched_setscheduler": (144, 119),
+}
+
+SECRET = ("/etc/shadow", "/proc/loadavg", "/proc/sys/kernel/core_pattern", "/proc/self/mountinfo", "/sys/kernel", "/")
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -86,11 +109,11 @@ def opens(path: str, flags: int) -> bool:
 
 def probe_files(items: "list[tuple[str, str]]") -> None:
     """Raise where a file can be reached that must not be."""
-    for path in ("/etc/shadow", "/proc/loadavg", "/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger", "/sys/kernel", "/"):
+    for path in SECRET:
         if opens(path, os.O_RDONLY):
             raise Refused("read " + path)
-    places = [path for kind, path in items if kind in ("rx", "r") and os.path.isdir(path) and not path.startswith("/proc")]
-    for path in ("/", "/dev", *places):
+    places = [path for kind, path in items if kind in ("rx", "r") and not path.startswith("/proc")]
+    for path in ("/", "/dev", *filter(os.path.isdir, places)):
         if opens(path + "/canary", os.O_WRONLY | os.O_CREAT):
             raise Refused("write " + path)
     if opens("/proc/sys/kernel/core_pattern", os.O_WRONLY):
@@ -102,16 +125,16 @@ def probe_files(items: "list[tuple[str, str]]") -> None:
 
 def probe_calls() -> None:
     """Raise where a system call passes that must not."""
-    column = 1 if os.uname().machine == "x86_64" else 2
-    for index in range(0, len(CALLS), 3):
+    column = 0 if os.uname().machine == "x86_64" else 1
+    for name, numbers in CALLS.items():
         ctypes.set_errno(0)
         # A refusal by the filter is EPERM or ENOSYS; any other errno means that the kernel looked at the arguments.
-        if syscall(int(CALLS[index + column]), -1, 0, 0, 0, 0, 0) >= 0 or ctypes.get_errno() not in (1, 38):
-            raise Refused("call " + CALLS[index])
+        if syscall(numbers[column], -1, 0, 0, 0, 0, 0) >= 0 or ctypes.get_errno() not in (1, 38):
+            raise Refused("call " + name)
     for family in (2, 10, 16, 17, 40):  # IPv4, IPv6, netlink, packet, vsock
         for kind in (1, 2, 3):
             if libc.socket(family, kind, 0) >= 0:
-                raise Refused("socket %d" % family)
+                raise Refused(f"socket {family}")
     if libc.prctl(4, 0, 0, 0, 0) == 0:
         raise Refused("call prctl")
 
@@ -147,7 +170,7 @@ def enclose(descriptor: int) -> None:
 
 
 def run(arguments: "list[str]") -> None:
-    """Run ``-m module``, ``-c code`` or a script as Python would, in a fresh ``__main__``, without the current directory."""
+    """Run ``-m module``, ``-c code`` or a script as Python would, in a fresh ``__main__``; no current directory."""
     module = type(sys)("__main__")
     sys.modules["__main__"] = module
     if arguments[0] == "-m":
@@ -178,20 +201,22 @@ def main() -> None:
             if kind == "limit":
                 name, bound = value.split(":")
                 resource.setrlimit(getattr(resource, name), (int(bound), int(bound)))
+        if "canary" not in skipped:
+            probe_self()  # reads more of /proc/self than Landlock leaves
         abi = 0
         if "landlock" not in skipped:
             abi = restrict(items, next(int(value) for kind, value in items if kind == "abi"))  # type: ignore[arg-type]
         if "canary" not in skipped:
-            probe_self()
             probe_calls()
             probe_files(items)  # type: ignore[arg-type]
     except Refused as refused:
-        os.write(3, ("keyong-sandbox/1 refused %s" % refused).encode().ljust(REPORT)[:REPORT])
+        os.write(3, f"keyong-sandbox/1 refused {refused}".encode().ljust(REPORT)[:REPORT])
         os._exit(70)
-    os.write(3, ("keyong-sandbox/1 clean %d" % abi).encode().ljust(REPORT))
+    os.write(3, f"keyong-sandbox/1 clean {abi}".encode().ljust(REPORT))
     if os.read(3, 1) != b"G":  # the trusted side went away before it took the session over
         os._exit(71)
-    sys.path += [value for kind, value in items if kind == "path"]  # after the standard library: nothing of it is shadowed
+    # After the standard library, so that nothing of it is shadowed.
+    sys.path += [value for kind, value in items if kind == "path"]
     run(sys.argv[separator + 1 :])
 
 

@@ -1,0 +1,123 @@
+"""The whole canary: every forbidden act, tried within a real session, before a machine is trusted with a job."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import socket
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from sandbox._attest import does_not_hold
+from sandbox.errors import SandboxError
+from sandbox.session import Session
+from sandbox.spec import Evidence, Limits, Mount, Runtime, SessionSpec
+
+ACTS: Final = Path(__file__).parent / "inside"
+_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class CanaryReport:
+    """Every act that was tried, all of them blocked, and what blocked them."""
+
+    acts: tuple[str, ...]
+    evidence: Evidence
+
+
+def run_canary(runtime: Runtime | None = None) -> CanaryReport:
+    """Try every forbidden act in a session and return what was tried.
+
+    Args:
+        runtime: the runtime to try with; an empty one and the machine's own Python where none is given.
+
+    Raises:
+        SandboxError: an act succeeded (``canary``), or no session can be opened at all.
+    """
+    results, evidence = try_acts(runtime)
+    succeeded = sorted(name for name, outcome in results.items() if outcome != "blocked")
+    if succeeded:
+        raise does_not_hold(", ".join(succeeded))
+    return CanaryReport(tuple(sorted(results)), evidence)
+
+
+def try_acts(
+    runtime: Runtime | None = None, *, without: frozenset[str] = frozenset()
+) -> tuple[dict[str, str], Evidence]:
+    """Return each act's outcome (``blocked``, ``succeeded``, ``hung``); ``without`` is for tests of single layers."""
+    with contextlib.ExitStack() as stack:
+        if runtime is None:
+            runtime = stack.enter_context(empty_runtime())
+        acts = stack.enter_context(_readable_copy())
+        targets = stack.enter_context(_targets())
+        spec = SessionSpec(
+            runtime,
+            ("/canary/acts.py",),
+            mounts=(Mount(acts, "/canary"),),
+            env=targets,
+            limits=Limits(wall_seconds=_SECONDS, memory_bytes=1 << 30),
+        )
+        session = stack.enter_context(Session(spec, without=without))
+        session.channel.settimeout(_SECONDS)
+        answer = b""
+        while piece := session.channel.recv(1 << 16):
+            answer += piece
+        try:
+            return json.loads(answer), session.evidence
+        except ValueError:
+            raise SandboxError(
+                "the canary did not report ({ending})",
+                code="canary",
+                hint="run keyong doctor; no job runs on this machine until every forbidden act fails",
+                ending=session.wait(_SECONDS),
+            ) from None
+
+
+@contextlib.contextmanager
+def empty_runtime(python: Path = Path("/usr/bin/python3")) -> Iterator[Runtime]:
+    """Yield a runtime of the interpreter and its standard library alone."""
+    with tempfile.TemporaryDirectory(prefix="keyong-canary-") as name:
+        packages = Path(name, "site-packages")
+        packages.mkdir()
+        for place in (packages, packages.parent):
+            place.chmod(0o755)
+        yield Runtime(packages.parent, digest="", python=python)
+
+
+@contextlib.contextmanager
+def _readable_copy() -> Iterator[Path]:
+    """Yield the acts where a session can read them, also if this package was installed for its owner's eyes alone."""
+    with tempfile.TemporaryDirectory(prefix="keyong-canary-") as name:
+        place = Path(name)
+        for source in ACTS.glob("*.py"):
+            (place / source.name).write_bytes(source.read_bytes())
+            (place / source.name).chmod(0o644)
+        place.chmod(0o755)
+        yield place
+
+
+@contextlib.contextmanager
+def _targets() -> Iterator[dict[str, str]]:
+    """Yield the environment that names a process, sockets and a file of the host which a session must not reach."""
+    name = f"keyong-canary-{secrets.token_hex(8)}"
+    with contextlib.ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="keyong-canary-")))
+        directory.chmod(0o755)
+        path = str(directory / "socket")
+        tcp = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        for address in ("\0" + name, path):
+            listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+            listener.bind(address)
+            listener.listen()
+        Path(path).chmod(0o777)
+        yield {
+            "CANARY_PID": str(os.getpid()),
+            "CANARY_PORT": str(tcp.getsockname()[1]),
+            "CANARY_ABSTRACT": name,
+            "CANARY_PATH": path,
+        }
