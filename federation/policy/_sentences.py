@@ -9,7 +9,7 @@ SENTENCES: dict[str, dict[str, str]] = {
         "offer": "{provider} offers to let {consumer} use the dataset {dataset} as follows.",
         "may": "Permitted: {action}, where all of the following holds.",
         "may not": "Prohibited: {action}.",
-        "may not where": "Prohibited: {action}, where all of the following holds or cannot be ruled out.",
+        "may not where": "Prohibited: {action}, where all of the following holds, or may hold.",
         "masked": "Updates leave the company masked only: no one sees its own contribution.",
         "unprotected": "Updates may also leave unprotected (fed:none); then others see this company's own contribution.",
         "unprotected only": "Updates leave unprotected (fed:none): others see this company's own contribution.",

@@ -90,7 +90,7 @@ def _record(agreement: str, permit: bool, rule: str, findings: list[Finding]) ->
 def _preliminaries(policy: Policy, request: Request) -> Iterator[Finding]:
     yield _equal("@type", policy.type, "Agreement", "offer")
     yield _equal("profile", policy.profile, PROFILE, "profile")
-    party = member_iri(request.requester) if request.requester else ""
+    party = member_iri(request.requester) if isinstance(request.requester, str) else ""
     yield _equal("odrl:assignee", party, policy.assignee, "assignee", request.entity or "")
 
 

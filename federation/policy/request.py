@@ -52,7 +52,7 @@ class Request:
     @property
     def count(self) -> int | None:
         """Uses of the agreement with this one among them; None where the number taken is unknown or cannot be right."""
-        if self.uses_taken is None or isinstance(self.uses_taken, bool):
+        if not isinstance(self.uses_taken, int) or isinstance(self.uses_taken, bool):
             return None
         if not self.continuing:
             return self.uses_taken + 1 if self.uses_taken >= 0 else None

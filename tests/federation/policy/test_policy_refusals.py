@@ -1,0 +1,107 @@
+"""Refusals name the clause and the fix (invariant 7), for every code a decision can come to."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from federation.errors import DeniedError
+from federation.policy import Policy, PolicyDeniedError, decide, parse_policy, refusal
+from federation.policy.vocabulary import OPERANDS
+from federation.statements import Receipt
+
+MEMBER = "urn:keyong:member:"
+
+CASES: list[tuple[str, dict[str, Any], str]] = [
+    ("purpose", {"purpose": "fed:Marketing"}, "does not permit the purpose fed:Marketing, only fed:ProcessOptimization"),
+    ("count", {"uses_taken": 3}, "this would be use 4 of the agreement, which permits lteq 3"),
+    ("date-time", {"now": datetime(2027, 1, 1, tzinfo=UTC)}, "it is 2027-01-01T00:00:00+00:00, and"),
+    ("code-digest", {"code": "sha256:" + "d" * 64}, "the job's code is sha256:dddd"),
+    ("min-tier", {"tier": "T1"}, "the node can isolate the job at tier T1, and the agreement demands T2"),
+    ("min-participants", {"participants": 2}, "2 companies besides you take part, and the agreement demands 3"),
+    ("column", {"columns": ("roll_force", "alloy")}, "asks for columns roll_force alloy"),
+    ("protection", {"protection": "fed:none"}, "the plan's protection is fed:none, and the agreement permits fed:masked"),
+    ("assignee", {"requester": "mill-c"}, "the agreement is not with you"),
+    ("action", {"action": "fed:evaluate"}, "does not permit this action"),
+]
+
+
+@pytest.mark.parametrize(("code", "changes", "sentence"), CASES, ids=[case[0] for case in CASES])
+def test_inv7_the_clause_and_the_fix(code, changes, sentence, policy_json, ask) -> None:
+    record = decide("", parse_policy(policy_json()), ask(**changes))
+    error = refusal(record)
+    assert isinstance(error, DeniedError)
+    assert (error.code, error.exit_code, error.record) == (code, 3, record)
+    assert sentence in error.message
+    assert error.hint
+
+
+OUTPUTS: list[tuple[str, str, Any, dict[str, Any], str]] = [
+    ("recipient", "odrl:recipient", [{"@id": MEMBER + "mill-b"}], {"recipients": ("mill-b", "mill-c")}, MEMBER + "mill-c"),
+    ("output-kind", "fed:outputKind", [{"@id": "fed:Metrics"}], {"output_kinds": ("fed:Arrays",)}, "fed:Arrays"),
+    (
+        "max-output-bytes", "fed:maxOutputBytes", {"@value": "5", "@type": "xsd:integer"}, {"max_output_bytes": 6},
+        "may reach 6 bytes",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("code", "operand", "right", "changes", "sentence"), OUTPUTS, ids=[case[0] for case in OUTPUTS])
+def test_inv7_clauses_about_what_leaves(code, operand, right, changes, sentence, bare_json, ask) -> None:
+    constraint = {"leftOperand": operand, "operator": OPERANDS[operand].operators[0], "rightOperand": right}
+    error = refusal(decide("", parse_policy(bare_json(constraint)), ask(**changes)))
+    assert error.code == code
+    assert sentence in error.message
+    assert error.hint
+
+
+def test_every_operand_has_a_refusal_of_its_own() -> None:
+    assert {operand.code for operand in OPERANDS.values()} <= {case[0] for case in (*CASES, *OUTPUTS)}
+
+
+def test_inv7_what_could_not_be_established_is_said_to_be_that(policy_json, ask) -> None:
+    error = refusal(decide("", parse_policy(policy_json()), ask(uses_taken=None)))
+    assert error.code == "count"
+    assert "could not establish it" in error.message
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "sentence"),
+    [
+        ({"@type": "Offer"}, "offer", "an offer, not an agreement"),
+        ({"profile": "https://example.org/other"}, "profile", "cannot judge (profile)"),
+        ({"prohibition": [{"action": "odrl:use"}]}, "prohibition", "prohibits this (prohibition/0)"),
+        ({"permission": [{"action": "fed:train", "duty": [{"action": "odrl:delete"}]}]}, "duty", "cannot judge (duty)"),
+        (
+            {"permission": [{"action": "fed:train", "constraint": [
+                {"leftOperand": "fed:rho", "operator": "lteq", "rightOperand": {"@value": "1", "@type": "xsd:decimal"}}]}]},
+            "unsupported", "cannot judge (fed:rho)",
+        ),
+        (
+            {"permission": [{"action": "fed:train", "constraint": [{"xone": [
+                {"leftOperand": "odrl:count", "operator": "lteq", "rightOperand": {"@value": "9", "@type": "xsd:integer"}}] * 2}]}]},
+            "constraint", "conditions do not hold",
+        ),
+    ],
+)  # fmt: skip
+def test_inv7_refusals_that_no_value_decides(changes, code, sentence, bare_json, ask) -> None:
+    error = refusal(decide("", Policy.model_validate(bare_json(**changes)), ask()))
+    assert error.code == code
+    assert sentence in error.message
+    assert error.hint
+
+
+def test_a_permit_is_not_refused(policy_json, ask) -> None:
+    with pytest.raises(ValueError, match="permit"):
+        refusal(decide("", parse_policy(policy_json()), ask()))
+
+
+def test_codes_fit_the_receipt(policy_json, ask) -> None:
+    codes = {operand.code for operand in OPERANDS.values()} | {"action", "assignee", "offer", "profile", "duty"}
+    codes |= {"unsupported", "constraint", "prohibition", "too-many-constraints"}
+    pattern = Receipt.model_json_schema()["properties"]["code"]["pattern"]
+    assert all(re.fullmatch(pattern, code) for code in codes)
+    assert PolicyDeniedError.exit_code == 3
