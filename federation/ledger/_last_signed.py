@@ -1,0 +1,114 @@
+"""The second file: the last checkpoint this ledger signed, outside the database it guards.
+
+Order (all under the folder's lock): COMMIT, then this file (written beside, synced, renamed), then the reply. So every
+checkpoint that anybody was given is in both places. A crash between the two leaves the file *behind* the database, which
+opening repairs after checking that the database extends it; the file is never *ahead* unless the database went back.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from federation.crypto import write_private
+from federation.errors import KeyongError
+from federation.ledger.checkpoint import SignedCheckpoint, open_checkpoint
+from federation.ledger.errors import CheckpointMissingError, ForkError, LedgerRolledBackError, LedgerUnavailableError
+from federation.ledger.merkle import NodeSource, range_root
+from federation.ledger.note import MAX_NOTE_BYTES, VerifierKey
+from federation.ledger.store import LAST_SIGNED, LOCK
+
+LOCK_SECONDS = 10.0
+
+
+def read_last_signed(folder: Path, vkey: VerifierKey) -> SignedCheckpoint | None:
+    """Return the verified last-signed checkpoint, or None where there is no such file."""
+    try:
+        with (folder / LAST_SIGNED).open("rb") as file:
+            data = file.read(MAX_NOTE_BYTES + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise LedgerUnavailableError(
+            "the last-signed checkpoint cannot be read: {reason}", reason=os.strerror(error.errno or 0)
+        ) from error
+    return open_checkpoint(data, vkey)
+
+
+def write_last_signed(folder: Path, note: bytes) -> None:
+    """Replace the file durably; the caller holds the lock, so it never goes back."""
+    try:
+        write_private(folder / LAST_SIGNED, note, replace=True)
+    except (KeyongError, OSError) as error:
+        raise LedgerUnavailableError(
+            "the entry is stored, but its checkpoint could not be written: {reason}",
+            hint="free the disk or mend the folder's permissions; treat the entry as not acknowledged",
+            code="ledger-unconfirmed",
+            reason=str(error),
+        ) from error
+
+
+def check_not_rolled_back(last: SignedCheckpoint | None, size: int, note: bytes, node: NodeSource) -> None:
+    """Raise unless the database of ``size`` entries extends what was last signed.
+
+    Raises:
+        CheckpointMissingError: entries, but no last-signed checkpoint.
+        LedgerRolledBackError: fewer entries than were signed.
+        ForkError: other entries than were signed.
+    """
+    if last is None:
+        if size:
+            raise CheckpointMissingError(
+                "the ledger's last-signed checkpoint is missing",
+                hint="put ledger.checkpoint back beside ledger.db; without it a truncated ledger looks whole",
+            )
+        return
+    signed = last.checkpoint
+    if signed.size > size:
+        raise LedgerRolledBackError(
+            "the ledger holds {size} entries, but {signed} were signed: it was restored from an old copy, or cut",
+            hint="put the newest ledger.db and ledger.db-wal back. If they are lost, set this folder aside as evidence,"
+            " begin a new ledger under a new name and tell the other members: an old one must not go on",
+            index=size,
+            size=size,
+            signed=signed.size,
+        )
+    if range_root(0, signed.size, node) != signed.root:
+        raise ForkError(
+            "the ledger's first {size} entries are not the ones it signed",
+            hint="set this folder aside as evidence and restore ledger.db from the newest backup",
+            size=signed.size,
+            evidence=(last.note, note),
+        )
+
+
+@contextmanager
+def locked(folder: Path, seconds: float = LOCK_SECONDS) -> Iterator[None]:
+    """Hold the folder's lock, so that only one process at a time commits and replaces the last-signed checkpoint."""
+    try:
+        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise LedgerUnavailableError(
+            "the ledger's lock cannot be opened: {reason}", reason=os.strerror(error.errno or 0)
+        ) from error
+    try:
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise LedgerUnavailableError(
+                        "another process has kept the ledger locked for {seconds} seconds",
+                        hint="look for a stopped keyong process of this home",
+                        seconds=seconds,
+                    ) from None
+                time.sleep(0.001)
+        yield
+    finally:
+        os.close(descriptor)

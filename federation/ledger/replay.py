@@ -1,0 +1,310 @@
+"""The rules by which a history is judged, entry by entry. Pure: rows in, findings out, or the named error.
+
+For each entry, in this order:
+
+1. it stands at the next index: not twice (``DuplicateIndexError``), not after a gap (``EntryMissingError``);
+2. its stored hash, where there is one, is the hash of its bytes (``EntryModifiedError`` or ``StoredHashError``: the next
+   entry's ``prev``, or the signed root, says which of the two was changed);
+3. its bytes are a canonical envelope that states the index it stands at (``EntryMissingError``, ``EntryReorderedError``,
+   ``EntryInsertedError``);
+4. it names the leaf hash of the entry before it (``EntryModifiedError``);
+5. the columns that repeat its parts agree with it (``StoredColumnError``);
+6. it is not older than the entry before it (``TimestampRollbackError``);
+7. each opened field opens its commitment (``FieldModifiedError``); where all fields must be there, one that is not was
+   recorded as erased (``FieldMissingError``);
+8. each subtree it completes has the stored hash (``TileError``);
+9. a checkpoint signed over it as the last entry verifies, and states the recomputed root (``CheckpointMismatchError``).
+
+What others hold (receipts, older checkpoints) is compared at its size; a difference is a ``ForkError``, raised only after
+the history's own rules held, with both signed notes as evidence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+
+from federation.ledger._rows import Row
+from federation.ledger.checkpoint import SignedCheckpoint, open_checkpoint
+from federation.ledger.entry import Entry, check_field, decode
+from federation.ledger.errors import (
+    CheckpointMismatchError,
+    DuplicateIndexError,
+    EntryInsertedError,
+    EntryMissingError,
+    EntryModifiedError,
+    EntryReorderedError,
+    FieldMissingError,
+    FieldModifiedError,
+    ForkError,
+    LedgerError,
+    LedgerUnreadableError,
+    StoredColumnError,
+    StoredHashError,
+    TileError,
+    TimestampRollbackError,
+)
+from federation.ledger.merkle import Frontier, TileHash, leaf_hash
+from federation.ledger.note import VerifierKey
+
+OnEntry = Callable[[Entry, Mapping[str, Any]], None]
+TileSource = Callable[[int, int], object]
+INTENT = "intent"
+CLOSING = frozenset({"outcome", "aborted"})
+ERASURE = "erasure"
+_NO_LEAF = bytes(32)
+
+
+@dataclass(slots=True)
+class Held:
+    """What somebody outside holds: the state signed at a size, and perhaps an entry's bytes."""
+
+    signed: SignedCheckpoint
+    index: int | None = None
+    data: bytes | None = None
+
+
+@dataclass(slots=True)
+class Replay:
+    """Judges one history; feed it with ``run``, then read the findings.
+
+    Args:
+        vkey: the ledger's key.
+        witnesses: known witnesses, to count cosignatures by.
+        held: what others hold of this ledger, already verified against ``vkey``.
+        final: the newest checkpoint, where it is known before the entries are.
+        tiles: reads a stored subtree hash, where the history has a store.
+        all_fields: every field must be there or recorded as erased (a store), not only those disclosed (an export).
+        on_entry: sees each entry with its opened values after it was judged; may raise.
+    """
+
+    vkey: VerifierKey
+    witnesses: Sequence[VerifierKey] = ()
+    held: Iterable[Held] = ()
+    final: SignedCheckpoint | None = None
+    tiles: TileSource | None = None
+    all_fields: bool = False
+    on_entry: OnEntry | None = None
+
+    frontier: Frontier = field(default_factory=Frontier)
+    time: str = ""
+    anchored: int = 0
+    anchors: tuple[str, ...] = ()
+    open_intents: dict[int, None] = field(default_factory=dict)
+    stray_outcomes: list[int] = field(default_factory=list)
+    erased: int = 0
+    withheld: int = 0
+    _leaf: bytes = _NO_LEAF
+    _signed_size: int = 0
+    _absent: dict[int, set[str]] = field(default_factory=dict)
+    _states: dict[int, list[Held]] = field(default_factory=dict)
+    _contents: dict[int, list[Held]] = field(default_factory=dict)
+    _fork: Held | None = None
+
+    def __post_init__(self) -> None:
+        for one in self.held:
+            self.add_held(one)
+
+    def add_held(self, one: Held) -> None:
+        """Compare the history with one more thing that somebody holds."""
+        self._states.setdefault(one.signed.checkpoint.size, []).append(one)
+        if one.index is not None:
+            self._contents.setdefault(one.index, []).append(one)
+
+    def held_sizes(self) -> list[int]:
+        """The sizes at which others hold a signed state."""
+        return sorted(self._states)
+
+    def held_entries(self) -> list[int]:
+        """The indices of the entries that others hold."""
+        return sorted(self._contents)
+
+    def run(self, rows: Iterable[Row]) -> Iterator[int]:
+        """Judge ``rows``; yields how many were judged after each, so that the caller can show progress."""
+        iterator = iter(rows)
+        row = next(iterator, None)
+        while row is not None:
+            following = next(iterator, None)
+            self._judge(row, following, iterator)
+            yield self.frontier.size
+            row = following
+
+    def finish(self, final: SignedCheckpoint) -> None:
+        """Raise what can only be said at the end: fields gone without record, and forks."""
+        if self._absent:
+            index = min(self._absent)
+            raise FieldMissingError(
+                "the field {field} of entry {index} is gone, and no erasure is on record",
+                index=index,
+                field=min(self._absent[index]),
+            )
+        if self._fork is not None:
+            raise ForkError(
+                "the ledger signed two histories: its first {size} entries are not those signed before",
+                hint="keep both signed checkpoints (the error carries them) and show them to the other members",
+                size=self._fork.signed.checkpoint.size,
+                evidence=(self._fork.signed.note, final.note),
+            )
+
+    def _judge(self, row: Row, following: Row | None, rest: Iterator[Row]) -> None:
+        index = self.frontier.size
+        leaf = leaf_hash(row.data)
+        self._check_place(row, index)
+        if row.columns is not None and row.columns.leaf != leaf:
+            raise self._hash_fault(leaf, index, following)
+        entry = decode(row.data, index)
+        if entry.index != index:
+            raise self._order_fault(entry, index, following, rest)
+        if entry.prev != self._leaf.hex():
+            raise self._chain_fault(leaf, index, following)
+        if row.columns is not None and row.columns[:3] != (entry.kind, entry.ref, entry.time):
+            raise StoredColumnError("a column beside entry {index} says something else than the entry", index=index)
+        if entry.time < self.time:
+            raise TimestampRollbackError("entry {index} claims to be older than the entry before it", index=index)
+        self._check_fields(entry, row)
+        self._leaf, self.time = leaf, entry.time
+        completed = self.frontier.append(leaf)
+        if completed and not self.tiles_hold(completed):
+            raise TileError(
+                "a stored subtree hash that entry {index} completes (tile {number}) is not that of its entries",
+                index=index,
+                number=completed[0].number,
+            )
+        self._check_signed(row, index)
+        if self._fork is None and index in self._contents:
+            self.compare_content(index, row.data)
+        if self._fork is None and self.frontier.size in self._states:
+            self.compare_state(self.frontier.size, self.frontier.root())
+        self._reconcile(entry, row)
+        if self.on_entry is not None:
+            self.on_entry(entry, {name: one.value() for name, one in row.fields.items()})
+
+    # -- rules ------------------------------------------------------------------------------------------------------
+
+    def _check_place(self, row: Row, index: int) -> None:
+        if row.index < index:
+            raise DuplicateIndexError("two entries stand at index {index}", index=row.index)
+        if row.index > index:
+            raise EntryMissingError("entry {index} is missing", index=index)
+
+    def _check_fields(self, entry: Entry, row: Row) -> None:
+        for name, one in row.fields.items():
+            if name not in entry.fields:
+                raise FieldModifiedError(
+                    "entry {index} never had the field {field}", index=entry.index, field=name[:64]
+                )
+            check_field(entry, name, one)
+        absent = entry.fields.keys() - row.fields.keys()
+        if not absent:
+            return
+        if not self.all_fields:
+            self.withheld += len(absent)
+        elif entry.kind == ERASURE:
+            raise FieldMissingError(
+                "the field {field} of entry {index} is gone: an erasure must say what and why",
+                index=entry.index,
+                field=min(absent),
+            )
+        else:
+            self._absent[entry.index] = set(absent)
+
+    def _check_signed(self, row: Row, index: int) -> None:
+        if row.note is None:
+            return
+        signed = open_checkpoint(row.note, self.vkey, self.witnesses)
+        size = self.frontier.size
+        if signed.checkpoint.size != size or signed.checkpoint.root != self.frontier.root():
+            if self._signed_size == index and signed.checkpoint.size == size:
+                raise EntryModifiedError("entry {index} is not the one that was signed", index=index)
+            raise CheckpointMismatchError(
+                "entries {first} to {index} are not those of the signed checkpoint",
+                first=self._signed_size,
+                index=index,
+            )
+        self._signed_size = size
+        if signed.witnesses:
+            self.anchored, self.anchors = size, signed.witnesses
+
+    def tiles_hold(self, tiles: Iterable[TileHash]) -> bool:
+        """Whether the stored hashes, where there is a store, are these."""
+        return self.tiles is None or all(self.tiles(one.level, one.number) == one.hash for one in tiles)
+
+    def compare_state(self, size: int, root: bytes) -> None:
+        """Note a fork if others hold another root at ``size``."""
+        for one in self._states[size]:
+            if one.signed.checkpoint.root != root:
+                self._fork = one
+
+    def compare_content(self, index: int, data: bytes) -> None:
+        """Note a fork if others hold another entry ``index``."""
+        for one in self._contents[index]:
+            if one.data != data:
+                self._fork = one
+
+    def _reconcile(self, entry: Entry, row: Row) -> None:
+        """Judge completeness from envelopes: an intent stays open until an outcome refers to it."""
+        if entry.kind == INTENT:
+            self.open_intents[entry.index] = None
+        elif entry.kind in CLOSING and entry.ref is not None:
+            if entry.ref in self.open_intents:
+                del self.open_intents[entry.ref]
+            else:
+                self.stray_outcomes.append(entry.index)
+        elif entry.kind == ERASURE and entry.ref in self._absent and "fields" in row.fields:
+            names = row.fields["fields"].value()
+            self._erase(entry.ref, names if isinstance(names, list) else [])
+
+    def _erase(self, index: int, names: list[Any]) -> None:
+        """Take an erasure entry's word: these fields of entry ``index`` were deleted on record."""
+        absent = self._absent[index]
+        gone = {name for name in absent if name in names}
+        self.erased += len(gone)
+        absent -= gone
+        if not absent:
+            del self._absent[index]
+
+    # -- which fault is it --------------------------------------------------------------------------------------------
+
+    def _hash_fault(self, leaf: bytes, index: int, following: Row | None) -> LedgerError:
+        """The stored hash and the bytes disagree: whichever the rest of the history confirms was not changed."""
+        if following is not None:
+            authentic = _prev(following) == leaf.hex()
+        else:
+            frontier = self.frontier.copy()
+            frontier.append(leaf)
+            authentic = self.final is not None and self.final.checkpoint.root == frontier.root()
+        if authentic:
+            return StoredHashError("the stored hash of entry {index} was changed", index=index)
+        return EntryModifiedError("entry {index} was changed after it was written", index=index)
+
+    def _order_fault(self, entry: Entry, index: int, following: Row | None, rest: Iterator[Row]) -> LedgerError:
+        if entry.index < index:
+            return EntryInsertedError(
+                "there are two entries that claim to be entry {index}: one was inserted", index=entry.index
+            )
+        later = chain([following] if following is not None else [], rest)
+        if any(_states_index(row, index) for row in later):
+            return EntryReorderedError("entry {index} does not stand in its place", index=index)
+        return EntryMissingError("entry {index} is missing", index=index)
+
+    def _chain_fault(self, leaf: bytes, index: int, following: Row | None) -> LedgerError:
+        """``prev`` does not match: this entry was changed, unless the next one vouches for it."""
+        vouched = following is None or _prev(following) == leaf.hex()
+        changed = index - 1 if vouched and index else index
+        return EntryModifiedError("entry {index} was changed after it was written", index=changed)
+
+
+def _prev(row: Row) -> str:
+    try:
+        return decode(row.data, row.index).prev
+    except LedgerUnreadableError:
+        return ""
+
+
+def _states_index(row: Row, index: int) -> bool:
+    try:
+        return decode(row.data, row.index).index == index
+    except LedgerUnreadableError:
+        return False

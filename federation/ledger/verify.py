@@ -1,0 +1,270 @@
+"""Offline verification of a ledger's folder or export: a verdict in three parts, or the named error.
+
+Integrity is what the bytes prove by themselves. Anchoring is what others vouch for: without a witness's cosignature, a
+history that its own key holder rewrote and signed anew has integrity too, so it is called "unanchored", never "OK".
+Completeness is whether what was begun was also ended. Everything is recomputed from stored bytes; nothing is believed
+because it is stored.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from federation.ledger._last_signed import read_last_signed
+from federation.ledger._rows import Row, stored_rows
+from federation.ledger.bundle import verify_bundle
+from federation.ledger.checkpoint import SignedCheckpoint, open_checkpoint
+from federation.ledger.entry import decode
+from federation.ledger.errors import (
+    CheckpointMismatchError,
+    CheckpointMissingError,
+    FieldModifiedError,
+    HeadError,
+    LedgerRolledBackError,
+    TileError,
+    TruncatedError,
+    UnsignedEntriesError,
+)
+from federation.ledger.export import ExportReader
+from federation.ledger.merkle import TILE_WIDTH, Frontier, TileHash, complete_root, leaf_hash, range_root
+from federation.ledger.note import VerifierKey
+from federation.ledger.replay import Held, OnEntry, Replay
+from federation.ledger.store import DATABASE, node_source, reading
+
+Progress = Callable[[int, int], None]
+Anchoring = Literal["unanchored", "partly witnessed", "witnessed"]
+Completeness = Literal["not judged", "complete", "open"]
+_PROGRESS_EVERY = 1024
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What holds of a history; that there is a verdict means its integrity holds.
+
+    Args:
+        entries, root: the size and root that were recomputed and found signed.
+        last_time: time of the newest entry.
+        anchoring, anchored_size, witnesses: who else signed, up to which size.
+        completeness, open_intents, stray_outcomes: intents without an outcome; outcomes that refer to no open intent.
+        erased, withheld: fields deleted on record; fields that stayed commitments in an export.
+    """
+
+    origin: str
+    entries: int
+    root: bytes
+    checkpoint: bytes
+    last_time: str
+    anchoring: Anchoring
+    anchored_size: int
+    witnesses: tuple[str, ...]
+    completeness: Completeness
+    open_intents: tuple[int, ...]
+    stray_outcomes: tuple[int, ...]
+    erased: int
+    withheld: int
+
+
+def verify_ledger(
+    path: Path,
+    vkey: VerifierKey | str,
+    *,
+    witnesses: Sequence[VerifierKey] = (),
+    receipts: Iterable[bytes] = (),
+    checkpoints: Iterable[bytes] = (),
+    hash_only: bool = False,
+    on_entry: OnEntry | None = None,
+    progress: Progress | None = None,
+) -> Verdict:
+    """Verify the ledger at ``path``, a folder (also while it is written to) or an export.
+
+    Args:
+        path: folder with ``ledger.db`` and ``ledger.checkpoint``, or an export file.
+        vkey: the ledger's key, from a source other than ``path``.
+        witnesses: keys (type 04) whose cosignatures count.
+        receipts: receipt bundles held by others; ``checkpoints``: signed notes they hold.
+        hash_only: recompute the tree and the newest signature only, without reading what the entries say: fields,
+            order of times, older checkpoints and completeness are not judged. Folders only; an export is always read.
+        on_entry: sees each entry and its opened values, in order; what it raises passes through.
+        progress: called with (done, total).
+
+    Raises:
+        LedgerError: the tampering's own class, with the entry's index (see `federation.ledger.replay`).
+        LedgerUnavailableError: it cannot be opened.
+    """
+    key = VerifierKey.parse(vkey) if isinstance(vkey, str) else vkey
+    held = [_from_receipt(one, key) for one in receipts]
+    held += [Held(open_checkpoint(one, key)) for one in checkpoints]
+    replay = Replay(key, witnesses, held, on_entry=on_entry)
+    path = Path(path)
+    if path.is_dir():
+        return _verify_folder(path, replay, hash_only, progress)
+    return _verify_export(path, replay, progress)
+
+
+def _from_receipt(data: bytes, key: VerifierKey) -> Held:
+    bundle = verify_bundle(data, key)
+    return Held(bundle.checkpoint, bundle.entry.index, bundle.data)
+
+
+def _verify_folder(folder: Path, replay: Replay, hash_only: bool, progress: Progress | None) -> Verdict:
+    # Before the snapshot: the file is written after COMMIT, so a sound database is never behind it.
+    last_signed = read_last_signed(folder, replay.vkey)
+    with reading(folder / DATABASE) as connection:
+        head = connection.execute("SELECT size, root FROM head WHERE one = 1").fetchone()
+        row = connection.execute("SELECT note FROM checkpoint ORDER BY size DESC LIMIT 1").fetchone()
+        if head is None or not isinstance(head[0], int):
+            raise HeadError("the ledger has no head")
+        if row is None or not isinstance(row[0], bytes):
+            raise CheckpointMissingError("the ledger holds no signed checkpoint")
+        final = open_checkpoint(row[0], replay.vkey, replay.witnesses)
+        if last_signed is None:
+            raise CheckpointMissingError(
+                "the ledger's last-signed checkpoint is missing",
+                hint="without ledger.checkpoint beside ledger.db a truncated ledger looks whole",
+            )
+        replay.final, replay.all_fields = final, True
+        # Compared as if somebody outside held it: that is what the file is for.
+        replay.add_held(Held(last_signed))
+        replay.tiles = _tile_source(connection)
+        if hash_only:
+            _hash_all(connection, replay, head[0], progress)
+        else:
+            _run(replay, stored_rows(connection), head[0], progress)
+            _check_orphans(connection, replay)
+        count = replay.frontier.size
+        if head[0] > count:
+            raise TruncatedError("the tail is missing from entry {index} on", index=count)
+        if head[0] < count:
+            raise UnsignedEntriesError("entry {index} follows the ledger's head", index=head[0])
+        _check_end(replay, final)
+        if head[1] != replay.frontier.root():
+            raise HeadError("the stored head's root is not that of the entries")
+        return _verdict(replay, final, judged=not hash_only)
+
+
+def _verify_export(path: Path, replay: Replay, progress: Progress | None) -> Verdict:
+    with ExportReader(path) as reader:
+        _run(replay, reader.rows(), reader.size, progress)
+        count = replay.frontier.size
+        if reader.size > count:
+            raise TruncatedError("the tail is missing from entry {index} on", index=count)
+        if reader.final_note is None:
+            raise CheckpointMissingError("the export holds no signed checkpoint")
+        final = open_checkpoint(reader.final_note, replay.vkey, replay.witnesses)
+        _check_end(replay, final)
+        return _verdict(replay, final, judged=True)
+
+
+def _run(replay: Replay, rows: Iterator[Row], total: int, progress: Progress | None) -> None:
+    for done in replay.run(rows):
+        if progress is not None and (done % _PROGRESS_EVERY == 0 or done == total):
+            progress(done, total)
+
+
+def _check_end(replay: Replay, final: SignedCheckpoint) -> None:
+    """Raise unless the recomputed history ends exactly where its newest signature, and what others hold, say."""
+    count = replay.frontier.size
+    signed = final.checkpoint
+    if signed.size > count:
+        raise TruncatedError("the tail is missing from entry {index} on", index=count)
+    if signed.size < count:
+        raise UnsignedEntriesError("entry {index} follows the last signed checkpoint", index=signed.size)
+    if signed.root != replay.frontier.root():
+        raise CheckpointMismatchError("the entries do not have the signed root")
+    ahead = max(replay.held_sizes(), default=0)
+    if ahead > count:
+        raise LedgerRolledBackError(
+            "the ledger holds {index} entries, but {signed} were signed: the tail was cut, or an old copy restored",
+            index=count,
+            signed=ahead,
+        )
+    replay.finish(final)
+
+
+def _tile_source(connection: sqlite3.Connection) -> Callable[[int, int], object]:
+    def tile(level: int, number: int) -> object:
+        row = connection.execute("SELECT hash FROM tile WHERE level = ? AND number = ?", (level, number)).fetchone()
+        return row[0] if row else None
+
+    return tile
+
+
+def _check_orphans(connection: sqlite3.Connection, replay: Replay) -> None:
+    size = replay.frontier.size
+    row = connection.execute("SELECT idx FROM field WHERE idx NOT BETWEEN 0 AND ? LIMIT 1", (size - 1,)).fetchone()
+    if row is not None:
+        raise FieldModifiedError("there is a field of entry {index}, but no such entry", index=row[0])
+    for level in range(1, 8):
+        extra = connection.execute(
+            "SELECT number FROM tile WHERE level = ? AND number NOT BETWEEN 0 AND ? LIMIT 1",
+            (level, (size >> 8 * level) - 1),
+        ).fetchone()
+        if extra is not None:
+            raise TileError("a stored hash of tree level {level} has no entries", level=8 * level)
+
+
+def _hash_all(connection: sqlite3.Connection, replay: Replay, total: int, progress: Progress | None) -> None:
+    """Recompute the tree a tile at a time; whatever is not as it should be is named by the full rules."""
+    cursor = connection.execute("SELECT idx, data, leaf FROM entry ORDER BY idx")
+    tiles, partial, done = Frontier(), Frontier(), 0
+    sound = True
+    while sound and (page := cursor.fetchmany(TILE_WIDTH)):
+        leaves = [leaf_hash(data) for _, data, _ in page if isinstance(data, bytes)]
+        sound = [(row[0], row[2]) for row in page] == list(enumerate(leaves, done))
+        done += len(page)
+        if len(leaves) == TILE_WIDTH:
+            root = complete_root(leaves)
+            above = [TileHash(1, tiles.size, root)]
+            above += [TileHash(tile.level + 1, tile.number, tile.hash) for tile in tiles.append(root)]
+            sound = sound and replay.tiles_hold(above)
+        else:
+            for leaf in leaves:
+                partial.append(leaf)
+        if progress is not None:
+            progress(done, total)
+    frontier = Frontier(done, tiles.stack + partial.stack)
+    if not sound or replay.final is None or frontier.root() != replay.final.checkpoint.root:
+        _run(replay, stored_rows(connection), total, None)
+        return
+    replay.frontier = frontier
+    node = node_source(connection)
+    last = connection.execute("SELECT data FROM entry WHERE idx = ?", (done - 1,)).fetchone()
+    if last is not None:
+        replay.time = decode(last[0], done - 1).time
+    for size in replay.held_sizes():
+        if size <= done:
+            replay.compare_state(size, range_root(0, size, node))
+    for index in replay.held_entries():
+        row = connection.execute("SELECT data FROM entry WHERE idx = ?", (index,)).fetchone()
+        replay.compare_content(index, row[0] if row else b"")
+    if replay.final.witnesses:
+        replay.anchored, replay.anchors = done, replay.final.witnesses
+
+
+def _verdict(replay: Replay, final: SignedCheckpoint, *, judged: bool) -> Verdict:
+    count = replay.frontier.size
+    anchoring: Anchoring = "unanchored"
+    if replay.anchored:
+        anchoring = "witnessed" if replay.anchored == count else "partly witnessed"
+    completeness: Completeness = "not judged"
+    if judged:
+        completeness = "open" if replay.open_intents or replay.stray_outcomes else "complete"
+    return Verdict(
+        origin=replay.vkey.name,
+        entries=count,
+        root=replay.frontier.root(),
+        checkpoint=final.note,
+        last_time=replay.time,
+        anchoring=anchoring,
+        anchored_size=replay.anchored,
+        witnesses=replay.anchors,
+        completeness=completeness,
+        open_intents=tuple(replay.open_intents),
+        stray_outcomes=tuple(replay.stray_outcomes),
+        erased=replay.erased,
+        withheld=replay.withheld,
+    )
