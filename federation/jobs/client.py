@@ -40,23 +40,30 @@ class _Session:
             raise CallError("app-import")
         self._calls = 0
 
-    def call(self, header: Mapping[str, object], body: Buffer) -> tuple[dict[str, object], list[memoryview]]:
-        """Run one call.
+    def instruction(self, header: Mapping[str, object], body: Buffer) -> flower.Message:
+        """Return a call as the message that the app gets; it holds nothing of the body.
 
         Raises:
-            BaseException: whatever the app raises; `CallError` and `ContentError` where its answer is not one.
+            CallError: the app has no function for it.
         """
         kind = header.get("type")
         if not isinstance(kind, str) or not flower.valid_type(kind) or not flower.handles(self._app, kind):
             raise CallError("unsupported")
         self._calls += 1
-        message = flower.instruction(
+        return flower.instruction(
             flower.to_records(decode(table(header, "content"), body)),
             kind,
             run_id=self._context.run_id,
             node_id=self._context.node_id,
             number=self._calls,
         )
+
+    def answer(self, message: flower.Message) -> tuple[dict[str, object], list[memoryview]]:
+        """Run the app on a message and return its reply's content.
+
+        Raises:
+            BaseException: whatever the app raises, and `CallError` where its answer is not one.
+        """
         reply = self._app(message, self._context)
         if reply is None:
             raise CallError("app-no-reply")
@@ -97,12 +104,15 @@ def serve(channel: Channel) -> None:
                 return
             raise
         try:
-            content, buffers = session.call(header, body)
+            message = session.instruction(header, body)
+            del header, body  # a model's size less while the app trains
+            content, buffers = session.answer(message)
             sys.stdout.flush()  # the logs of a call are there when its reply is
         except BaseException as error:
             channel.send(_report(error, app, importing=False))
         else:
             channel.send({"op": "reply", "content": content}, buffers)
+            del message, content, buffers
 
 
 def main() -> None:

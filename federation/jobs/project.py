@@ -24,12 +24,17 @@ class ProjectError(ValueError):
 
 @dataclass(frozen=True)
 class Project:
-    """The declarations of an app. ``config`` is flat: nested tables are joined with dots, as Flower does."""
+    """The declarations of an app.
+
+    ``config`` is flat: nested tables are joined with dots, as Flower does. ``dependencies`` are as written, for a
+    comparison with what a runtime has; nothing is installed.
+    """
 
     server_app: str
     client_app: str
     config: Mapping[str, ConfigScalar]
     fit_for_sums: bool
+    dependencies: tuple[str, ...]
 
 
 def load_project(app: Path) -> Project:
@@ -54,7 +59,16 @@ def load_project(app: Path) -> Project:
     fit = _table(tool, "keyong").get("fit-for-sums", False)
     if not isinstance(fit, bool):
         raise ProjectError("app-import", "[tool.keyong] fit-for-sums is true or false")
-    return Project(str(references[0]), str(references[1]), flatten(_table(declared, "config")), fit)
+    needed = _table(document, "project").get("dependencies", [])
+    if not isinstance(needed, list) or not all(isinstance(item, str) for item in needed):
+        raise ProjectError("app-import", "[project] dependencies is a list of strings")
+    return Project(
+        server_app=str(references[0]),
+        client_app=str(references[1]),
+        config=flatten(_table(declared, "config")),
+        fit_for_sums=fit,
+        dependencies=tuple(needed),
+    )
 
 
 def flatten(config: Mapping[str, object], prefix: str = "") -> dict[str, ConfigScalar]:

@@ -22,7 +22,7 @@ LISTED: tuple[type, ...] = (
     strategies.FedAdagrad,
     strategies.FedAvgM,
 )
-_FLOWERS_FIT = (*LISTED, FedOpt, strategies.Strategy)
+_FLOWERS_FIT = (*LISTED, FedOpt, strategies.Strategy)  # the bases of the listed: FedOpt has FedAvg's aggregation
 _LOOK_AT_REPLIES = ("start", "aggregate_train", "aggregate_evaluate", "_check_and_log_replies")
 _AGGREGATORS = ("train_metrics_aggr_fn", "evaluate_metrics_aggr_fn")
 DEFAULT_WEIGHT_KEY = "num-examples"

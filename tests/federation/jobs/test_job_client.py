@@ -156,10 +156,10 @@ app = ClientApp()
 
 @app.query()
 def query(message, context):
-    import telnetlib  # a module of the standard library that nothing has imported before
+    import wave  # a module of the standard library that nothing has imported before
     found = {
         "own": [frames.WHO, sandbox.WHO, coordinator.part.WHO, task.WHO, tests.WHO],
-        "runtime": [hasattr(queue, "Queue"), hasattr(secrets, "token_bytes"), hasattr(telnetlib, "Telnet"),
+        "runtime": [hasattr(queue, "Queue"), hasattr(secrets, "token_bytes"), hasattr(wave, "Wave_read"),
                     hasattr(keyong_job.frames, "Channel")],
         "cwd": any(entry == "" or entry == __import__("os").getcwd() for entry in sys.path),
         "federation": "federation" in sys.modules,
@@ -170,9 +170,7 @@ def query(message, context):
 
 
 def test_an_apps_modules_are_found_and_shadow_nothing(write_app: Callable[..., Any], start_client: Callable[..., Any]):
-    own = dict.fromkeys(
-        ("frames", "sandbox", "task", "tests", "queue", "secrets", "telnetlib", "keyong_job"), "WHO = 'app'"
-    )
+    own = dict.fromkeys(("frames", "sandbox", "task", "tests", "queue", "secrets", "wave", "keyong_job"), "WHO = 'app'")
     app = write_app(client=SHADOWS, **own)
     (app / "coordinator").mkdir()
     (app / "coordinator" / "__init__.py").touch()
@@ -203,8 +201,8 @@ def query(message, context):
     print("not a frame", flush=True)
     os.write(1, b"not a frame either")
     own = sockets()
-    code = "import os,sys; sys.exit(sum(os.readlink(f'/proc/self/fd/{d}').startswith('socket:') for d in os.listdir('/proc/self/fd') if os.path.lexists(f'/proc/self/fd/{d}')))"
-    executed = subprocess.run([sys.executable, "-S", "-c", code], close_fds=False).returncode
+    listing = subprocess.run(["/bin/ls", "-l", "/proc/self/fd"], close_fds=False, capture_output=True, text=True)
+    executed = listing.stdout.count("socket:")
     child = os.fork()
     if not child:
         os._exit(sockets())

@@ -89,7 +89,7 @@ def test_objects_are_never_unpickled():
     records = RecordDict(
         {"a": ArrayRecord({"x": Array("object", (1,), "numpy.ndarray", file.getvalue() + b"\x80\x04.")})}
     )
-    with pytest.raises(ValueError, match="[Oo]bject arrays"):
+    with pytest.raises(ValueError, match=r"[Oo]bject arrays"):
         flower.to_content(records)
     records = RecordDict({"a": ArrayRecord({"x": Array("float32", (1,), "torch", b"\0\0\0\0")})})
     with pytest.raises(ValueError, match="numpy"):

@@ -141,7 +141,7 @@ def test_a_broadcast_is_sent_once_to_the_whole_cohort(
 @app.main()
 def main(grid, context):
     result = FedAvg(weighted_by_key="rows").start(grid, initial, num_rounds=1, timeout=90)
-    assert result.train_metrics_clientapp[1]["loss"] == 2.0, result
+    assert abs(result.train_metrics_clientapp[1]["loss"] - 2.0) < 1e-9, result
 """
     )
 
@@ -169,6 +169,10 @@ def main(grid, context):
         ({strategy}).start(grid, initial, num_rounds=1)
     except Exception as error:
         print("swallowed", error)  # an app that goes on is refused all the same
+        try:
+            grid.push_messages([Message(RecordDict(), node, "query") for node in grid.get_node_ids()])
+        except Exception:
+            pass
 """
 
 
