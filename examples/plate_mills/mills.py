@@ -1,8 +1,8 @@
 """The four mills and the steels they roll: every parameter of the simulation that is not physics.
 
 The mills are invented. Their ranges are of the size found in plate mills (barrels of 2.5 to 4 m, work rolls of 0.9 to
-1.2 m diameter, forces mostly below 100 MN). No mill rolls everything: each has its products, and those of neighbours overlap,
-as in a real consortium. The numbers were fixed before the first model was trained.
+1.2 m diameter, forces mostly below 100 MN). No mill rolls everything: each has its products, and those of neighbours
+overlap, as in a real consortium. The numbers were fixed before the first model was trained.
 """
 
 from __future__ import annotations
