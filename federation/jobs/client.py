@@ -111,7 +111,10 @@ def serve(channel: Channel) -> None:
         except BaseException as error:
             channel.send(_report(error, app, importing=False))
         else:
-            channel.send({"op": "reply", "content": content}, buffers)
+            try:
+                channel.send({"op": "reply", "content": content}, buffers)
+            except FrameError:  # its header is above the cap; nothing was written yet
+                channel.send({"op": "error", "code": "app-reply-type"})
             del message, content, buffers
 
 

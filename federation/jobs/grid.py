@@ -9,7 +9,7 @@ from typing import Any
 from . import strategies
 from .codec import ContentError, content_digest, decode_many, describe, header_bytes
 from .flower import Grid, Message, RecordDict, Run, answer, to_content, to_records, valid_type
-from .frames import Channel
+from .frames import Channel, FrameError
 from .session import MAX_BODY
 from .strategies import RefusedError
 
@@ -111,7 +111,10 @@ class JobGrid(Grid):
             self.refusal = refusal
             raise
         header["timeout"] = timeout
-        self._channel.send(header, buffers)
+        try:
+            self._channel.send(header, buffers)
+        except FrameError as error:  # nothing was written yet
+            raise RefusedError("content-unsupported", f"the messages of an exchange: {error.code}") from None
         ids = [f"message-{self._sent + number}" for number in range(len(messages))]
         self._sent += len(messages)
         self._receive(dict(zip(ids, messages, strict=True)))

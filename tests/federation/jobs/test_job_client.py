@@ -59,6 +59,8 @@ def evaluate(message, context):
         return Message(RecordDict({"arrays": arrays}), reply_to=message)
     if action == "complex":
         return Message(RecordDict({"arrays": ArrayRecord([np.zeros(2, dtype=np.complex64)])}), reply_to=message)
+    if action == "header":
+        return Message(RecordDict({"c": ConfigRecord({str(n): "x" * 2**20 for n in range(5)})}), reply_to=message)
     return Message(message.content, reply_to=message)
 """
 
@@ -106,6 +108,7 @@ def test_inv3_no_text_of_an_exception_is_in_a_frame(write_app: Callable[..., Any
         "error": "app-exception",
         "objects": "app-reply-type",
         "complex": "app-reply-type",
+        "header": "app-reply-type",
     }
     assert {action: worker.call("evaluate", _do(action)) for action in expected} == expected
     assert worker.call("query.unknown") == "unsupported"
