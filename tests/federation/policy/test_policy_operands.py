@@ -38,14 +38,22 @@ MASKED_OR_NOT = [term("fed:masked"), term("fed:none")]
 # operand, operator, right, field of the request, values that hold, values that do not
 CASES: list[tuple[str, str, Any, str, list[Any], list[Any]]] = [
     (
-        "odrl:purpose", "isA", term("fed:QualityControl"), "purpose",
-        ["fed:QualityControl", "fed:DefectDetection"], ["fed:ProductionImprovement", "fed:Marketing", "mill:Quality"],
+        "odrl:purpose",
+        "isA",
+        term("fed:QualityControl"),
+        "purpose",
+        ["fed:QualityControl", "fed:DefectDetection"],
+        ["fed:ProductionImprovement", "fed:Marketing", "mill:Quality"],
     ),
     ("odrl:purpose", "eq", term("fed:QualityControl"), "purpose", ["fed:QualityControl"], ["fed:DefectDetection"]),
     ("odrl:purpose", "eq", term("mill:Trial7"), "purpose", ["mill:Trial7"], ["mill:Trial8", "fed:Research"]),
     (
-        "odrl:purpose", "isAnyOf", [term("fed:Research"), term("fed:Benchmarking")], "purpose",
-        ["fed:Research", "fed:Benchmarking"], ["fed:Marketing"],
+        "odrl:purpose",
+        "isAnyOf",
+        [term("fed:Research"), term("fed:Benchmarking")],
+        "purpose",
+        ["fed:Research", "fed:Benchmarking"],
+        ["fed:Marketing"],
     ),
     ("odrl:count", "lteq", integer(3), "uses_taken", [0, 2], [3, 4]),
     ("odrl:count", "lt", integer(3), "uses_taken", [0, 1], [2, 3]),
@@ -55,7 +63,14 @@ CASES: list[tuple[str, str, Any, str, list[Any], list[Any]]] = [
     ("odrl:dateTime", "gteq", NOON, "now", [AT], [AT.replace(hour=11)]),
     ("odrl:dateTime", "eq", instant("2026-06-01T20:00:00+08:00"), "now", [AT], [AT.replace(hour=20)]),
     ("odrl:dateTime", "neq", NOON, "now", [AT.replace(hour=11)], [AT]),
-    ("odrl:recipient", "isAnyOf", MEMBERS, "recipients", [("mill-b",), ("mill-c", "mill-b")], [("mill-d",), ("mill-b", "mill-d")]),
+    (
+        "odrl:recipient",
+        "isAnyOf",
+        MEMBERS,
+        "recipients",
+        [("mill-b",), ("mill-c", "mill-b")],
+        [("mill-d",), ("mill-b", "mill-d")],
+    ),
     ("odrl:recipient", "eq", MEMBERS[0], "recipients", [("mill-b",)], [("mill-c",)]),
     ("fed:codeDigest", "eq", text(A), "code", [A], [B]),
     ("fed:codeDigest", "isAnyOf", [text(A), text(B)], "code", [A, B], ["sha256:" + "0" * 64]),
@@ -67,12 +82,16 @@ CASES: list[tuple[str, str, Any, str, list[Any], list[Any]]] = [
     ("fed:column", "isAnyOf", COLUMNS, "columns", [("speed",), ("force", "speed")], [("alloy",), ("speed", "alloy")]),
     ("fed:column", "eq", text("speed"), "columns", [("speed",)], [("force",)]),
     (
-        "fed:outputKind", "isAnyOf", [term("fed:ModelUpdate"), term("fed:Metrics")], "output_kinds",
-        [("fed:Metrics",), ("fed:Metrics", "fed:ModelUpdate")], [("fed:Arrays",), ("fed:Metrics", "fed:Arrays")],
+        "fed:outputKind",
+        "isAnyOf",
+        [term("fed:ModelUpdate"), term("fed:Metrics")],
+        "output_kinds",
+        [("fed:Metrics",), ("fed:Metrics", "fed:ModelUpdate")],
+        [("fed:Arrays",), ("fed:Metrics", "fed:Arrays")],
     ),
     ("fed:outputKind", "eq", term("fed:Metrics"), "output_kinds", [("fed:Metrics",)], [("fed:ModelUpdate",)]),
     ("fed:maxOutputBytes", "lteq", integer(100), "max_output_bytes", [0, 100], [101]),
-]  # fmt: skip
+]
 
 UNKNOWN: dict[str, list[Any]] = {
     "purpose": [None, "", "QualityControl", "fed:NoSuchPurpose", "odrl:Research", 7],
@@ -89,10 +108,33 @@ UNKNOWN: dict[str, list[Any]] = {
 }
 
 UNREADABLE: dict[str, list[Any]] = {
-    "odrl:purpose": [text("fed:Research"), term("Research"), term("fed:NoSuchPurpose"), term("odrl:x"), [text("fed:Research")]],
-    "odrl:count": [text("3"), integer(-1), text("1e3", "xsd:integer"), text("\u0663", "xsd:integer"), term("x:3"), [integer(3)]],
-    "odrl:dateTime": [instant("2026-06-01"), instant("2026-06-01T12:00:00"), instant("2026-13-01T12:00:00Z"), text("2026-06-01T12:00:00Z")],
-    "odrl:recipient": [[term("mill-b")], [term("urn:keyong:member:")], [text("urn:keyong:member:mill-b")], term("urn:keyong:member:mill-b")],
+    "odrl:purpose": [
+        text("fed:Research"),
+        term("Research"),
+        term("fed:NoSuchPurpose"),
+        term("odrl:x"),
+        [text("fed:Research")],
+    ],
+    "odrl:count": [
+        text("3"),
+        integer(-1),
+        text("1e3", "xsd:integer"),
+        text("\u0663", "xsd:integer"),
+        term("x:3"),
+        [integer(3)],
+    ],
+    "odrl:dateTime": [
+        instant("2026-06-01"),
+        instant("2026-06-01T12:00:00"),
+        instant("2026-13-01T12:00:00Z"),
+        text("2026-06-01T12:00:00Z"),
+    ],
+    "odrl:recipient": [
+        [term("mill-b")],
+        [term("urn:keyong:member:")],
+        [text("urn:keyong:member:mill-b")],
+        term("urn:keyong:member:mill-b"),
+    ],
     "fed:codeDigest": [text("abc"), text("sha512:" + "a" * 64), term(A)],
     "fed:minTier": [text("T9"), text("2"), term("T2"), text("T2", "xsd:token")],
     "fed:minParticipants": [text("three", "xsd:integer"), integer(-3), text("3", "xsd:decimal")],
@@ -100,7 +142,7 @@ UNREADABLE: dict[str, list[Any]] = {
     "fed:column": [text("speed"), [term("speed")]],
     "fed:outputKind": [[term("fed:Everything")], [text("fed:Metrics")]],
     "fed:maxOutputBytes": [text("1 MB", "xsd:integer"), term("fed:small")],
-}  # fmt: skip
+}
 
 
 def constraint(left: str, operator: str, right: Any) -> dict[str, Any]:
@@ -122,7 +164,7 @@ def test_inv1_a_true_constraint_permits_and_a_false_one_denies(case, bare_json, 
         record = decide("", policy, ask(**{field: value}))
         assert not record.permit, value
         assert record.rule == OPERANDS[left].code
-        judged = [entry for entry in record.constraints if entry.operand == left][0]
+        judged = next(entry for entry in record.constraints if entry.operand == left)
         assert not judged.satisfied
         assert judged.left != "", "a known value must be on record"
 
@@ -134,15 +176,21 @@ def test_inv1_what_is_not_known_denies_and_leaves_no_value(case, bare_json, ask)
     for value in UNKNOWN[field]:
         record = decide("", policy, ask(**{field: value}))
         assert not record.permit, value
-        judged = [entry for entry in record.constraints if entry.operand == left][0]
+        judged = next(entry for entry in record.constraints if entry.operand == left)
         assert (judged.left, judged.satisfied) == ("", False)
         assert judged.note.endswith("not known here")
 
 
 @pytest.mark.parametrize("left", sorted(OPERANDS))
-def test_inv1_an_unreadable_right_side_is_refused_at_registration_and_denies_at_evaluation(left, bare_json, ask) -> None:
+def test_inv1_an_unreadable_right_side_is_refused_at_registration_and_denies_at_evaluation(
+    left, bare_json, ask
+) -> None:
     for right in UNREADABLE[left]:
-        operator = "isAnyOf" if isinstance(right, list) and "isAnyOf" in OPERANDS[left].operators else OPERANDS[left].operators[0]
+        operator = (
+            "isAnyOf"
+            if isinstance(right, list) and "isAnyOf" in OPERANDS[left].operators
+            else OPERANDS[left].operators[0]
+        )
         raw = bare_json(constraint(left, operator, right))
         with pytest.raises(PolicyError) as caught:
             parse_policy(raw)
@@ -161,13 +209,17 @@ def test_every_operand_has_cases_for_each_of_its_operators() -> None:
 @pytest.mark.parametrize("left", [*LATER_OPERANDS, "fed:notThere", "count", "odrl:count ", "xsd:count"])
 def test_inv1_operands_this_release_cannot_judge_are_refused_and_deny(left, bare_json, ask) -> None:
     raw = bare_json(constraint(left, "eq", text("x")))
-    with pytest.raises(PolicyError, match="not supported by this release" if left in LATER_OPERANDS else "not known here"):
+    with pytest.raises(
+        PolicyError, match="not supported by this release" if left in LATER_OPERANDS else "not known here"
+    ):
         parse_policy(raw)
     record = decide("", Policy.model_validate(raw), ask())
     assert (record.permit, record.rule) == (False, "unsupported")
 
 
-@pytest.mark.parametrize("operator", ["isNoneOf", "isPartOf", "hasPart", "isAllOf", "term-lteq", "neq", "LTEQ", "odrl:lteq", "in"])
+@pytest.mark.parametrize(
+    "operator", ["isNoneOf", "isPartOf", "hasPart", "isAllOf", "term-lteq", "neq", "LTEQ", "odrl:lteq", "in"]
+)
 def test_inv1_an_operator_the_operand_does_not_take_is_refused_and_denies(operator, bare_json, ask) -> None:
     raw = bare_json(constraint("odrl:count", operator, integer(10)))
     with pytest.raises(PolicyError, match="does not take the operator"):
@@ -190,10 +242,10 @@ def test_a_long_list_is_recorded_by_its_beginning_its_length_and_its_digest(bare
     columns = tuple(f"sensor_{number:03}" for number in range(100))
     policy = parse_policy(bare_json(constraint("fed:column", "isAnyOf", [text(name) for name in columns])))
     record = decide("", policy, ask(columns=columns))
-    judged = [entry for entry in record.constraints if entry.operand == "fed:column"][0]
+    judged = next(entry for entry in record.constraints if entry.operand == "fed:column")
     assert record.permit
     assert "100 in all, sha256:" in judged.left
     assert judged.left == judged.right
     other = decide("", policy, ask(columns=(*columns[:-1], "sensor_999")))
     assert not other.permit
-    assert [entry for entry in other.constraints if entry.operand == "fed:column"][0].left != judged.left
+    assert next(entry for entry in other.constraints if entry.operand == "fed:column").left != judged.left

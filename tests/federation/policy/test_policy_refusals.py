@@ -16,14 +16,22 @@ from federation.statements import Receipt
 MEMBER = "urn:keyong:member:"
 
 CASES: list[tuple[str, dict[str, Any], str]] = [
-    ("purpose", {"purpose": "fed:Marketing"}, "does not permit the purpose fed:Marketing, only fed:ProcessOptimization"),
+    (
+        "purpose",
+        {"purpose": "fed:Marketing"},
+        "does not permit the purpose fed:Marketing, only fed:ProcessOptimization",
+    ),
     ("count", {"uses_taken": 3}, "this would be use 4 of the agreement, which permits lteq 3"),
     ("date-time", {"now": datetime(2027, 1, 1, tzinfo=UTC)}, "it is 2027-01-01T00:00:00+00:00, and"),
     ("code-digest", {"code": "sha256:" + "d" * 64}, "the job's code is sha256:dddd"),
     ("min-tier", {"tier": "T1"}, "the node can isolate the job at tier T1, and the agreement demands T2"),
     ("min-participants", {"participants": 2}, "2 companies besides you take part, and the agreement demands 3"),
     ("column", {"columns": ("roll_force", "alloy")}, "asks for columns roll_force alloy"),
-    ("protection", {"protection": "fed:none"}, "the plan's protection is fed:none, and the agreement permits fed:masked"),
+    (
+        "protection",
+        {"protection": "fed:none"},
+        "the plan's protection is fed:none, and the agreement permits fed:masked",
+    ),
     ("assignee", {"requester": "mill-c"}, "the agreement is not with you"),
     ("action", {"action": "fed:evaluate"}, "does not permit this action"),
 ]
@@ -40,16 +48,27 @@ def test_inv7_the_clause_and_the_fix(code, changes, sentence, policy_json, ask) 
 
 
 OUTPUTS: list[tuple[str, str, Any, dict[str, Any], str]] = [
-    ("recipient", "odrl:recipient", [{"@id": MEMBER + "mill-b"}], {"recipients": ("mill-b", "mill-c")}, MEMBER + "mill-c"),
+    (
+        "recipient",
+        "odrl:recipient",
+        [{"@id": MEMBER + "mill-b"}],
+        {"recipients": ("mill-b", "mill-c")},
+        MEMBER + "mill-c",
+    ),
     ("output-kind", "fed:outputKind", [{"@id": "fed:Metrics"}], {"output_kinds": ("fed:Arrays",)}, "fed:Arrays"),
     (
-        "max-output-bytes", "fed:maxOutputBytes", {"@value": "5", "@type": "xsd:integer"}, {"max_output_bytes": 6},
+        "max-output-bytes",
+        "fed:maxOutputBytes",
+        {"@value": "5", "@type": "xsd:integer"},
+        {"max_output_bytes": 6},
         "may reach 6 bytes",
     ),
-]  # fmt: skip
+]
 
 
-@pytest.mark.parametrize(("code", "operand", "right", "changes", "sentence"), OUTPUTS, ids=[case[0] for case in OUTPUTS])
+@pytest.mark.parametrize(
+    ("code", "operand", "right", "changes", "sentence"), OUTPUTS, ids=[case[0] for case in OUTPUTS]
+)
 def test_inv7_clauses_about_what_leaves(code, operand, right, changes, sentence, bare_json, ask) -> None:
     constraint = {"leftOperand": operand, "operator": OPERANDS[operand].operators[0], "rightOperand": right}
     error = refusal(decide("", parse_policy(bare_json(constraint)), ask(**changes)))
@@ -76,17 +95,48 @@ def test_inv7_what_could_not_be_established_is_said_to_be_that(policy_json, ask)
         ({"prohibition": [{"action": "odrl:use"}]}, "prohibition", "prohibits this (prohibition/0)"),
         ({"permission": [{"action": "fed:train", "duty": [{"action": "odrl:delete"}]}]}, "duty", "cannot judge (duty)"),
         (
-            {"permission": [{"action": "fed:train", "constraint": [
-                {"leftOperand": "fed:rho", "operator": "lteq", "rightOperand": {"@value": "1", "@type": "xsd:decimal"}}]}]},
-            "unsupported", "cannot judge (fed:rho)",
+            {
+                "permission": [
+                    {
+                        "action": "fed:train",
+                        "constraint": [
+                            {
+                                "leftOperand": "fed:rho",
+                                "operator": "lteq",
+                                "rightOperand": {"@value": "1", "@type": "xsd:decimal"},
+                            }
+                        ],
+                    }
+                ]
+            },
+            "unsupported",
+            "cannot judge (fed:rho)",
         ),
         (
-            {"permission": [{"action": "fed:train", "constraint": [{"xone": [
-                {"leftOperand": "odrl:count", "operator": "lteq", "rightOperand": {"@value": "9", "@type": "xsd:integer"}}] * 2}]}]},
-            "constraint", "conditions do not hold",
+            {
+                "permission": [
+                    {
+                        "action": "fed:train",
+                        "constraint": [
+                            {
+                                "xone": [
+                                    {
+                                        "leftOperand": "odrl:count",
+                                        "operator": "lteq",
+                                        "rightOperand": {"@value": "9", "@type": "xsd:integer"},
+                                    }
+                                ]
+                                * 2
+                            }
+                        ],
+                    }
+                ]
+            },
+            "constraint",
+            "conditions do not hold",
         ),
     ],
-)  # fmt: skip
+)
 def test_inv7_refusals_that_no_value_decides(changes, code, sentence, bare_json, ask) -> None:
     error = refusal(decide("", Policy.model_validate(bare_json(**changes)), ask()))
     assert error.code == code

@@ -24,14 +24,29 @@ def permission(**changes: Any) -> dict[str, Any]:
 BAD: list[tuple[str, dict[str, Any]]] = [
     ("permission/0/constraint/0/rightOperand", permission(constraint=[COUNT | {"rightOperand": 10}])),
     ("permission/0/constraint/0/rightOperand", permission(constraint=[COUNT | {"rightOperand": "10"}])),
-    ("permission/0/constraint/0/rightOperand/@value", permission(constraint=[COUNT | {"rightOperand": {"@value": 10, "@type": "xsd:integer"}}])),
-    ("permission/0/constraint/0/rightOperand/@type", permission(constraint=[COUNT | {"rightOperand": {"@value": "10"}}])),
-    ("permission/0/constraint/0/rightOperand/@language", permission(constraint=[COUNT | {"rightOperand": {"@id": "fed:x", "@language": "en"}}])),
-    ("permission/0/constraint/0", permission(constraint=[COUNT | {"rightOperand": {"@value": "10", "@type": "xsd:int"}}])),
+    (
+        "permission/0/constraint/0/rightOperand/@value",
+        permission(constraint=[COUNT | {"rightOperand": {"@value": 10, "@type": "xsd:integer"}}]),
+    ),
+    (
+        "permission/0/constraint/0/rightOperand/@type",
+        permission(constraint=[COUNT | {"rightOperand": {"@value": "10"}}]),
+    ),
+    (
+        "permission/0/constraint/0/rightOperand/@language",
+        permission(constraint=[COUNT | {"rightOperand": {"@id": "fed:x", "@language": "en"}}]),
+    ),
+    (
+        "permission/0/constraint/0",
+        permission(constraint=[COUNT | {"rightOperand": {"@value": "10", "@type": "xsd:int"}}]),
+    ),
     ("permission/0/constraint/1", permission(constraint=[COUNT, COUNT | {"leftOperand": "count"}])),
     ("permission/0/constraint/1", permission(constraint=[COUNT, COUNT | {"leftOperand": "dateTime"}])),
     ("permission/0/constraint/0/unit", permission(constraint=[COUNT | {"unit": "uses"}])),
-    ("permission/0/constraint/0/rightOperand", permission(constraint=[{"leftOperand": "odrl:count", "operator": "lteq"}])),
+    (
+        "permission/0/constraint/0/rightOperand",
+        permission(constraint=[{"leftOperand": "odrl:count", "operator": "lteq"}]),
+    ),
     ("permission/0/constraint/0", permission(constraint=[{}])),
     ("permission/0/constraint/0", permission(constraint=[{"and": [COUNT], "or": [COUNT]}])),
     ("permission/0/constraint/0/and", permission(constraint=[{"and": []}])),
@@ -47,14 +62,20 @@ BAD: list[tuple[str, dict[str, Any]]] = [
     ("permission/0/target", permission(target="urn:x")),
     ("permission/0/duty/0", permission(duty=[{"action": "odrl:delete"}])),
     ("permission/0/duty/0", permission(duty=[{"action": "odrl:sing"}])),
-    ("permission/0/duty/1", permission(duty=[{"action": "odrl:inform"}, {"action": "odrl:inform", "constraint": [COUNT]}])),
+    (
+        "permission/0/duty/1",
+        permission(duty=[{"action": "odrl:inform"}, {"action": "odrl:inform", "constraint": [COUNT]}]),
+    ),
     ("permission/0/duty/0/consequence", permission(duty=[{"action": "odrl:inform", "consequence": []}])),
     ("permission", {"permission": []}),
     ("prohibition", {"prohibition": []}),
     ("prohibition", {"prohibition": None}),
     ("prohibition/0/action", {"prohibition": [{"action": "distribute"}]}),
     ("prohibition/0/remedy", {"prohibition": [{"action": "odrl:distribute", "remedy": []}]}),
-    ("prohibition/0/constraint/0", {"prohibition": [{"action": "odrl:use", "constraint": [COUNT | {"leftOperand": "fed:rho"}]}]}),
+    (
+        "prohibition/0/constraint/0",
+        {"prohibition": [{"action": "odrl:use", "constraint": [COUNT | {"leftOperand": "fed:rho"}]}]},
+    ),
     ("obligation", {"obligation": [{"action": "odrl:inform"}]}),
     ("@type", {"@type": "Set"}),
     ("@context", {"@context": "https://w3id.org/dspace/2025/1/context.jsonld"}),
@@ -64,7 +85,7 @@ BAD: list[tuple[str, dict[str, Any]]] = [
     ("timestamp", {"timestamp": "yesterday"}),
     ("assignee", {"assignee": ""}),
     ("policy", permission(constraint=[COUNT] * 197)),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("place", "changes"), BAD, ids=[f"{number}-{place}" for number, (place, _) in enumerate(BAD)])
@@ -77,7 +98,9 @@ def test_a_refusal_names_the_place(place, changes, bare_json) -> None:
     caught.value.hint.encode()  # its places must all be filled
 
 
-@pytest.mark.parametrize("key", ["@id", "profile", "target", "assigner", "assignee", "timestamp", "permission", "@type"])
+@pytest.mark.parametrize(
+    "key", ["@id", "profile", "target", "assigner", "assignee", "timestamp", "permission", "@type"]
+)
 def test_every_top_key_is_required(key, bare_json) -> None:
     policy = bare_json()
     del policy[key]
