@@ -47,7 +47,20 @@ _FLAGS = [
     "--unshare-uts",
     "--perms",
 ]
-_OWN_PROCESS = ("auxv", "cmdline", "comm", "environ", "fd", "limits", "maps", "smaps", "stat", "statm", "status")
+_OWN_PROCESS = (
+    "auxv",
+    "cgroup",
+    "cmdline",
+    "comm",
+    "environ",
+    "fd",
+    "limits",
+    "maps",
+    "smaps",
+    "stat",
+    "statm",
+    "status",
+)
 INSTALL = "install bubblewrap 0.8 or newer: apt-get install bubblewrap, or dnf install bubblewrap"
 
 

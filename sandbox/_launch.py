@@ -1,7 +1,7 @@
 """Starts a session's processes from the calling thread and gathers what is known of them.
 
 The calling thread matters: it gets a mount table of its own (as root), may no longer gain privileges, and its end
-ends the session (the parent-death signal follows the thread). So each session is started by the thread that supervises it.
+ends the session (the parent-death signal follows the thread). So the thread that supervises a session starts it.
 """
 
 from __future__ import annotations
@@ -129,22 +129,7 @@ def _spawn(
         passed.append(inherited.enter_context(_memory_file(b"".join(os.fsencode(part) + b"\0" for part in options))))
         command += ["--args", str(passed[-1]), "--", inner_python, "-I", "-S", "/sandbox/launch.py"]
         _kernel.forbid_new_privileges()
-        monitor = subprocess.Popen(
-            [*command, str(inner_channel.fileno()), *launcher],
-            executable=program,
-            env={"KEYONG_LEAK": "1"} if "empty-environment" in without else {},
-            cwd="/",
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            close_fds=True,
-            pass_fds=passed,
-            start_new_session=True,
-            umask=0o022,
-            user=identity.uid if identity else None,
-            group=identity.uid if identity else None,
-            extra_groups=[] if identity else None,
-        )
+        monitor = _popen(program, [*command, str(inner_channel.fileno()), *launcher], passed, identity, without)
         undo.callback(_reap, monitor)
         inner_channel.close()
         info.close()
@@ -152,7 +137,10 @@ def _spawn(
     undo.callback(os.close, handle)
     abi = _await_report(channel, monitor)
     if "attest" not in without:
-        attest(init, identity.uid if identity else None)
+        try:
+            attest(init, identity.uid if identity else None)
+        except OSError as error:  # it is gone
+            raise _cannot("launcher", error) from None
     roles = _bubblewrap.Places(
         Path("<runtime>"),
         None if prefix is None else Path("<python>"),
@@ -173,6 +161,32 @@ def _spawn(
         runtime_digest=spec.runtime.digest,
     )
     return Started(monitor, init, handle, channel, identity, evidence)
+
+
+def _popen(
+    program: Path, command: list[str], passed: list[int], identity: Identity | None, without: frozenset[str]
+) -> subprocess.Popen[bytes]:
+    """Start bubblewrap with an empty environment, no descriptor but ``passed``, and the session's own identity."""
+    uid = None if identity is None else identity.uid
+    try:
+        return subprocess.Popen(
+            command,
+            executable=program,
+            env={"KEYONG_LEAK": "1"} if "empty-environment" in without else {},
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            close_fds=True,
+            pass_fds=passed,
+            start_new_session=True,
+            umask=0o022,
+            user=uid,
+            group=uid,
+            extra_groups=None if uid is None else [],
+        )
+    except OSError as error:
+        raise _cannot("bubblewrap", error) from None
 
 
 @contextmanager

@@ -181,7 +181,14 @@ class Ending:
 
 def _check_target(target: str, targets: list[str]) -> None:
     path = PurePosixPath(target)
-    if not path.is_absolute() or str(path) != target or ".." in path.parts or target == "/" or "\0" in target:
+    if (
+        not path.is_absolute()
+        or str(path) != target
+        or ".." in path.parts
+        or target.startswith("//")
+        or target == "/"
+        or "\0" in target
+    ):
         raise SandboxError(
             "{target} is not a place for a mount", code="spec", hint="use an absolute path such as /data", target=target
         )

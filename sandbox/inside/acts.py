@@ -3,7 +3,7 @@
 Runs inside only, as a job's program. Each act has a process of its own, for some are punished by death. The result goes
 over the channel as JSON: name to ``blocked`` or ``succeeded``. Arguments: names of acts to try; none means all.
 
-What acts aim at on the host comes by environment: ``CANARY_PID``, ``CANARY_PORT``, ``CANARY_ABSTRACT``, ``CANARY_PATH``.
+Their targets on the host come by environment: ``CANARY_PID``, ``CANARY_PORT``, ``CANARY_ABSTRACT``, ``CANARY_PATH``.
 """
 
 import ctypes
@@ -117,7 +117,8 @@ def execute_a_written_file() -> object:
 
 for label, family, kind in (
     ("tcp", 2, 1), ("tcp6", 10, 1), ("udp", 2, 2), ("udp6", 10, 2), ("raw", 2, 3), ("netlink", 16, 3),
-    ("packet", 17, 3), ("vsock", 40, 1), ("crypto", 38, 5), ("bluetooth", 31, 3), ("can", 29, 3), ("xdp", 44, 3), ("sctp", 2, 5),
+    ("packet", 17, 3), ("vsock", 40, 1), ("crypto", 38, 5), ("bluetooth", 31, 3), ("can", 29, 3), ("xdp", 44, 3),
+    ("sctp", 2, 5),
 ):  # fmt: skip
     expect(f"socket {label}", lambda family=family, kind=kind: socket.socket(family, kind, 0))  # type: ignore[misc]
 expect("connect to the host", lambda: socket.create_connection(("127.0.0.1", int(os.environ["CANARY_PORT"])), 2))

@@ -116,7 +116,9 @@ def test_open_files(run: Run) -> None:
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 def test_flood_of_output(run: Run, stream: str) -> None:
-    ending, out, errors = run(f"import sys\nwhile True: sys.{stream}.write('x' * 65536)", limits=Limits(output_bytes=MIB))
+    ending, out, errors = run(
+        f"import sys\nwhile True: sys.{stream}.write('x' * 65536)", limits=Limits(output_bytes=MIB)
+    )
     assert ending == Ending("limit", "output")
     assert len(out if stream == "stdout" else errors) == MIB
 

@@ -51,7 +51,9 @@ def members(namespace: str) -> list[str]:
 
 
 def test_channel_is_descriptor_three(runtime: Runtime) -> None:
-    code = "import os, socket\ns = socket.socket(fileno=int(os.environ['KEYONG_CHANNEL_FD']))\ns.sendall(s.recv(99)[::-1])"
+    code = (
+        "import os, socket\ns = socket.socket(fileno=int(os.environ['KEYONG_CHANNEL_FD']))\ns.sendall(s.recv(99)[::-1])"
+    )
     with open_session(SessionSpec(runtime, ("-c", code))) as session:
         session.channel.sendall(b"abc")
         assert session.channel.recv(99) == b"cba"
@@ -212,9 +214,7 @@ def test_x32_call_kills(run: Run) -> None:
     assert run(code)[0] == Ending("exited", exit_code=128 + signal.SIGSYS)
 
 
-def test_closed_directory_above_a_source_is_no_obstacle_for_root(
-    run: Run, tmp_path: Path, root_only: None
-) -> None:
+def test_closed_directory_above_a_source_is_no_obstacle_for_root(run: Run, tmp_path: Path, root_only: None) -> None:
     closed = tmp_path / "closed"
     data = closed / "data"
     data.mkdir(parents=True)
@@ -259,9 +259,7 @@ def test_tier_that_is_not_there_is_refused(runtime: Runtime, tier: Tier) -> None
     assert caught.value.hint
 
 
-def test_silent_launcher_is_given_up(
-    runtime: Runtime, public: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_silent_launcher_is_given_up(runtime: Runtime, public: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (public / "launch.py").write_text("import time; time.sleep(99)")
     monkeypatch.setattr(_launch, "_LAUNCHER", public / "launch.py")
     monkeypatch.setattr(_launch, "START_SECONDS", 1.0)
