@@ -2,8 +2,8 @@
 
 An agreement here is always between two named parties about one dataset. A suite policy that names no assignee or target
 is therefore read as that agreement with whoever asks, about what is asked for; one that names another party or another
-target is refused when the policy is checked against the signed statement. Our ``fed:protection`` default is met by every
-request.
+is therefore read as that agreement with whoever asks, about what is asked for; one that names another party or target
+is refused when the policy is checked against the signed statement. Our ``fed:protection`` default is met by every
 
 Cases outside the subset are listed with the reason, and the reason itself is asserted.
 """
