@@ -1,9 +1,8 @@
 """The ODRL test suite (SolidLabResearch), as far as its cases can be said in our subset.
 
 An agreement here is always between two named parties about one dataset. A suite policy that names no assignee or target
-is therefore read as that agreement with whoever asks, about what is asked for; one that names another party or another
 is therefore read as that agreement with whoever asks, about what is asked for; one that names another party or target
-is refused when the policy is checked against the signed statement. Our ``fed:protection`` default is met by every
+is refused when the policy is checked against the signed statement. Every request meets our ``fed:protection`` default.
 
 Cases outside the subset are listed with the reason, and the reason itself is asserted.
 """
