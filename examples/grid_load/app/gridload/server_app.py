@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Context
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAdagrad, FedAdam, FedAvg, FedAvgM, FedProx, FedYogi
 
@@ -26,18 +26,23 @@ def main(grid: Grid, context: Context) -> None:
     rounds = int(settings["num-server-rounds"])
     strategy = make_strategy(settings)
     if not bool(settings["evaluate-every-round"]):
-        strategy.fraction_evaluate, strategy.min_evaluate_nodes = 0.0, 0
+        evaluate_only_in(strategy, rounds)
     initial = ArrayRecord(DayAheadNet(seed=int(settings["seed"])).state_dict())
     result = strategy.start(grid=grid, initial_arrays=initial, num_rounds=rounds)
-    scores = {number: dict(record) for number, record in result.evaluate_metrics_clientapp.items()}
-    if rounds not in scores:
-        strategy.fraction_evaluate, strategy.min_evaluate_nodes = 1.0, 2
-        orders = strategy.configure_evaluate(rounds, result.arrays, ConfigRecord(), grid)
-        final = strategy.aggregate_evaluate(rounds, grid.send_and_receive(orders))
-        scores[rounds] = dict(final) if final is not None else {}
     np.savez("model.npz", allow_pickle=False, **{key: array.numpy() for key, array in result.arrays.items()})
-    training = {number: dict(record) for number, record in result.train_metrics_clientapp.items()}
-    Path("metrics.json").write_text(json.dumps({"train": training, "evaluate": scores}, indent=2), encoding="utf-8")
+    figures = {"train": result.train_metrics_clientapp, "evaluate": result.evaluate_metrics_clientapp}
+    by_round = {part: {number: dict(record) for number, record in rows.items()} for part, rows in figures.items()}
+    Path("metrics.json").write_text(json.dumps(by_round, indent=2), encoding="utf-8")
+
+
+def evaluate_only_in(strategy: FedAvg, last: int) -> None:
+    """Makes the strategy ask for no evaluation before round `last`: each is a message to every node."""
+    configure = strategy.configure_evaluate
+
+    def configure_last(server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Iterable[Message]:
+        return configure(server_round, arrays, config, grid) if server_round == last else []
+
+    strategy.configure_evaluate = configure_last  # type: ignore[method-assign]
 
 
 def make_strategy(settings: Mapping[str, bool | float | int | str]) -> FedAvg:
