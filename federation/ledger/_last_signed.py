@@ -1,8 +1,9 @@
 """The second file: the last checkpoint this ledger signed, outside the database it guards.
 
 Order (all under the folder's lock): COMMIT, then this file (written beside, synced, renamed), then the reply. So every
-checkpoint that anybody was given is in both places. A crash between the two leaves the file *behind* the database, which
-opening repairs after checking that the database extends it; the file is never *ahead* unless the database went back.
+checkpoint that anybody was given is in both places. A crash between the two leaves the file *behind* the database; the
+next opening repairs that after checking that the database extends it; the file is never *ahead* unless the
+database went back.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The receipt bundle: one entry, what opens its fields, its inclusion proof and a signed checkpoint, in one JSON document.
+"""The receipt bundle: one entry, what opens its fields, its inclusion proof and a signed checkpoint, as JSON.
 
 Verified with the ledger's key alone: no network, no database. Witness cosignatures travel in the checkpoint.
 """

@@ -2,11 +2,12 @@
 
 Envelope (canonical JSON, at most 16 KiB)::
 
-    {"fields": {name: hex}, "index": n, "kind": text, "nonce": hex16, "prev": hex32, "ref": n or null, "time": text, "v": 1}
+    {"fields": {name: hex32}, "index": n, "kind": text, "nonce": hex16, "prev": hex32, "ref": n or null,
+     "time": text, "v": 1}
 
 ``prev`` is the leaf hash of the entry before (64 zeros at index 0), ``time`` RFC 3339 in UTC with milliseconds, and
 ``ref`` the index of the entry this one settles (an outcome's intent), so that completeness can be judged from envelopes
-alone. Each field is a commitment SHA256(domain | 32-byte salt | payload): salt and payload live beside the entry and can
+alone. Each field is a commitment SHA256(domain | 32-byte salt | payload): salt and payload live beside the entry, to
 be erased without touching the tree. The nonce keeps a sibling hash in someone else's proof from being guessed. The
 domain says whether the payload is canonical JSON or raw bytes (a statement as it was signed), so that neither can be
 shown as the other.
@@ -15,7 +16,6 @@ shown as the other.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import secrets
 from collections.abc import Callable, Mapping
@@ -33,7 +33,6 @@ MAX_PAYLOAD_BYTES = 1024 * 1024  # all payloads of one entry together
 MAX_FIELDS = 128
 SALT_BYTES = 32
 NONCE_BYTES = 16
-NO_PREVIOUS = "0" * 64
 
 Clock = Callable[[], datetime]
 Form = Literal["json", "raw"]
@@ -41,12 +40,21 @@ _DOMAINS: dict[str, bytes] = {
     "json": b"keyong/ledger/field/v1/json\x00",
     "raw": b"keyong/ledger/field/v1/raw\x00",
 }
-_KIND = re.compile(r"[a-z][a-z0-9.-]{0,63}", re.ASCII)
-_FIELD = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}", re.ASCII)
-_HEX32 = re.compile(r"[0-9a-f]{64}", re.ASCII)
-_HEX16 = re.compile(r"[0-9a-f]{32}", re.ASCII)
-_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
-_KEYS = {"fields", "index", "kind", "nonce", "prev", "ref", "time", "v"}
+_KIND_PATTERN = r"[a-z][a-z0-9.-]{0,63}"
+_FIELD_PATTERN = r"[A-Za-z][A-Za-z0-9_.-]{0,63}"
+_PAIR_PATTERN = rf'"{_FIELD_PATTERN}":"[0-9a-f]{{64}}"'
+_NUMBER_PATTERN = r"(?:0|[1-9][0-9]{0,14})"
+_KIND = re.compile(_KIND_PATTERN, re.ASCII)
+_FIELD = re.compile(_FIELD_PATTERN, re.ASCII)
+_PAIR = re.compile(rf'"({_FIELD_PATTERN})":"([0-9a-f]{{64}})"', re.ASCII)
+_ENVELOPE = re.compile(
+    (
+        rf'{{"fields":{{((?:{_PAIR_PATTERN}(?:,{_PAIR_PATTERN})*)?)}},"index":({_NUMBER_PATTERN}),'
+        rf'"kind":"({_KIND_PATTERN})","nonce":"([0-9a-f]{{32}})","prev":"([0-9a-f]{{64}})",'
+        rf'"ref":(null|{_NUMBER_PATTERN}),'
+        rf'"time":"([0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}T[0-9]{{2}}:[0-9]{{2}}:[0-9]{{2}}\.[0-9]{{3}}Z)","v":{VERSION}}}'
+    ).encode("ascii")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,22 +130,16 @@ def check_sealed(sealed: Mapping[str, Field]) -> None:
 def encode(entry: Entry) -> bytes:
     """Return the canonical bytes of the envelope.
 
-    ``json.dumps`` gives the bytes of RFC 8785 here, four times faster: all keys and texts are ASCII, all numbers small
-    integers (held against ``canonical_json`` in the tests).
+    Spelled out, eight times faster than a canonical JSON library: every text is ASCII that needs no escape (kinds and
+    field names are checked before they get here), every number a small integer. The tests hold it against
+    ``canonical_json``.
     """
-    data = json.dumps(
-        {
-            "fields": dict(sorted(entry.fields.items())),
-            "index": entry.index,
-            "kind": entry.kind,
-            "nonce": entry.nonce,
-            "prev": entry.prev,
-            "ref": entry.ref,
-            "time": entry.time,
-            "v": VERSION,
-        },
-        separators=(",", ":"),
-    ).encode()
+    fields = ",".join([f'"{name}":"{entry.fields[name]}"' for name in sorted(entry.fields)])
+    ref = "null" if entry.ref is None else entry.ref
+    data = (
+        f'{{"fields":{{{fields}}},"index":{entry.index},"kind":"{entry.kind}","nonce":"{entry.nonce}",'
+        f'"prev":"{entry.prev}","ref":{ref},"time":"{entry.time}","v":{VERSION}}}'
+    ).encode("ascii")
     if len(data) > MAX_ENTRY_BYTES:
         raise EntryRefusedError("an entry is at most {limit} bytes", limit=MAX_ENTRY_BYTES)
     return data
@@ -146,33 +148,20 @@ def encode(entry: Entry) -> bytes:
 def decode(data: bytes, at: int) -> Entry:
     """Return the envelope in ``data``; ``at`` only names the place in an error.
 
+    One expression that matches canonical bytes only: there is no second spelling of an entry to confuse two readers.
+
     Raises:
         LedgerUnreadableError: not this format, or not its canonical bytes.
     """
-    if len(data) <= MAX_ENTRY_BYTES:
-        try:
-            entry = _from_json(json.loads(data))
-        except (ValueError, TypeError, KeyError, RecursionError):
-            entry = None
-        if entry is not None and encode(entry) == data:
-            return entry
+    match = _ENVELOPE.fullmatch(data) if len(data) <= MAX_ENTRY_BYTES else None
+    if match is not None:
+        listed, index, kind, nonce, prev, ref, time = [group.decode("ascii") for group in match.groups()]
+        fields = dict(_PAIR.findall(listed))
+        settles = None if ref == "null" else int(ref)
+        canonical = listed.count(":") == len(fields) <= MAX_FIELDS and list(fields) == sorted(fields)
+        if canonical and (settles is None or settles < int(index)):
+            return Entry(int(index), kind, prev, time, nonce, settles, fields)
     raise LedgerUnreadableError("entry {index} is not an entry of this format", index=at)
-
-
-def _from_json(value: Any) -> Entry | None:
-    if not isinstance(value, dict) or value.keys() != _KEYS or type(value["v"]) is not int or value["v"] != VERSION:
-        return None
-    index, ref, fields = value["index"], value["ref"], value["fields"]
-    if type(index) is not int or index < 0 or not (ref is None or (type(ref) is int and 0 <= ref < index)):
-        return None
-    if not isinstance(fields, dict) or len(fields) > MAX_FIELDS:
-        return None
-    if any(_FIELD.fullmatch(name) is None or _HEX32.fullmatch(fields[name]) is None for name in fields):
-        return None
-    for pattern, key in ((_KIND, "kind"), (_HEX32, "prev"), (_HEX16, "nonce"), (_TIME, "time")):
-        if pattern.fullmatch(value[key]) is None:
-            return None
-    return Entry(index, value["kind"], value["prev"], value["time"], value["nonce"], ref, fields)
 
 
 def check_field(entry: Entry, name: str, field: Field) -> None:

@@ -22,7 +22,7 @@ EMPTY_ROOT = hashlib.sha256(b"").digest()
 MAX_PROOF_HASHES = 64
 
 NodeSource = Callable[[int, int], bytes]
-"""Gives the hash of the complete subtree ``(level, index)``: leaves ``index * 2**level`` up to ``(index + 1) * 2**level``."""
+"""Gives the hash of the complete subtree ``(level, index)``: the ``2**level`` leaves from ``index * 2**level`` on."""
 
 _sha256 = hashlib.sha256
 
@@ -187,7 +187,7 @@ def verify_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes],
 
 
 def verify_consistency(old: int, old_root: bytes, new: int, new_root: bytes, proof: Sequence[bytes]) -> None:
-    """Raise ``ProofError`` unless the new tree extends the old one; an old size of 0 is an error (RFC 9162, 2.1.4.2)."""
+    """Raise ``ProofError`` unless the new tree extends the old one; old size 0 is an error (RFC 9162, 2.1.4.2)."""
     _check_hashes([old_root, new_root, *proof])
     if not 0 < old <= new:
         raise ProofError("no consistency from {old} to {new}", old=old, new=new)

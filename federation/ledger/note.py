@@ -200,7 +200,7 @@ def _why_unsigned(note: Note, keys: Sequence[VerifierKey]) -> Exception:
 
 
 def cosigned_message(text: str, time: int) -> bytes:
-    """Return what a type 04 signature signs: the checkpoint's text under a head with the time (C2SP tlog-cosignature)."""
+    """Return what a type 04 signature signs: the checkpoint's text under a line with the time."""
     return b"cosignature/v1\ntime %d\n" % time + text.encode()
 
 

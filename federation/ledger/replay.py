@@ -3,10 +3,10 @@
 For each entry, in this order:
 
 1. it stands at the next index: not twice (``DuplicateIndexError``), not after a gap (``EntryMissingError``);
-2. its stored hash, where there is one, is the hash of its bytes (``EntryModifiedError`` or ``StoredHashError``: the next
-   entry's ``prev``, or the signed root, says which of the two was changed);
-3. its bytes are a canonical envelope that states the index it stands at (``EntryMissingError``, ``EntryReorderedError``,
-   ``EntryInsertedError``);
+2. its stored hash, where there is one, is the hash of its bytes (``EntryModifiedError`` or ``StoredHashError``: the
+   next entry's ``prev``, or the signed root, says which of the two was changed);
+3. its bytes are a canonical envelope that states the index it stands at (``EntryMissingError``,
+   ``EntryReorderedError``, ``EntryInsertedError``);
 4. it names the leaf hash of the entry before it (``EntryModifiedError``);
 5. the columns that repeat its parts agree with it (``StoredColumnError``);
 6. it is not older than the entry before it (``TimestampRollbackError``);
@@ -15,8 +15,8 @@ For each entry, in this order:
 8. each subtree it completes has the stored hash (``TileError``);
 9. a checkpoint signed over it as the last entry verifies, and states the recomputed root (``CheckpointMismatchError``).
 
-What others hold (receipts, older checkpoints) is compared at its size; a difference is a ``ForkError``, raised only after
-the history's own rules held, with both signed notes as evidence.
+What others hold (receipts, older checkpoints) is compared at its size; a difference is a ``ForkError``, raised only
+after the history's own rules held, with both signed notes as evidence.
 """
 
 from __future__ import annotations

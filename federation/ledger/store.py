@@ -1,7 +1,7 @@
 """The SQLite file of a ledger: tables, connections, and the tree read back from them.
 
-Nothing in the tree is ever rewritten: a leaf hash stands beside its entry, and the root of each complete subtree of 256,
-65,536, ... leaves is one row of ``tile`` (the hashes of C2SP tlog-tiles, one level each). The tables of the callers
+Nothing in the tree is ever rewritten: a leaf hash stands beside its entry, and the root of each complete subtree of
+256, 65,536, ... leaves is one row of ``tile`` (the hashes of C2SP tlog-tiles, one level each). The callers' tables
 (policy state, ...) live in the same file, so that an entry and what it changes are one transaction.
 """
 

@@ -4,8 +4,8 @@ A group is committed as soon as the queue is quiet; only while several callers a
 10 ms or 256 entries, so an idle ledger answers at once. One group is: lock, BEGIN IMMEDIATE, re-read the head (another
 process of the same home may have moved it), entries, tree, one signed checkpoint, COMMIT, last-signed file, replies.
 
-If COMMIT fails, it may still have happened: the connection is thrown away and a fresh one asked whether our last leaf is
-there. A checkpoint that was signed for a transaction that did not happen never leaves this process's memory.
+If COMMIT fails, it may still have happened: the connection is thrown away and a fresh one asked whether our last leaf
+is there. A checkpoint that was signed for a transaction that did not happen never leaves this process's memory.
 """
 
 from __future__ import annotations
