@@ -184,23 +184,22 @@ def check_certificate(pem: bytes, *, at: datetime.datetime | None = None) -> Cer
             usage, another name than ``<member id>.keyong``, or not valid at this time.
     """
     certificate = _load(pem)
-    key = certificate.public_key()
-    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise CertificateError("the certificate's key is not ECDSA P-256")
-    _check_self_signed(certificate, key)
-    name = _check_extensions(certificate)
+    try:
+        name = _check_form(certificate)
+    except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension):
+        # pyca parses lazily: what is malformed inside shows only when it is looked at.
+        raise CertificateError("the certificate holds something that cannot be read") from None
+    start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     moment = datetime.datetime.now(datetime.UTC) if at is None else at
-    if moment < certificate.not_valid_before_utc:
+    if moment < start:
         raise CertificateError(
             "the certificate is not valid before {start}",
             hint="check the clocks of both machines",
-            start=certificate.not_valid_before_utc.isoformat(),
+            start=start.isoformat(),
         )
-    if moment > certificate.not_valid_after_utc:
-        raise CertificateError("the certificate expired on {end}", end=certificate.not_valid_after_utc.isoformat())
-    return Certificate(
-        name, _fingerprint(certificate), certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    )
+    if moment > end:
+        raise CertificateError("the certificate expired on {end}", end=end.isoformat())
+    return Certificate(name, _fingerprint(certificate), start, end)
 
 
 def peer_fingerprint(auth_context: Mapping[str, Iterable[bytes]]) -> str:
@@ -230,7 +229,7 @@ def _load(pem: bytes) -> x509.Certificate:
         raise CertificateError("the certificate is larger than {limit} bytes", limit=CERTIFICATE_LIMIT)
     try:
         (certificate,) = x509.load_pem_x509_certificates(pem)
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         raise CertificateError("expected exactly one certificate in PEM") from None
     return certificate
 
@@ -240,38 +239,35 @@ def _fingerprint(certificate: x509.Certificate) -> str:
     return DIGEST_PREFIX + hashlib.sha256(der).hexdigest()
 
 
-def _check_self_signed(certificate: x509.Certificate, key: ec.EllipticCurvePublicKey) -> None:
+def _check_form(certificate: x509.Certificate) -> str:
+    """The server name, once key, signature and extensions are what `TlsIdentity.generate` writes and no other."""
+    key = certificate.public_key()
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise CertificateError("the certificate's key is not ECDSA P-256")
+    if certificate.issuer != certificate.subject or not isinstance(certificate.signature_hash_algorithm, hashes.SHA256):
+        raise CertificateError("the certificate is not signed by its own key with SHA-256")
+    if not certificate.public_bytes(serialization.Encoding.DER).endswith(b"\x00" + certificate.signature):
+        # The count of unused bits before the signature is the one byte that nothing signs: it must be none.
+        raise CertificateError("the certificate holds something that cannot be read")
     try:
-        if certificate.issuer != certificate.subject or not isinstance(
-            certificate.signature_hash_algorithm, hashes.SHA256
-        ):
-            raise CertificateError("the certificate is not signed by its own key with SHA-256")
         key.verify(certificate.signature, certificate.tbs_certificate_bytes, ec.ECDSA(hashes.SHA256()))
-    except (InvalidSignature, UnsupportedAlgorithm, ValueError):
+    except InvalidSignature:
         raise CertificateError("the certificate is not signed by its own key with SHA-256") from None
-
-
-def _check_extensions(certificate: x509.Certificate) -> str:
-    """The server name, once every extension is what `TlsIdentity.generate` writes and there is no other."""
-    try:
-        found = {type(one.value): one.value for one in certificate.extensions}
-        names = found.pop(x509.SubjectAlternativeName)
-        exact = found == {
-            x509.BasicConstraints: _CONSTRAINTS,
-            x509.KeyUsage: _USAGES,
-            x509.ExtendedKeyUsage: _PURPOSES,
-        }
-        (name,) = names if isinstance(names, x509.SubjectAlternativeName) else [None]
-        common = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    except (KeyError, ValueError, x509.DuplicateExtension):
-        raise CertificateError("the certificate's extensions are not those of a link certificate") from None
-    if not exact:
+    found = {type(one.value): one.value for one in certificate.extensions}
+    names = found.pop(x509.SubjectAlternativeName, None)
+    if found != {x509.BasicConstraints: _CONSTRAINTS, x509.KeyUsage: _USAGES, x509.ExtendedKeyUsage: _PURPOSES}:
         raise CertificateError("the certificate's extensions are not those of a link certificate")
-    if not isinstance(name, x509.DNSName) or not _is_server_name(name.value):
-        raise CertificateError("the certificate's name is not '<member id>.keyong'")
-    if len(certificate.subject) != 1 or [one.value for one in common] != [name.value]:
-        raise CertificateError("the certificate's name is not '<member id>.keyong'")
-    return name.value
+    return _check_name(certificate, names)
+
+
+def _check_name(certificate: x509.Certificate, names: x509.ExtensionType | None) -> str:
+    entries = list(names) if isinstance(names, x509.SubjectAlternativeName) else []
+    common = [one.value for one in certificate.subject if one.oid == NameOID.COMMON_NAME]
+    if len(entries) == 1 and isinstance(entries[0], x509.DNSName):
+        name = entries[0].value
+        if _is_server_name(name) and len(certificate.subject) == 1 and common == [name]:
+            return name
+    raise CertificateError("the certificate's name is not '<member id>.keyong'")
 
 
 def _is_server_name(name: str) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from federation.crypto import MAX_DEPTH, MAX_SAFE_INTEGER, CanonicalError, MalformedError, canonical_json, parse_json
@@ -39,6 +39,7 @@ def test_rfc8785_vectors(name: str) -> None:
     assert canonical_json(value, allow_floats=True) == expected
 
 
+@settings(deadline=None)
 @given(values)
 def test_reader_takes_what_writer_makes_and_nothing_changes(value: Any) -> None:
     data = canonical_json(value)
@@ -46,6 +47,7 @@ def test_reader_takes_what_writer_makes_and_nothing_changes(value: Any) -> None:
     assert canonical_json(parse_json(data, limit=len(data))) == data
 
 
+@settings(deadline=None)
 @given(values)
 def test_writer_takes_what_reader_gives_however_it_was_spelled(value: Any) -> None:
     for text in (json.dumps(value, indent=1), json.dumps(value, ensure_ascii=False)):
@@ -53,6 +55,7 @@ def test_writer_takes_what_reader_gives_however_it_was_spelled(value: Any) -> No
         assert canonical_json(parse_json(data, limit=len(data))) == canonical_json(value)
 
 
+@settings(deadline=None)
 @given(st.dictionaries(texts, scalars, max_size=6), st.randoms())
 def test_the_order_of_keys_makes_no_other_statement(value: dict[str, Any], random: Any) -> None:
     items = list(value.items())
@@ -60,6 +63,7 @@ def test_the_order_of_keys_makes_no_other_statement(value: dict[str, Any], rando
     assert canonical_json(dict(items)) == canonical_json(value)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60))
 def test_reader_refuses_noise_with_its_own_error(data: bytes) -> None:
     with contextlib.suppress(MalformedError):

@@ -61,6 +61,9 @@ def test_every_outcome(cases: list[Case]) -> None:
         if case.flags & {"low_order_A", "non_canonical_A"}:
             with pytest.raises(KeyRefusedError):
                 PublicKey(case.key)
+        elif case.flags & {"low_order_R", "non_canonical_R"}:
+            with pytest.raises(SignatureError, match=r"\(R\)"):  # by our check, whatever the library would say
+                PublicKey(case.key).verify(case.signature, case.message)
         elif case.flags & REFUSED:
             with pytest.raises(SignatureError):
                 PublicKey(case.key).verify(case.signature, case.message)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from federation.crypto import KeyRefusedError, PublicKey, SignatureError, SigningKey, sha256_hex, write_private
@@ -54,6 +54,7 @@ def test_rfc8032_vectors(seed: str, public: str, message: str, signature: str) -
     PublicKey(bytes.fromhex(public)).verify(bytes.fromhex(signature), bytes.fromhex(message))
 
 
+@settings(deadline=None)
 @given(st.binary(min_size=32, max_size=32), st.binary(max_size=64))
 def test_what_is_signed_verifies_and_keys_survive_their_text(seed: bytes, data: bytes) -> None:
     key = SigningKey.from_bytes(seed)
@@ -63,6 +64,7 @@ def test_what_is_signed_verifies_and_keys_survive_their_text(seed: bytes, data: 
     again.verify(key.sign(data), data)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 511), st.binary(min_size=1, max_size=16))
 def test_any_flipped_bit_is_refused(bit: int, data: bytes) -> None:
     key = SigningKey.from_bytes(bytes(range(32)))

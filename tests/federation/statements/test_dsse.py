@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, utils
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from federation.crypto import MalformedError, SignatureError, SigningKey, digest
@@ -55,11 +55,13 @@ def test_lengths_count_bytes() -> None:
     assert pae("\u00e9", "\u53ef\u7528".encode()) == b"DSSEv1 2 \xc3\xa9 6 " + "\u53ef\u7528".encode()
 
 
+@settings(deadline=None)
 @given(st.tuples(st.text(max_size=8), st.binary(max_size=8)), st.tuples(st.text(max_size=8), st.binary(max_size=8)))
 def test_no_two_statements_share_an_encoding(one: tuple[str, bytes], two: tuple[str, bytes]) -> None:
     assert (pae(*one) == pae(*two)) == (one == two)
 
 
+@settings(deadline=None)
 @given(types, st.binary(max_size=200))
 def test_an_envelope_survives_its_bytes(payload_type: str, payload: bytes) -> None:
     envelope = add_signature(sign(ALICE, payload_type, payload), BOB)
@@ -86,6 +88,7 @@ def test_signatures_are_outside_the_digest(both: Envelope) -> None:
     assert both.digest == sign(CAROL, TYPE, b"{}").digest == digest(b"{}")
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=20), st.binary(max_size=20))
 def test_a_changed_payload_is_refused(payload: bytes, other: bytes) -> None:
     envelope = replace(sign(ALICE, TYPE, payload), payload=other)
@@ -211,6 +214,7 @@ def test_malformed_envelopes_are_refused(data: bytes) -> None:
         Envelope.from_bytes(data)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=80))
 def test_noise_is_refused(data: bytes) -> None:
     with pytest.raises(MalformedError):
