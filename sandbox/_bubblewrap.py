@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import resource
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -153,14 +154,14 @@ def masked_places(inner_python: str) -> list[str]:
 
 
 def arguments(
-    spec: SessionSpec, places: Places, inner_python: str, files: dict[str, int], *, without: frozenset[str]
+    spec: SessionSpec, places: Places, masked: list[str], files: dict[str, int], *, without: frozenset[str]
 ) -> list[str]:
     """Return bubblewrap's options for a session.
 
     Args:
         spec: what is asked for.
         places: host paths to bind.
-        inner_python: the interpreter's path inside.
+        masked: directories below ``/usr`` to hide.
         files: small files made for the session: path inside to a descriptor with the content.
         without: layers left out, for tests that show what each one holds off.
     """
@@ -178,8 +179,8 @@ def arguments(
     for link in ("lib", "lib64", "bin", "sbin"):
         if Path("/usr", link).is_dir():
             out += ["--symlink", f"usr/{link}", f"/{link}"]
-    for masked in masked_places(inner_python):
-        out += ["--size", "4096", "--tmpfs", masked, "--remount-ro", masked]
+    for place in masked:
+        out += ["--size", "4096", "--tmpfs", place, "--remount-ro", place]
     out += ["--proc", "/proc"]
     if "proc-sys" not in without:
         out += ["--ro-bind", "/proc/sys", "/proc/sys"]
@@ -204,17 +205,17 @@ def launcher_arguments(
     limits = spec.limits
     bounds = {
         # Somewhat above the named limit, so that the supervisor sees the excess and can name it.
-        "RLIMIT_NPROC": limits.processes + 16,
-        "RLIMIT_NOFILE": limits.open_files,
-        "RLIMIT_FSIZE": limits.file_bytes,
-        "RLIMIT_DATA": limits.memory_bytes + (1 << 30),
-        "RLIMIT_MEMLOCK": 64 << 10,
-        "RLIMIT_CORE": 0,
-        "RLIMIT_MSGQUEUE": 0,
-        "RLIMIT_RTPRIO": 0,
-        "RLIMIT_NICE": 0,
+        resource.RLIMIT_NPROC: limits.processes + 16,
+        resource.RLIMIT_NOFILE: limits.open_files,
+        resource.RLIMIT_FSIZE: limits.file_bytes,
+        resource.RLIMIT_DATA: limits.memory_bytes + (1 << 30),
+        resource.RLIMIT_MEMLOCK: 64 << 10,
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_MSGQUEUE: 0,
+        resource.RLIMIT_RTPRIO: 0,
+        resource.RLIMIT_NICE: 0,
     }
-    out = [f"limit={name}:{bound}" for name, bound in bounds.items()]
+    out = [f"limit={number}:{bound}" for number, bound in bounds.items()]
     out += [f"abi={required_abi}", "rx=/usr", "rx=/runtime"]
     if prefix is not None:
         out += ["rx=/python"]
@@ -229,9 +230,6 @@ def launcher_arguments(
 
 def arguments_digest(options: list[str], launcher: list[str], inner_python: str, launcher_source: bytes) -> str:
     """Return the name of a way to launch: ``sha256:`` over options, interpreter, launcher and its arguments."""
-    digest = hashlib.sha256()
-    for part in (*options, inner_python, *launcher):
-        encoded = os.fsencode(part)
-        digest.update(len(encoded).to_bytes(8, "big") + encoded)
-    digest.update(hashlib.sha256(launcher_source).digest())
-    return "sha256:" + digest.hexdigest()
+    parts = [*options, inner_python, *launcher]  # none holds a NUL
+    names = os.fsencode("\0".join([str(len(options)), *parts]))
+    return "sha256:" + hashlib.sha256(names + b"\0" + hashlib.sha256(launcher_source).digest()).hexdigest()

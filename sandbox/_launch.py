@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sandbox import _bubblewrap, _kernel, _seccomp, _staging
-from sandbox._attest import attest, does_not_hold
+from sandbox import _bubblewrap, _kernel, _launcher, _seccomp, _staging
+from sandbox._attest import attest
 from sandbox._identity import Identity, allot_identity
 from sandbox.errors import SandboxError
 from sandbox.spec import Evidence, SessionSpec, Tier
@@ -27,8 +25,6 @@ LANDLOCK_ABI = 3
 """Least version of Landlock at T2: with 3 (Linux 6.2) no way to change a file, truncation included, is left out."""
 
 START_SECONDS = 30.0
-_LAUNCHER = Path(__file__).parent / "inside" / "launch.py"
-_REPORT = 64
 _PASSWD = b"job:x:65534:65534:job:/tmp:/usr/sbin/nologin\n"
 _GROUP = b"job:x:65534:\n"
 
@@ -99,10 +95,13 @@ def _spawn(
     places = _bubblewrap.Places(spec.runtime.path.absolute(), prefix, mounts)
     for source in (places.runtime, *(source for source, _target in places.mounts)):
         _staging.check_source(source, by_others=identity is not None)
-    launcher_source = _LAUNCHER.read_bytes()
+    launcher_source = _launcher.SOURCE.read_bytes()
+    inner_path, content = _launcher.launcher_file(launcher_source, inner_python)
+    masked = _bubblewrap.masked_places(inner_python)
+    launcher = _bubblewrap.launcher_arguments(spec, prefix, LANDLOCK_ABI, without=without)
     with ExitStack() as inherited:  # closed here once the child has its own
         files = {
-            "/sandbox/launch.py": inherited.enter_context(_memory_file(launcher_source)),
+            inner_path: inherited.enter_context(_memory_file(content)),
             "/etc/passwd": inherited.enter_context(_memory_file(_PASSWD)),
             "/etc/group": inherited.enter_context(_memory_file(_GROUP)),
         }
@@ -112,7 +111,6 @@ def _spawn(
         info_read, info_write = os.pipe()
         inherited.callback(os.close, info_read)
         info = inherited.enter_context(open(info_write, "wb"))
-        launcher = _bubblewrap.launcher_arguments(spec, prefix, LANDLOCK_ABI, without=without)
         reached = places
         if identity is not None:
             try:
@@ -120,14 +118,14 @@ def _spawn(
                 _kernel.drop_bounding_set()
             except OSError as error:
                 raise _cannot("root without its capabilities", error) from None
-        options = _bubblewrap.arguments(spec, reached, inner_python, files, without=without)
+        options = _bubblewrap.arguments(spec, reached, masked, files, without=without)
         passed = [*files.values(), inner_channel.fileno(), info.fileno()]
         command = ["bwrap", "--info-fd", str(info.fileno())]
         if "seccomp" not in without:
             passed.append(inherited.enter_context(_memory_file(filter_program)))
             command += ["--seccomp", str(passed[-1])]
-        passed.append(inherited.enter_context(_memory_file(b"".join(os.fsencode(part) + b"\0" for part in options))))
-        command += ["--args", str(passed[-1]), "--", inner_python, "-I", "-S", "/sandbox/launch.py"]
+        passed.append(inherited.enter_context(_memory_file(os.fsencode("\0".join([*options, ""])))))
+        command += ["--args", str(passed[-1]), "--", inner_python, "-I", "-S", inner_path]
         _kernel.forbid_new_privileges()
         monitor = _popen(program, [*command, str(inner_channel.fileno()), *launcher], passed, identity, without)
         undo.callback(_reap, monitor)
@@ -135,32 +133,44 @@ def _spawn(
         info.close()
         init, handle = _first_process(info_read, monitor)
     undo.callback(os.close, handle)
-    abi = _await_report(channel, monitor)
-    if "attest" not in without:
-        try:
-            attest(init, identity.uid if identity else None)
-        except OSError as error:  # it is gone
-            raise _cannot("launcher", error) from None
+    # While the session starts: what it was started by, with roles in the place of the host's paths.
     roles = _bubblewrap.Places(
         Path("<runtime>"),
         None if prefix is None else Path("<python>"),
         tuple((Path(f"<mount {target}>"), target) for _source, target in places.mounts),
     )
+    named = dict.fromkeys(("/sandbox/launch.py", "/etc/passwd", "/etc/group"), 0)
+    options = _bubblewrap.arguments(spec, roles, masked, named, without=without)
+    digest = _bubblewrap.arguments_digest(options, launcher, inner_python, launcher_source)
     evidence = Evidence(
         tier=Tier.T2,
         kernel=os.uname().release,
-        landlock_abi=abi,
+        landlock_abi=_confirm(channel, monitor, init, identity, without),
         seccomp_digest=_seccomp.filter_digest(filter_program),
-        arguments_digest=_bubblewrap.arguments_digest(
-            _bubblewrap.arguments(spec, roles, inner_python, dict.fromkeys(files, 0), without=without),
-            launcher,
-            inner_python,
-            launcher_source,
-        ),
+        arguments_digest=digest,
         limits_by="supervisor",
         runtime_digest=spec.runtime.digest,
     )
     return Started(monitor, init, handle, channel, identity, evidence)
+
+
+def _confirm(
+    channel: socket.socket,
+    monitor: subprocess.Popen[bytes],
+    init: int,
+    identity: Identity | None,
+    without: frozenset[str],
+) -> int:
+    """Return the Landlock version, once the session is found isolated by its own word and by a look from outside."""
+    try:
+        abi = _launcher.await_report(channel, START_SECONDS)
+        if "attest" not in without:
+            attest(init, identity.uid if identity else None)
+    except TimeoutError as error:
+        raise _cannot("launcher", error) from None
+    except (EOFError, OSError):
+        raise _cannot("launcher", _last_words(monitor)) from None
+    return abi
 
 
 def _popen(
@@ -228,22 +238,6 @@ def _first_process(info: int, monitor: subprocess.Popen[bytes]) -> tuple[int, in
         os.close(handle)
         raise _cannot("bubblewrap", _last_words(monitor))
     return init, handle
-
-
-def _await_report(channel: socket.socket, monitor: subprocess.Popen[bytes]) -> int:
-    """Return the Landlock version from the launcher's report; raise where it refuses, stays silent or is gone."""
-    deadline = time.monotonic() + START_SECONDS
-    report = b""
-    while len(report) < _REPORT:
-        readable, _, _ = select.select([channel], [], [], max(0.0, deadline - time.monotonic()))
-        piece = channel.recv(_REPORT - len(report)) if readable else b""
-        if not piece:
-            raise _cannot("launcher", _last_words(monitor) if readable else "no report in time")
-        report += piece
-    words = report.decode("ascii", "replace").split()
-    if words[:2] != ["keyong-sandbox/1", "clean"] or len(words) != 3:
-        raise does_not_hold(" ".join(words[2:]))
-    return int(words[2])
 
 
 def _last_words(monitor: subprocess.Popen[bytes]) -> str:

@@ -10,6 +10,7 @@ import errno
 import hashlib
 import struct
 from collections.abc import Iterable
+from functools import lru_cache
 
 from sandbox._syscalls import ALLOWED, JUDGED, NEWEST
 
@@ -67,6 +68,7 @@ def _judgements() -> dict[str, _Code]:
     }
 
 
+@lru_cache
 def build_filter(machine: str) -> bytes:
     """Return the filter for ``machine`` as an array of ``struct sock_filter``.
 

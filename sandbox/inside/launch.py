@@ -7,9 +7,8 @@ Arguments: the channel's descriptor, then items ``kind=value`` (``abi``, ``limit
 ``path``, ``skip``), ``--``, and the job's own arguments to Python.
 """
 
-import ctypes
+import _ctypes  # not ctypes: that costs a session more time than all the rest here
 import os
-import resource
 import sys
 
 REPORT = 64  # bytes of the one line that the trusted side reads before it hands the session out
@@ -19,6 +18,7 @@ ALL_RIGHTS = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 5: (1 << 16)
 MAKE_DEVICE = (1 << 6) | (1 << 11) | (1 << 15)  # character and block devices, and ioctl on them
 FILE_RIGHTS = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446
+SOCKET, PRCTL, PRLIMIT = (41, 198), (157, 167), (302, 261)
 
 # Calls that must fail whatever their arguments: numbers on x86_64 and on aarch64.
 CALLS = {
@@ -49,20 +49,35 @@ CALLS = {
 
 SECRET = ("/etc/shadow", "/proc/loadavg", "/proc/sys/kernel/core_pattern", "/proc/self/mountinfo", "/sys/kernel", "/")
 
-libc = ctypes.CDLL(None, use_errno=True)
-
 
 class Refused(Exception):
     """A forbidden act succeeded or a layer is missing; the text is its name."""
 
 
-def syscall(number: int, *arguments: object) -> int:
-    return int(libc.syscall(ctypes.c_long(number), *arguments))
+class Word(_ctypes._SimpleCData):  # type: ignore[type-arg]
+    _type_ = "l"
+
+
+class Function(_ctypes.CFuncPtr):
+    _flags_ = _ctypes.FUNCFLAG_CDECL | _ctypes.FUNCFLAG_USE_ERRNO
+    _restype_ = Word
+
+
+_syscall = Function(_ctypes.dlsym(_ctypes.dlopen(None, 0), "syscall"))  # type: ignore[arg-type]
+
+
+def syscall(number: int, *arguments: "int | bytes | None") -> int:
+    """Return the result of a system call, -1 on failure; bytes are passed as a pointer to them."""
+    return int(_syscall(*(Word(value) if isinstance(value, int) else value for value in (number, *arguments))))
+
+
+def words(*values: int) -> bytes:
+    return b"".join(value.to_bytes(8, sys.byteorder) for value in values)
 
 
 def restrict(items: "list[tuple[str, str]]", required: int) -> int:
     """Apply Landlock to this process and return the version applied; raise where the kernel has less than required."""
-    abi = syscall(CREATE_RULESET, None, ctypes.c_size_t(0), 1)
+    abi = syscall(CREATE_RULESET, None, 0, 1)
     if abi < required:
         raise Refused("landlock-abi")
     handled = ALL_RIGHTS[max(known for known in ALL_RIGHTS if known <= abi)]
@@ -71,8 +86,8 @@ def restrict(items: "list[tuple[str, str]]", required: int) -> int:
         fields.append(3)  # TCP bind and connect
     if abi >= 6:
         fields.append(3)  # abstract sockets and signals out of the session
-    attributes = (ctypes.c_uint64 * len(fields))(*fields)
-    ruleset = syscall(CREATE_RULESET, attributes, ctypes.c_size_t(ctypes.sizeof(attributes)), 0)
+    attributes = words(*fields)
+    ruleset = syscall(CREATE_RULESET, attributes, len(attributes), 0)
     if ruleset < 0:
         raise Refused("landlock-ruleset")
     read = READ_FILE | READ_DIR
@@ -127,15 +142,15 @@ def probe_calls() -> None:
     """Raise where a system call passes that must not."""
     column = 0 if os.uname().machine == "x86_64" else 1
     for name, numbers in CALLS.items():
-        ctypes.set_errno(0)
+        _ctypes.set_errno(0)
         # A refusal by the filter is EPERM or ENOSYS; any other errno means that the kernel looked at the arguments.
-        if syscall(numbers[column], -1, 0, 0, 0, 0, 0) >= 0 or ctypes.get_errno() not in (1, 38):
+        if syscall(numbers[column], -1, 0, 0, 0, 0, 0) >= 0 or _ctypes.get_errno() not in (1, 38):
             raise Refused("call " + name)
     for family in (2, 10, 16, 17, 40):  # IPv4, IPv6, netlink, packet, vsock
         for kind in (1, 2, 3):
-            if libc.socket(family, kind, 0) >= 0:
+            if syscall(SOCKET[column], family, kind, 0) >= 0:
                 raise Refused(f"socket {family}")
-    if libc.prctl(4, 0, 0, 0, 0) == 0:
+    if syscall(PRCTL[column], 4, 0, 0, 0, 0) == 0:
         raise Refused("call prctl")
 
 
@@ -194,13 +209,15 @@ def run(arguments: "list[str]") -> None:
 def main() -> None:
     separator = sys.argv.index("--")
     items = [tuple(item.split("=", 1)) for item in sys.argv[2:separator]]
+    column = 0 if os.uname().machine == "x86_64" else 1
     enclose(int(sys.argv[1]))
     skipped = {value for kind, value in items if kind == "skip"}
     try:
         for kind, value in items:
             if kind == "limit":
-                name, bound = value.split(":")
-                resource.setrlimit(getattr(resource, name), (int(bound), int(bound)))
+                number, bound = map(int, value.split(":"))
+                if syscall(PRLIMIT[column], 0, number, words(bound, bound), None) != 0:
+                    raise Refused("limit")
         if "canary" not in skipped:
             probe_self()  # reads more of /proc/self than Landlock leaves
         abi = 0

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from sandbox import Ending, Limits, Mount, Runtime, SandboxError, SessionSpec, Tier, _launch, open_session
+from sandbox import Ending, Limits, Mount, Runtime, SandboxError, SessionSpec, Tier, _launch, _launcher, open_session
 from sandbox.session import Session
 
 Run = Callable[..., tuple[Ending, str, str]]
@@ -261,7 +261,7 @@ def test_tier_that_is_not_there_is_refused(runtime: Runtime, tier: Tier) -> None
 
 def test_silent_launcher_is_given_up(runtime: Runtime, public: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (public / "launch.py").write_text("import time; time.sleep(99)")
-    monkeypatch.setattr(_launch, "_LAUNCHER", public / "launch.py")
+    monkeypatch.setattr(_launcher, "SOURCE", public / "launch.py")
     monkeypatch.setattr(_launch, "START_SECONDS", 1.0)
     started = time.monotonic()
     with pytest.raises(SandboxError, match="no report in time"):
@@ -271,7 +271,7 @@ def test_silent_launcher_is_given_up(runtime: Runtime, public: Path, monkeypatch
 
 def test_failed_launcher_says_why(runtime: Runtime, public: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (public / "launch.py").write_text("raise ValueError('broken')")
-    monkeypatch.setattr(_launch, "_LAUNCHER", public / "launch.py")
+    monkeypatch.setattr(_launcher, "SOURCE", public / "launch.py")
     with pytest.raises(SandboxError, match="ValueError: broken") as caught:
         open_session(SessionSpec(runtime, ("-c", "pass")))
     assert caught.value.code == "start"
