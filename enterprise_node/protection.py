@@ -10,6 +10,17 @@ from federation.statements import JobPlan
 from federation.statements.plan import Stage
 
 
+def check_available(plan: JobPlan) -> None:
+    """Raise unless this node can give the protection that the plan names (invariant 8)."""
+    if plan.protection != "fed:none":
+        raise DeniedError(
+            "the plan asks for {protection}; this node cannot mask updates yet, and nothing stands in for masks",
+            hint="agreements that say fed:protection fed:none permit unprotected updates; without one, wait for masks",
+            code="protection-unavailable",
+            protection=plan.protection,
+        )
+
+
 def protect(
     gated: GatedReply, sent: Content, plan: JobPlan, stage: Stage, weight: int, layout: Layout
 ) -> EncodedReply | Content:
@@ -31,13 +42,7 @@ def protect(
             is not that of this stage.
         EncodingError: the reply does not fit the plan's encoding.
     """
-    if plan.protection != "fed:none":
-        raise DeniedError(
-            "the plan asks for {protection}; this node cannot mask updates yet, and nothing stands in for masks",
-            hint="agreements that say fed:protection fed:none permit unprotected updates; without one, wait for masks",
-            code="protection-unavailable",
-            protection=plan.protection,
-        )
+    check_available(plan)
     if layout != Layout.derive(sent.arrays, plan.outputs.of(stage)):
         raise DeniedError("the layout is not that of this stage", code="protection-layout")
     if plan.aggregation == "sum":

@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from enterprise_node import datasets
 from enterprise_node._duckdb import confined
 from enterprise_node.datasets import SourceDescription, data_version, inspect_source, parse_column
 from federation.errors import KeyongError, UsageError
@@ -75,6 +78,13 @@ def test_the_same_table_in_other_dress(write: Write, name: str) -> None:
     found = inspect_source(write(name, text))
     assert types(found) == {"a": "integer", "b": "text"}
     assert found.rows == 2
+
+
+def test_a_name_that_is_a_pattern_names_one_file(write: Write) -> None:
+    write("ab.csv", "x\nb\n")
+    for name in ("a*.csv", "a?.csv", "[a]b.csv"):
+        found = inspect_source(write(name, "x\n1\n"))
+        assert (found.rows, found.columns[0].type) == (1, "integer")
 
 
 def test_a_value_far_down_changes_the_type_of_the_whole_column(write: Write) -> None:
@@ -177,7 +187,7 @@ def test_places_that_are_no_files_are_refused(tmp_path: Path, write: Write) -> N
             inspect_source(tmp_path / name)
     with pytest.raises(UsageError, match="not known"):
         inspect_source(write("a.csv", "a\n1\n"), encoding="klingon")
-    for delimiter in (",,", '"', "\n", "，"):
+    for delimiter in (",,", '"', "\n", "\uff0c"):
         with pytest.raises(UsageError, match="delimiter"):
             inspect_source(write("a.csv", "a\n1\n"), delimiter=delimiter)
 
@@ -255,6 +265,27 @@ def test_parquet_types(tmp_path: Path) -> None:
         inspect_source(path, declared=[parse_column("f:integer")])
 
 
+def test_parquet_names_that_cannot_be_told_apart_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "p.parquet"
+    nested = pa.array([{"A": 1, "b": {"c": 2}}])  # names within a structure are no columns
+    pq.write_table(pa.table([nested, pa.array([1]), pa.array([2])], names=["s", "A", "a"]), path)
+    with pytest.raises(UsageError, match="columns 2 and 3"):
+        inspect_source(path)
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write("t.csv", "a,b\n1,x\n")
+    real = datasets.table
+
+    def change(*arguments: Any) -> str:
+        path.write_text("a,b\n2,x\n")
+        return real(*arguments)
+
+    monkeypatch.setattr(datasets, "table", change)
+    with pytest.raises(UsageError, match="changed while it was read"):
+        inspect_source(path)
+
+
 def test_versions_change_with_bytes_schema_and_reading(write: Write) -> None:
     one = inspect_source(write("t.csv", "a,b\n1,x\n"))
     assert one.data_version == inspect_source(one.path).data_version
@@ -280,6 +311,7 @@ def test_inv3_duckdb_can_reach_one_file_and_nothing_else(write: Write, tmp_path:
         "INSTALL httpfs",
         "LOAD httpfs",
         "SET enable_external_access = true",
+        "SET memory_limit = '1TB'",
         "SELECT * FROM read_csv('http://127.0.0.1:9/x.csv')",
     ]
     with confined(tmp_path, allowed) as connection:

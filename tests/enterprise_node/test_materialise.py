@@ -152,8 +152,9 @@ def test_values_keep_their_types(tmp_path: Path) -> None:
     assert table.slice(1).to_pylist() == [{"a": None, "b": 0.5, "c": False, "d": None, "e": None}]
 
 
-def test_the_order_of_many_rows_is_kept(tmp_path: Path) -> None:
-    path = tmp_path / "big.csv.gz"
+@pytest.mark.parametrize("name", ["big.csv.gz", "big.parquet"])
+def test_the_order_of_many_rows_is_kept(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
     duckdb.sql(f"COPY (SELECT (i * 7919) % 300007 AS k, 'filler' AS f FROM range(300000) t(i)) TO '{path}'")
     found = inspect_source(path)
     table = pq.read_table(snap(found, tmp_path / "s", 1).folder / "data.parquet")

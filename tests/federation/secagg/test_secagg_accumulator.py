@@ -176,6 +176,19 @@ def test_what_no_honest_replies_add_up_to_is_void(part: str, place: int, value: 
         total.finish(1, SENT)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "end", "step"),
+    [("int64", 2**63 - 1, 1), ("int64", -(2**63), -1), ("uint64", 2**64 - 1, 1), ("uint64", 0, -1)],
+)
+def test_a_sum_made_to_run_over_the_end_of_a_type_stops_there(dtype: str, end: int, step: int) -> None:
+    sent = {"a": {"k": np.array([end], dtype=dtype)}}
+    layout = Layout.derive(sent, StageOutput(sent=True))
+    honest = encode(SimpleNamespace(arrays=sent, metrics={}), sent, layout, ENCODING, 100, 3)
+    total = Accumulator(layout, ENCODING, 3)
+    total.add(changed(honest, "wide", 0, step * 2**50 % 2**64))
+    assert int(total.finish(1, sent).arrays["a"]["k"][0]) == end
+
+
 def test_a_mask_that_was_not_removed_is_void() -> None:
     random: Any = np.random.default_rng(7)
     one = reply(1)

@@ -133,8 +133,12 @@ def test_one_bit_more_than_fits_is_refused() -> None:
     for bad in ({"scale": "0"}, {"scale": "-1"}, {"clip": "0"}, {"weight_minimum": 2000}):
         with pytest.raises(EncodingError):
             check_encoding(encoding_of(**bad), 4)
+    sent = single([1.0])
+    layout = Layout.derive(sent, OUTPUT)
     with pytest.raises(EncodingError):
-        Accumulator(Layout((), (), 0, 0), encoding_of(n=4), 8)
+        encode(Reply(sent), sent, layout, encoding_of(n=4), 10, 8)
+    with pytest.raises(EncodingError):
+        Accumulator(layout, encoding_of(n=4), 8)
 
 
 def test_a_weight_outside_the_plan_is_refused() -> None:
