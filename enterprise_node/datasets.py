@@ -38,7 +38,7 @@ class SourceDescription:
     Attributes:
         path: absolute.
         reading: how it is read; keep it with the registration.
-        columns: name, type, whether values are missing, and what the owner declared. Nothing else comes from the values.
+        columns: name, type, whether values are missing, and what the owner declared; no more comes from the values.
         rows: how many.
         fingerprint: digest of the file's bytes.
         problems: notices for the owner.
