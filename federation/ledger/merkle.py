@@ -188,13 +188,13 @@ def verify_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes],
 
 def verify_consistency(old: int, old_root: bytes, new: int, new_root: bytes, proof: Sequence[bytes]) -> None:
     """Raise ``ProofError`` unless the new tree extends the old one; old size 0 is an error (RFC 9162, 2.1.4.2)."""
-    _check_hashes([old_root, new_root, *proof])
     if not 0 < old <= new:
         raise ProofError("no consistency from {old} to {new}", old=old, new=new)
     if old == new:
         if proof or old_root != new_root:
             raise ProofError("two roots for one size of {new}", new=new)
         return
+    _check_hashes([old_root, new_root, *proof])
     path = list(proof)
     if old & (old - 1) == 0:
         path.insert(0, old_root)
