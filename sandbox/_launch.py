@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import json
 import os
+import select
+import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +49,7 @@ def start(spec: SessionSpec, *, without: frozenset[str] = frozenset()) -> Starte
 
     Args:
         spec: what is asked for.
-        without: layers left out; for tests alone, no caller outside of this package can pass it.
+        without: layers left out, by tests alone; no caller outside of this package can pass it.
 
     Raises:
         SandboxError: a layer is missing, or a forbidden act succeeded; nothing is left running.
@@ -132,7 +135,7 @@ def _spawn(
         inner_channel.close()
         info.close()
         init, handle = _first_process(info_read, monitor)
-    undo.callback(os.close, handle)
+    undo.callback(end_process, handle)
     # While the session starts: what it was started by, with roles in the place of the host's paths.
     roles = _bubblewrap.Places(
         Path("<runtime>"),
@@ -222,8 +225,9 @@ def _cannot(what: str, reason: object) -> SandboxError:
 
 def _first_process(info: int, monitor: subprocess.Popen[bytes]) -> tuple[int, int]:
     """Return pid and pidfd of the session's process 1, once bubblewrap has told it."""
+    deadline = time.monotonic() + START_SECONDS
     text = b""
-    while piece := os.read(info, 4096):
+    while select.select([info], [], [], max(0.0, deadline - time.monotonic()))[0] and (piece := os.read(info, 4096)):
         text += piece
     try:
         init = int(json.loads(text)["child-pid"])
@@ -245,6 +249,16 @@ def _last_words(monitor: subprocess.Popen[bytes]) -> str:
     _, errors = monitor.communicate(timeout=START_SECONDS)
     lines = errors[-2000:].decode("utf-8", "replace").strip().splitlines()
     return lines[-1] if lines else f"exit code {monitor.returncode}"
+
+
+def end_process(handle: int) -> None:
+    """Kill a session's first process, and with it the session, wait until it is gone, and close its handle."""
+    with suppress(ProcessLookupError):
+        signal.pidfd_send_signal(handle, signal.SIGKILL)
+    gone = select.poll()
+    gone.register(handle, select.POLLIN)
+    gone.poll(START_SECONDS * 1000)
+    os.close(handle)
 
 
 def _reap(monitor: subprocess.Popen[bytes]) -> None:

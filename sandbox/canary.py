@@ -8,14 +8,14 @@ import os
 import secrets
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from sandbox._attest import does_not_hold
 from sandbox.errors import SandboxError
-from sandbox.session import Session
+from sandbox.session import Session, open_session
 from sandbox.spec import Evidence, Limits, Mount, Runtime, SessionSpec
 
 ACTS: Final = Path(__file__).parent / "inside"
@@ -47,9 +47,9 @@ def run_canary(runtime: Runtime | None = None) -> CanaryReport:
 
 
 def try_acts(
-    runtime: Runtime | None = None, *, without: frozenset[str] = frozenset()
+    runtime: Runtime | None = None, opener: Callable[[SessionSpec], Session] = open_session
 ) -> tuple[dict[str, str], Evidence]:
-    """Return each act's outcome (``blocked``, ``succeeded``, ``hung``); ``without`` is for tests of single layers."""
+    """Return each act's outcome (``blocked``, ``succeeded`` or ``hung``) in a session that ``opener`` opens."""
     with contextlib.ExitStack() as stack:
         if runtime is None:
             runtime = stack.enter_context(empty_runtime())
@@ -62,7 +62,7 @@ def try_acts(
             env=targets,
             limits=Limits(wall_seconds=_SECONDS, memory_bytes=1 << 30),
         )
-        session = stack.enter_context(Session(spec, without=without))
+        session = stack.enter_context(opener(spec))
         session.channel.settimeout(_SECONDS)
         answer = b""
         while piece := session.channel.recv(1 << 16):

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from sandbox import Ending, Limits, Mount, Runtime, SandboxError, SessionSpec, Tier, _launch, _launcher, open_session
+from sandbox._meter import Meter
 from sandbox.session import Session
 
 Run = Callable[..., tuple[Ending, str, str]]
@@ -144,6 +145,15 @@ sys.stdin.read()
     assert members(namespace) == []
 
 
+def test_session_that_cannot_be_watched_does_not_run_on(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(Meter, "sample", fail)
+    with open_session(SessionSpec(runtime, ("-c", FLOCK))) as session:
+        assert session.wait(20) == Ending("killed")
+
+
 def test_wait_does_not_wait_longer_than_asked(runtime: Runtime) -> None:
     with open_session(SessionSpec(runtime, ("-c", "import time; time.sleep(99)"))) as session:
         with pytest.raises(TimeoutError):
@@ -263,10 +273,20 @@ def test_silent_launcher_is_given_up(runtime: Runtime, public: Path, monkeypatch
     (public / "launch.py").write_text("import time; time.sleep(99)")
     monkeypatch.setattr(_launcher, "SOURCE", public / "launch.py")
     monkeypatch.setattr(_launch, "START_SECONDS", 1.0)
+    namespaces = []
+    first_process = _launch._first_process
+
+    def remember(*arguments: object) -> tuple[int, int]:
+        init, handle = first_process(*arguments)  # type: ignore[arg-type]
+        namespaces.append(os.readlink(f"/proc/{init}/ns/pid"))
+        return init, handle
+
+    monkeypatch.setattr(_launch, "_first_process", remember)
     started = time.monotonic()
     with pytest.raises(SandboxError, match="no report in time"):
         open_session(SessionSpec(runtime, ("-c", "pass")))
     assert time.monotonic() - started < 20
+    assert members(namespaces[0]) == []
 
 
 def test_failed_launcher_says_why(runtime: Runtime, public: Path, monkeypatch: pytest.MonkeyPatch) -> None:
