@@ -6,29 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from enterprise_node.admission import AdmittedPlan
-from federation.errors import DeniedError
-from federation.policy import Request, check_parties, decide, granted_columns, parse_policy, refusal
-from federation.statements import DecisionRecord, JobPlan
-
-PROTECTIONS = ("fed:none",)
-"""What this release can do to a reply; masks are not there yet, and nothing stands in for them."""
-
-
-class ProtectionUnavailableError(DeniedError):
-    """The plan asks for a protection this node cannot give."""
-
-    code = "protection-unavailable"
-
-
-def check_protection(plan: JobPlan) -> None:
-    """Raise unless this node can give the protection the plan names (invariant 8)."""
-    if plan.protection not in PROTECTIONS:
-        raise ProtectionUnavailableError(
-            "the plan wants {wanted}, which this release does not have",
-            hint="masked aggregation is not there yet: only an agreement that permits fed:protection fed:none in words can be used",
-            wanted=plan.protection,
-        )
-
+from federation.policy import Request, check_parties, decide, granted_columns, output_kinds, parse_policy, refusal
+from federation.statements import DecisionRecord
 
 def judge(
     admitted: AdmittedPlan, facts: Mapping[str, Any], *, uses_taken: int | None, continuing: bool
@@ -52,7 +31,7 @@ def judge(
         purpose=plan.purpose,
         requester=plan.requester,
         entity=admitted.requester_entity,
-        code_digest=plan.code,
+        code=plan.code,
         tier=facts["tier"],
         participants=len(admitted.entities & facts["accepted"]),
         columns=columns_for(admitted, facts["action"], facts["columns"]),
@@ -60,6 +39,8 @@ def judge(
         now=facts["now"],
         uses_taken=uses_taken,
         continuing=continuing,
+        recipients=(plan.requester,),
+        output_kinds=output_kinds(plan.outputs.of("train" if facts["action"] == "fed:train" else "evaluate")),
         max_output_bytes=plan.outputs.maximal_bytes,
     )
     record = decide(admitted.agreement_digest, policy, request)

@@ -14,29 +14,33 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import structlog
 
 from enterprise_node.admission import AdmittedPlan, AdmittedStep, admit_plan, admit_step
-from enterprise_node.decision import check_protection, columns_for
+from enterprise_node.decision import columns_for
 from enterprise_node.materialise import Snapshot, materialise
 from enterprise_node.output_gate import check_reply
-from enterprise_node.protection import protect
+from enterprise_node.protection import check_available, protect
 from enterprise_node.record import Intent, Record, denied_record
 from enterprise_node.session import JobSession, SessionRequest, remove_tree
+from enterprise_node.source_file import Reading
 from enterprise_node.store import NodeStore, RegisteredDataset
 from federation.errors import DeniedError, KeyongError, UsageError
 from federation.holdings import Holdings
 from federation.home import Home
 from federation.jobs.codec import Content, ContentError, content_digest, decode, encode
 from federation.jobs.project import fuse
+from federation.policy import refusal
 from federation.secagg import EncodedReply, Layout
 from federation.statements import (
     Column,
     DecisionRecord,
     Envelope,
     Isolation,
+    JobPlan,
     Receipt,
 )
 from federation.statements.code import CodeBundle
@@ -115,7 +119,7 @@ class Line:
         decision = DecisionRecord(permit=False)
         try:
             admitted = self._admit(envelope, now)
-            check_protection(admitted.plan)
+            check_available(admitted.plan)
             dataset = self._store.dataset(admitted.mine.dataset)
             if dataset.data_version != admitted.mine.data_version:
                 raise DeniedError(
@@ -127,7 +131,7 @@ class Line:
             for action in admitted.plan.actions:
                 decision = self._record.rehearse(admitted, self._facts(action, dataset, now))
                 if not decision.permit:
-                    raise DeniedError("no clause permits this", code="policy")
+                    raise refusal(decision)
         except KeyongError as error:
             receipt = await self._refuse_plan(envelope, decision, error, now)
             return JobOpened(permitted=False, code=error.code, receipt=receipt)
@@ -167,8 +171,6 @@ class Line:
         fields = {"plan": envelope.digest, "code": error.code, "decision": decision.model_dump(mode="json")}
         await self._record.write("denied", fields)
         try:
-            from federation.statements import JobPlan
-
             plan = JobPlan.read(envelope)
             mine = plan.at(self._node)
         except KeyongError:
@@ -382,13 +384,7 @@ def run_id_of(plan_id: str) -> int:
     return int(plan_id.removeprefix("urn:uuid:").replace("-", "")[:16], 16) >> 1
 
 
-def materialise_dataset(dataset: RegisteredDataset, columns: tuple[Column, ...], folder: Any) -> Snapshot:
+def materialise_dataset(dataset: RegisteredDataset, columns: tuple[Column, ...], folder: Path) -> Snapshot:
     """Make the snapshot of a registered dataset with the granted columns."""
-    return materialise(
-        dataset.path,
-        columns,
-        dataset.fingerprint,
-        folder,
-        kind=dataset.kind,
-        encoding=dataset.encoding,
-    )
+    reading = Reading.model_validate_json(dataset.reading)
+    return materialise(Path(dataset.path), columns, dataset.fingerprint, folder, reading=reading)

@@ -98,7 +98,7 @@ class Record:
                 (receipt.outcome, receipt.plan, receipt.round, receipt.attempt, receipt.stage),
             )
 
-        fields = {
+        fields: dict[str, object] = {
             "receipt": envelope.to_bytes(),
             "plan": receipt.plan,
             "outcome": receipt.outcome,
@@ -106,8 +106,9 @@ class Record:
             "dataset": receipt.dataset,
             "intent": receipt.intent,
         }
-        apply = close if receipt.intent >= 0 else None
-        return await asyncio.wrap_future(self.ledger.submit("outcome", fields, apply=apply))
+        if receipt.intent < 0:
+            return await asyncio.wrap_future(self.ledger.submit("outcome", fields))
+        return await asyncio.wrap_future(self.ledger.submit("outcome", fields, ref=receipt.intent, apply=close))
 
     def rehearse(self, admitted: AdmittedPlan, request: Mapping[str, object]) -> DecisionRecord:
         """What would be decided now; reserves and writes nothing."""

@@ -22,8 +22,8 @@ class RegisteredDataset(SQLModel, table=True):
 
     id: str = Field(primary_key=True)
     path: str
-    kind: str
-    encoding: str
+    reading: str
+    """JSON of how the file is read."""
     fingerprint: str
     data_version: str
     rows: int

@@ -134,7 +134,6 @@ def _verify_folder(folder: Path, replay: Replay, hash_only: bool, progress: Prog
             _hash_all(connection, replay, head[0], progress)
         else:
             _run(replay, stored_rows(connection), head[0], progress)
-            _check_orphans(connection, replay)
         count = replay.frontier.size
         if head[0] > count:
             raise TruncatedError("the tail is missing from entry {index} on", index=count)
@@ -143,6 +142,8 @@ def _verify_folder(folder: Path, replay: Replay, hash_only: bool, progress: Prog
         _check_end(replay, final)
         if head[1] != replay.frontier.root():
             raise HeadError("the stored head's root is not that of the entries")
+        if not hash_only:
+            _check_orphans(connection, replay)
         return _verdict(replay, final, judged=not hash_only)
 
 

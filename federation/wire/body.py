@@ -14,7 +14,7 @@ CHUNK_BYTES = 1024 * 1024
 MEMORY_BYTES = 4 * 1024 * 1024
 """Bodies up to this size stay in memory."""
 
-type Buffer = bytes | bytearray | memoryview
+Buffer = bytes | bytearray | memoryview
 
 
 class BodyError(VerificationError):

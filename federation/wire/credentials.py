@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 
-# gRPC has no switch against TLS 1.2. A 1.2 suite that needs an RSA certificate leaves 1.3 alone, for ours are ECDSA.
-os.environ["GRPC_SSL_CIPHER_SUITES"] = "ECDHE-RSA-AES128-GCM-SHA256"
+from federation.crypto import GRPC_CIPHER_SUITES, TlsIdentity
+
+# Before gRPC is imported: it reads these once. What the suites do is said where they are named.
+os.environ["GRPC_SSL_CIPHER_SUITES"] = GRPC_CIPHER_SUITES
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
 
 from collections.abc import Callable
 
 import grpc
-
-from federation.crypto import TlsIdentity
 
 CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.max_receive_message_length", 8 * 1024 * 1024),
@@ -25,11 +25,6 @@ CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ("grpc.so_reuseport", 0),
 )
-
-
-def server_name(member: str) -> str:
-    """The name a member's certificate carries."""
-    return f"{member}.keyong"
 
 
 def listening(identity: TlsIdentity, trusted: Callable[[], tuple[str, ...]]) -> grpc.ServerCredentials:

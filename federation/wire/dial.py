@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 # Before grpc is imported: it reads its TLS suites once.
-from federation.wire.credentials import CHANNEL_OPTIONS, dialling, server_name  # isort: skip
+from federation.wire.credentials import CHANNEL_OPTIONS, dialling  # isort: skip
 
 import grpc
 import grpc.aio
 import structlog
 
+from federation.crypto import server_name
 from federation.errors import KeyongError, UnavailableError
 from federation.wire._generated import link_pb2_grpc
 from federation.wire._generated.link_pb2 import Frame

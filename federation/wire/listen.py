@@ -14,7 +14,7 @@ import grpc
 import grpc.aio
 import structlog
 
-from federation.crypto import TlsIdentity, certificate_fingerprint
+from federation.crypto import TlsIdentity, peer_fingerprint
 from federation.errors import KeyongError, UnavailableError
 from federation.wire._generated import link_pb2_grpc
 from federation.wire._generated.link_pb2 import Frame
@@ -34,10 +34,11 @@ class _Links(link_pb2_grpc.LinkServicer):
         self._serve = serve
 
     async def Attach(self, request_iterator: Any, context: Any) -> None:
-        pem = context.auth_context().get("x509_pem_cert")
-        if not pem:
-            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "no certificate")
-        await self._serve(request_iterator, context, certificate_fingerprint(pem[0].decode()))
+        try:
+            fingerprint = peer_fingerprint(context.auth_context())
+        except KeyongError:
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "not TLS 1.3 with one certificate")
+        await self._serve(request_iterator, context, fingerprint)
 
 
 class Listener:

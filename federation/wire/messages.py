@@ -221,10 +221,8 @@ class JobOpen(Message):
     """Coordinator to node: a plan that names it; its code travels as the body where the node lacks it."""
 
     plan: EnvelopeText
-    node_number: Annotated[int, Field(ge=0, le=2**63 - 1)]
+    node_number: Annotated[int, Field(ge=1, le=2**53 - 1)]
     """The random id under which the job's server part knows this node."""
-    position: int
-    cohort_size: int
 
 
 class JobOpened(Message):

@@ -1,0 +1,143 @@
+"""Founding a consortium and entering one."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from datetime import timedelta
+from pathlib import Path
+
+from coordinator.enrolment import ROSTER_VALIDITY
+from federation.errors import KeyongError, UsageError
+from federation.home import Home, Identity, NewKeys, now, refuse_occupied
+from federation.statements import (
+    EnrolmentRequest,
+    Invitation,
+    InvitationError,
+    Member,
+    Root,
+    Roster,
+    RosterHistory,
+    root_fingerprint,
+)
+from federation.statements.roster import Role
+from federation.wire.dial import Address, dial
+from federation.wire.messages import Envelopes, pack, unpack
+
+
+def found(path: Path, *, name: str, member: str, entity: str, address: str, roles: tuple[Role, ...]) -> Home:
+    """Found a consortium: root key, first roster, and the founder's own identity."""
+    refuse_occupied(path)
+    keys = NewKeys(member, root=True)
+    assert keys.root is not None
+    at = now()
+    consortium = f"urn:uuid:{uuid.uuid4()}"
+    root = Root(threshold=1, keys=(keys.root.public.text,))
+    founder = Member(
+        id=member,
+        entity=entity,
+        roles=roles,
+        statement_key=keys.statement.public.text,
+        ledger_key=keys.ledger.public.text,
+        witness_key=keys.witness.public.text,
+        tls_certificate=keys.tls.certificate_pem.decode(),
+        address=address,
+    )
+    roster = Roster(
+        issued=at, expires=at + ROSTER_VALIDITY, consortium=consortium, name=name, version=1, root=root, members=(founder,)
+    )
+    identity = Identity(
+        consortium=consortium,
+        name=name,
+        fingerprint=root_fingerprint(consortium, root),
+        member=member,
+        entity=entity,
+        roles=roles,
+        founded=True,
+        coordinator=member,
+        address=address,
+    )
+    return Home.create(path, identity, keys, [roster.seal(keys.root)])
+
+
+def read_invitation(text_or_path: str) -> Invitation:
+    """An invitation given as its text or as the path of a file that holds it."""
+    candidate = Path(text_or_path)
+    try:
+        is_file = candidate.is_file()
+    except OSError:
+        is_file = False
+    if is_file:
+        try:
+            return Invitation.from_text(candidate.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError):
+            raise InvitationError("{path} cannot be read as an invitation", path=str(candidate)) from None
+    if not text_or_path.strip().startswith("keyong-invitation:") and "/" in text_or_path:
+        raise InvitationError("there is no file {path}", hint="give the invitation's text, or the path of its file", path=text_or_path)
+    return Invitation.from_text(text_or_path)
+
+
+def join(path: Path, invitation: Invitation, *, fingerprint: str | None = None, tier: str = "") -> Home:
+    """Enter a consortium: make keys here, enrol over a link authenticated by the ticket, pin the root.
+
+    Raises:
+        InvitationError: expired, or its fingerprint is not the one given.
+        VerificationError subclasses: the coordinator answered with a roster that does not hold.
+    """
+    refuse_occupied(path)
+    at = now()
+    if at >= invitation.expires:
+        raise InvitationError("this invitation expired", hint="ask the founder for a new one; if it is fresh, check this clock")
+    if fingerprint is not None and fingerprint != invitation.fingerprint:
+        raise InvitationError(
+            "the invitation's root fingerprint is not the one you were given",
+            hint="do not join: ask the founder over another channel which is right",
+        )
+    keys = NewKeys(invitation.member, root=False)
+    request = EnrolmentRequest(
+        issued=at,
+        expires=at + timedelta(hours=1),
+        consortium=invitation.consortium,
+        member=invitation.member,
+        entity=invitation.entity,
+        statement_key=keys.statement.public.text,
+        ledger_key=keys.ledger.public.text,
+        witness_key=keys.witness.public.text,
+        tls_certificate=keys.tls.certificate_pem.decode(),
+        tier=tier,
+    ).seal(keys.statement, keys.ledger, keys.witness)
+    chain = asyncio.run(_enrol(invitation, Envelopes(envelopes=(pack(request),)).to_bytes()))
+    envelopes = [unpack(text) for text in chain.envelopes]
+    history = RosterHistory(envelopes, invitation.fingerprint)
+    me = history.latest.member(invitation.member)
+    if me.statement_key != keys.statement.public.text:
+        raise UsageError("the coordinator entered another key than ours; nothing was kept", code="enrolment")
+    identity = Identity(
+        consortium=invitation.consortium,
+        name=history.latest.name,
+        fingerprint=invitation.fingerprint,
+        member=invitation.member,
+        entity=invitation.entity,
+        roles=invitation.roles,
+        coordinator=invitation.coordinator,
+        address=invitation.address,
+    )
+    return Home.create(path, identity, keys, envelopes)
+
+
+async def _enrol(invitation: Invitation, header: bytes) -> Envelopes:
+    address = Address(invitation.address, invitation.coordinator, invitation.coordinator_certificate)
+    ticket = (invitation.ticket_key.encode(), invitation.ticket_certificate.encode())
+    try:
+        async with dial(address, *ticket) as peer:
+            answer = await peer.call("enrol", header, timeout=30)
+    except KeyongError as error:
+        if error.code == "unreachable":
+            raise KeyongError(
+                "cannot enrol at {target}: it cannot be reached, or this invitation was used before",
+                hint="is the coordinator running? each invitation works once; ask for a new one if yours was used",
+                code="unreachable",
+                target=invitation.address,
+            ) from None
+        raise
+    return Envelopes.from_bytes(answer.header)

@@ -1,0 +1,284 @@
+"""From an app, a purpose and the agreements in force to a plan that can be shown, signed and run."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from pydantic import ValidationError
+
+from federation.errors import DeniedError, UsageError
+from federation.holdings import Holding, Holdings
+from federation.home import Home, now
+from federation.policy import Request, decide, parse_policy
+from federation.secagg import choose_encoding
+from federation.statements import (
+    Agreement,
+    DatasetDescription,
+    Envelope,
+    JobPlan,
+    MetricSpec,
+    OutputSchema,
+    PlannedDataset,
+    StageOutput,
+)
+from federation.statements.code import CodeBundle
+from keyong.client import PublishedDataset
+
+PLAN_VALIDITY = timedelta(days=7)
+ROUNDS_KEY = "num-server-rounds"
+
+
+class NoAgreementError(DeniedError):
+    """No agreement in force permits this; the plan is not made."""
+
+    code = "agreement"
+
+
+class OutputsError(UsageError):
+    """The declaration of outputs is malformed."""
+
+    code = "outputs"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One dataset of the cohort, with the agreement the plan rests on there."""
+
+    published: PublishedDataset
+    holding: Holding
+    agreement: Agreement
+
+
+def choose(
+    home: Home,
+    holdings: Holdings,
+    catalog: Sequence[PublishedDataset],
+    *,
+    purpose: str,
+    actions: Sequence[str],
+    code: str,
+    datasets: Sequence[str],
+) -> list[Choice]:
+    """For each wanted dataset (all with an agreement where none is named) the newest agreement that permits the actions.
+
+    Judged here with what the requester can know; the node judges again, with what it knows. Where a dataset has agreements but
+    none that fits, the newest one is taken all the same, so that the node's refusal names the clause and is on record.
+
+    Raises:
+        NoAgreementError: a named dataset has no agreement in force, or none has.
+        UsageError: a named dataset is not published.
+    """
+    at = now()
+    me = home.identity.member
+    mine = [held for held in holdings.list("in-force") if held.consumer == me]
+    wanted = _wanted(catalog, datasets)
+    chosen: list[Choice] = []
+    for published in wanted if datasets else catalog:
+        description = published.description
+        candidates = [
+            (held, Agreement.read(Envelope.from_bytes(held.envelope)))
+            for held in reversed(mine)
+            if (held.provider, held.dataset) == (description.provider, description.dataset)
+        ]
+        if not candidates:
+            if datasets:
+                raise NoAgreementError(
+                    "no agreement with {provider} about {dataset} is in force",
+                    hint="ask for one: keyong agreement request, or wait for an offer in `keyong inbox`",
+                    provider=description.provider,
+                    dataset=description.dataset,
+                )
+            continue
+        fitting = [pair for pair in candidates if _permits(pair[1], home, purpose, actions, code, description)]
+        held, agreement = (fitting or candidates)[0]
+        chosen.append(Choice(published, held, agreement))
+    if not chosen:
+        raise NoAgreementError(
+            "no agreement is in force under which this job could run",
+            hint="see `keyong agreement list`; ask with `keyong agreement request`",
+        )
+    return chosen
+
+
+def _wanted(catalog: Sequence[PublishedDataset], names: Sequence[str]) -> list[PublishedDataset]:
+    wanted = []
+    for name in names:
+        provider, _, dataset = name.rpartition("/")
+        hits = [
+            entry
+            for entry in catalog
+            if entry.description.dataset == dataset and (not provider or entry.description.provider == provider)
+        ]
+        if not hits:
+            raise UsageError(
+                "no dataset {name} is published", hint="see `keyong catalog list`; write MEMBER/DATASET", name=name, code="no-such-dataset"
+            )
+        wanted += hits
+    return wanted
+
+
+def _permits(
+    agreement: Agreement, home: Home, purpose: str, actions: Sequence[str], code: str, description: DatasetDescription
+) -> bool:
+    """Whether what the requester can judge of the clauses holds: uses and participants are the node's to count."""
+    if now() >= agreement.expires:
+        return False
+    policy = parse_policy(agreement.policy)
+    for action in actions:
+        request = Request(
+            action=action,
+            purpose=purpose,
+            requester=home.identity.member,
+            code=code,
+            tier="T2",
+            participants=1000,
+            columns=tuple(column.name for column in description.columns),
+            protection=protection_of([agreement]),
+            now=now(),
+            uses_taken=0,
+            recipients=(home.identity.member,),
+            output_kinds=("fed:ModelUpdate", "fed:Metrics"),
+            max_output_bytes=1,
+            entity=home.identity.entity,
+        )
+        record = decide("", policy, request)
+        if not record.permit and record.rule in ("purpose", "code-digest", "date-time", "protection", "action"):
+            return False
+    return True
+
+
+def protection_of(agreements: Sequence[Agreement]) -> str:
+    """``fed:none`` where every agreement permits it in words; ``fed:masked`` otherwise."""
+    for agreement in agreements:
+        if "fed:none" not in json.dumps(agreement.policy):
+            return "fed:masked"
+    return "fed:none"
+
+
+def make_plan(
+    home: Home,
+    chosen: Sequence[Choice],
+    *,
+    bundle: CodeBundle,
+    runtime: str,
+    purpose: str,
+    actions: Sequence[str],
+    run_config: Mapping[str, Any],
+    rounds: int,
+    outputs: OutputSchema,
+    aggregation: str = "sum",
+    scale: str = "8",
+    clip: str | None = None,
+    minimal_participants: int | None = None,
+    round_seconds: int = 3600,
+    memory_bytes: int = 4 * 2**30,
+) -> JobPlan:
+    """The plan, unsigned: everything fixed, nothing hidden."""
+    at = now()
+    buckets = [(c.published.description.rows_at_least, c.published.description.rows_at_most) for c in chosen]
+    expires = min([at + PLAN_VALIDITY, *(choice.agreement.expires for choice in chosen)])
+    try:
+        return JobPlan(
+            issued=at,
+            expires=max(expires, at + timedelta(seconds=1)),
+            id=f"urn:uuid:{uuid.uuid4()}",
+            requester=home.identity.member,
+            coordinator=home.roster.coordinator.id,
+            roster=home.history.digest,
+            actions=tuple(actions),
+            purpose=purpose,
+            code=bundle.digest,
+            runtime=runtime,
+            cohort=tuple(
+                PlannedDataset(
+                    node=choice.published.description.provider,
+                    dataset=choice.published.description.dataset,
+                    data_version=choice.published.description.data_version,
+                    agreement=choice.holding.digest,
+                )
+                for choice in chosen
+            ),
+            rounds=rounds,
+            run_config={key: json.dumps(value, ensure_ascii=False) for key, value in run_config.items()},
+            aggregation=aggregation,
+            outputs=outputs,
+            encoding=choose_encoding(buckets, scale=scale, clip=clip),
+            protection=protection_of([choice.agreement for choice in chosen]),
+            minimal_participants=minimal_participants or len(chosen),
+            round_seconds=round_seconds,
+            memory_bytes=memory_bytes,
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise UsageError(
+            "the plan is not valid at {where}: {what}",
+            where=".".join(str(part) for part in first["loc"]) or "its top",
+            what=first["msg"],
+        ) from None
+
+
+def rounds_of(config: Mapping[str, Any], given: int | None) -> int:
+    """The number of rounds: as given, else the app's ``num-server-rounds``."""
+    value = given if given is not None else config.get(ROUNDS_KEY)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise UsageError(
+            "how many rounds the job takes is not known",
+            hint="give --rounds, or set num-server-rounds in [tool.flwr.app.config]",
+        )
+    return value
+
+
+def declared_outputs(document: Mapping[str, Any]) -> OutputSchema | None:
+    """The output schema an app declares in ``[tool.keyong.outputs]`` (or a file of the same form); None without one.
+
+    Form: a table a stage with ``arrays`` ("sent", or a list of {record, name, dtype, shape}) and ``metrics`` (names, or
+    {name, minimum, maximum} with the bounds as strings).
+    """
+    tool = document.get("tool", {})
+    table = tool.get("keyong", {}).get("outputs") if isinstance(tool, dict) else None
+    if table is None:
+        return None
+    return outputs_from(table)
+
+
+def outputs_from(table: Any) -> OutputSchema:
+    """Read an outputs table; raises :class:`OutputsError` naming what is wrong."""
+    try:
+        stages = {}
+        for stage in ("train", "evaluate"):
+            part = dict(table.get(stage, {}))
+            arrays = part.pop("arrays", "sent" if stage == "train" else [])
+            metrics = part.pop("metrics", [])
+            if part:
+                raise OutputsError("unknown keys in the outputs of {stage}: {keys}", stage=stage, keys=", ".join(sorted(part)))
+            stages[stage] = StageOutput(
+                sent=arrays == "sent" or "sent" in arrays,
+                arrays=() if arrays == "sent" else tuple(item for item in arrays if item != "sent"),
+                metrics=tuple(MetricSpec(name=item) if isinstance(item, str) else MetricSpec(**item) for item in metrics),
+            )
+        extra = set(table) - {"train", "evaluate", "maximal-bytes"}
+        if extra:
+            raise OutputsError("unknown keys in the outputs: {keys}", keys=", ".join(sorted(extra)))
+        options = {"maximal_bytes": table["maximal-bytes"]} if "maximal-bytes" in table else {}
+        return OutputSchema(**stages, **options)
+    except (ValidationError, TypeError, AttributeError, ValueError) as error:
+        what = error.errors(include_url=False, include_input=False)[0]["msg"] if isinstance(error, ValidationError) else "not of the form"
+        raise OutputsError(
+            "the declared outputs cannot be read: {what}",
+            hint='for example: [tool.keyong.outputs.train] arrays = "sent", metrics = ["train_loss"]',
+            what=what,
+        ) from None
+
+
+def load_pyproject(bundle: CodeBundle) -> dict[str, Any]:
+    """The app's pyproject, parsed."""
+    try:
+        return tomllib.loads(bundle.files["pyproject.toml"].decode("utf-8"))
+    except (KeyError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError("the app's pyproject.toml cannot be read: {why}", why=str(error)[:200]) from None
