@@ -147,7 +147,11 @@ def test_apply_sees_the_entries_before_it(counted: Ledger) -> None:
     def count(connection: sqlite3.Connection) -> None:
         counts.append(connection.execute("SELECT count(*) FROM entry").fetchone()[0])
 
-    futures = [counted.submit("note", {}), counted.submit("note", {}, apply=count), counted.submit("n", {}, apply=count)]
+    futures = [
+        counted.submit("note", {}),
+        counted.submit("note", {}, apply=count),
+        counted.submit("n", {}, apply=count),
+    ]
     assert [one.result(10).index for one in futures] == [0, 1, 2]
     assert counts == [1, 2]
 
