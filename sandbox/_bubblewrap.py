@@ -62,7 +62,6 @@ _OWN_PROCESS = (
     "statm",
     "status",
 )
-INSTALL = "install bubblewrap 0.8 or newer: apt-get install bubblewrap, or dnf install bubblewrap"
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,11 @@ def find_bubblewrap() -> Bubblewrap:
     """Return the machine's bubblewrap; raise where there is none, it is too old, or it lacks a flag that is needed."""
     found = shutil.which("bwrap", path=_PLACES)
     if found is None:
-        raise SandboxError("bubblewrap is not installed", code="layer", hint=INSTALL)
+        raise SandboxError(
+            "bubblewrap is not installed",
+            code="layer",
+            hint="install bubblewrap 0.8 or newer: apt-get install bubblewrap, or dnf install bubblewrap",
+        )
     state = Path(found).stat()
     return _inspect(found, state.st_mtime_ns, state.st_size)
 
@@ -92,12 +95,20 @@ def _inspect(path: str, _changed: int, _size: int) -> Bubblewrap:
     version = tuple(int(part) for part in match.groups()) if match else (0,)
     if version < OLDEST:
         raise SandboxError(
-            "bubblewrap {version} is too old", code="layer", hint=INSTALL, version=".".join(map(str, version))
+            "bubblewrap {version} is too old",
+            code="layer",
+            hint="install bubblewrap 0.8 or newer: apt-get install bubblewrap, or dnf install bubblewrap",
+            version=".".join(map(str, version)),
         )
     offered = set(re.findall(r"--[a-z0-9-]+", ask("--help")))
     missing = [flag for flag in _FLAGS if flag not in offered]
     if missing:
-        raise SandboxError("bubblewrap lacks {flags}", code="layer", hint=INSTALL, flags=", ".join(missing))
+        raise SandboxError(
+            "bubblewrap lacks {flags}",
+            code="layer",
+            hint="install bubblewrap 0.8 or newer: apt-get install bubblewrap, or dnf install bubblewrap",
+            flags=", ".join(missing),
+        )
     return Bubblewrap(Path(path), version)
 
 

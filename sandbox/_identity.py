@@ -15,7 +15,7 @@ from sandbox.errors import SandboxError
 
 # Ranges that no distribution, systemd or subuid default hands out (systemd's UIDS-GIDS page); the second for user
 # namespaces that map fewer.
-RANGES = ((0x7000_0000, 1 << 16), (200_000, 1 << 12))
+RANGES = ((0x7000_0000, 1 << 12), (200_000, 1 << 12))
 LOCKS = Path("/run/keyong-sandbox")
 
 

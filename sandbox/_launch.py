@@ -245,8 +245,12 @@ def _first_process(info: int, monitor: subprocess.Popen[bytes]) -> tuple[int, in
 
 
 def _last_words(monitor: subprocess.Popen[bytes]) -> str:
-    monitor.kill()
-    _, errors = monitor.communicate(timeout=START_SECONDS)
+    """Return the last line that a failed launch wrote, or its exit code; kills what still runs."""
+    try:
+        _, errors = monitor.communicate(timeout=1)
+    except subprocess.TimeoutExpired:
+        monitor.kill()
+        _, errors = monitor.communicate(timeout=START_SECONDS)
     lines = errors[-2000:].decode("utf-8", "replace").strip().splitlines()
     return lines[-1] if lines else f"exit code {monitor.returncode}"
 

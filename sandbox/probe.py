@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,6 +126,8 @@ def _session(python: Path) -> Layer:
 def _session_fix(error: SandboxError) -> str:
     if error.code == "start" and Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns").exists():
         return "allow bwrap user namespaces in AppArmor, or sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
-    if error.code == "start" and shutil.which("docker-init", path="/sbin:/usr/sbin:/usr/bin"):
-        return "start the container with user namespaces allowed: --security-opt seccomp=unconfined"
+    if error.code == "start" and (Path("/.dockerenv").exists() or Path("/run/.containerenv").exists()):
+        return (
+            "start the container as an ordinary user, with user namespaces allowed: --security-opt seccomp=unconfined"
+        )
     return error.hint

@@ -297,6 +297,12 @@ def test_failed_launcher_says_why(runtime: Runtime, public: Path, monkeypatch: p
     assert caught.value.code == "start"
 
 
+def test_program_that_is_no_python_says_so(runtime: Runtime) -> None:
+    with pytest.raises(SandboxError, match="exit code 0") as caught:
+        open_session(SessionSpec(Runtime(runtime.path, "", Path("/usr/bin/true")), ("-c", "pass")))
+    assert caught.value.code == "start"
+
+
 def test_evidence_names_the_way_not_the_place(runtime: Runtime, tmp_path: Path, public: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
