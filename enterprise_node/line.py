@@ -294,6 +294,7 @@ class Line:
             memory_bytes=plan.memory_bytes,
             wall_seconds=float(plan.round_seconds) * (2 * plan.rounds + 2),
             body_limit=plan.outputs.maximal_bytes,
+            logs=self._home.folder("logs", plan.id.removeprefix("urn:uuid:")),
         )
         return await JobSession.open(folder, request, self._spool)
 
@@ -360,8 +361,7 @@ class Line:
             job.session.kill()
         async with job.lock:
             if job.session is not None:
-                logs = self._home.folder("logs", job.admitted.plan.id.removeprefix("urn:uuid:"))
-                await job.session.close(logs)
+                await job.session.close()
                 job.session = None
 
     async def revoke(self, agreement_digest: str) -> None:

@@ -58,16 +58,19 @@ class SessionRequest:
     memory_bytes: int
     wall_seconds: float
     body_limit: int
+    logs: Path
+    """Where the session's stdout and stderr are kept when it ends: the owner's eyes only."""
 
 
 class JobSession:
     """One sandbox session running the app's client part."""
 
-    def __init__(self, folder: Path, session: Session, channel: SessionChannel, snapshot: Snapshot) -> None:
+    def __init__(self, folder: Path, session: Session, channel: SessionChannel, request: SessionRequest) -> None:
         self._folder = folder
         self._session = session
         self._channel = channel
-        self.snapshot = snapshot
+        self._logs = request.logs
+        self.snapshot = request.snapshot
 
     @classmethod
     async def open(cls, folder: Path, request: SessionRequest, spool: Path) -> JobSession:
@@ -92,7 +95,7 @@ class JobSession:
         except SandboxError as error:
             raise SandboxUnavailableError(error.template, hint=error.hint_template, **error.params) from None
         channel = SessionChannel(session.channel, body_limit=request.body_limit, spool=spool)
-        job = cls(folder, session, channel, request.snapshot)
+        job = cls(folder, session, channel, request)
         start = {
             "op": "start",
             "app": "/app",
@@ -163,15 +166,14 @@ class JobSession:
         """End the session at once, without grace."""
         self._session.kill()
 
-    async def close(self, logs: Path | None = None) -> None:
+    async def close(self) -> None:
         """End the session, keep its output for the owner, remove snapshot and code."""
-        await asyncio.to_thread(self._close, logs)
+        await asyncio.to_thread(self._close)
 
-    def _close(self, logs: Path | None) -> None:
+    def _close(self) -> None:
         self._session.kill()
-        if logs is not None:
-            for name, data in (("stdout", self._session.stdout()), ("stderr", self._session.stderr())):
-                (logs / f"{name}.txt").write_bytes(data)
+        for name, data in (("stdout", self._session.stdout()), ("stderr", self._session.stderr())):
+            (self._logs / f"{name}.txt").write_bytes(data)
         self._session.close()
         remove_tree(self._folder)
 

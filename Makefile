@@ -1,0 +1,52 @@
+# Everything a person does here. `make demo` and `make test` set up what they need.
+SHELL := /bin/bash
+PY := .venv/bin/python
+KEYONG_SHARED ?= ../shared
+export KEYONG_SHARED
+
+.PHONY: setup demo grid-load test lint types unit bench crash proto text lock clean help
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+setup: ## .venv, bubblewrap and the runtime that job code runs in
+	@bash .ci/setup
+
+demo: setup ## the whole story with real processes on this machine
+	@.venv/bin/keyong demo
+
+grid-load: setup ## seven utilities train a load model (needs KEYONG_SHARED)
+	@$(PY) -m examples.grid_load.run --data "$(KEYONG_SHARED)/data/pjm_hourly"
+
+test: setup lint types unit ## every test
+
+lint: setup ## style, and the arrows between packages
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/lint-imports
+
+types: setup ## static types
+	@.venv/bin/mypy
+
+unit: setup ## the tests alone
+	@$(PY) -m pytest -n 2 --dist loadgroup -m "not slow"
+
+crash: setup ## the ledger under a thousand kills
+	@KEYONG_CRASH_CYCLES=1000 $(PY) -m pytest -m slow tests/federation/ledger
+
+bench: setup ## figures with their targets
+	@.venv/bin/keyong bench round
+
+proto: setup ## generated code of the wire
+	@$(PY) -m grpc_tools.protoc -I federation/wire --python_out=federation/wire/_generated \
+		--pyi_out=federation/wire/_generated --grpc_python_out=federation/wire/_generated federation/wire/link.proto
+	@sed -i 's/^import link_pb2/from federation.wire._generated import link_pb2/' federation/wire/_generated/link_pb2_grpc.py
+
+text: setup ## the catalogue of translations
+	@$(PY) -m keyong.text.extract
+
+lock: setup ## the versions that were tested
+	@$(PY) -m pip freeze --exclude-editable | sed 's/+cpu$$//' > requirements.lock
+
+clean: ## everything that setup and demo made
+	@rm -rf .venv .demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
