@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from federation.crypto import PublicKey, SigningKey
+from federation.ledger._guard import ApplyGuard, is_storage_fault
 from federation.ledger._head import Head, load_head
 from federation.ledger._last_signed import locked, write_last_signed
 from federation.ledger.checkpoint import Checkpoint, sign_checkpoint
@@ -44,6 +45,9 @@ from federation.ledger.store import DATABASE, connect
 GROUP_ENTRIES = 256
 GROUP_SECONDS = 0.010
 _QUIET_SECONDS = 0.0005
+# Not spelled as a caller would: a prepared statement is reused by its text, past the guard.
+_COMMIT = "COMMIT /* ledger */"
+_ROLLBACK = "ROLLBACK /* ledger */"
 
 Apply = Callable[[sqlite3.Connection], Mapping[str, object] | None]
 
@@ -139,6 +143,7 @@ class Writer:
         self._connection: sqlite3.Connection | None = None
         self._head: Head | None = None
         self._file_behind = False
+        self._guard = ApplyGuard()
 
     def submit(self, item: Submission) -> Future[Appended]:
         """Queue ``item``; its future is done after COMMIT, or holds the reason why not."""
@@ -198,14 +203,14 @@ class Writer:
                 return
 
     def _gather(self, first: Submission, crowd: int) -> tuple[list[Submission], bool]:
-        """Return the next group; waits only if the last one had company, and never when the queue falls quiet."""
+        """Return the next group; waits only while it is smaller than the last one, and never in a quiet queue."""
         group = [first]
         deadline = time.monotonic() + GROUP_SECONDS
         while len(group) < GROUP_ENTRIES:
             try:
                 item = self._queue.get_nowait()
             except queue.Empty:
-                if crowd < 2 or time.monotonic() > deadline:
+                if len(group) >= crowd or time.monotonic() > deadline:
                     break
                 try:
                     item = self._queue.get(timeout=_QUIET_SECONDS)
@@ -240,6 +245,7 @@ class Writer:
         """Run one transaction; on return it is durable, whatever COMMIT said."""
         if self._connection is None:
             self._connection = connect(self._folder / DATABASE)
+            self._connection.set_authorizer(self._guard)
         connection = self._connection
         connection.execute("BEGIN IMMEDIATE")
         head = load_head(self._folder, self._vkey, self._head, connection)
@@ -248,7 +254,7 @@ class Writer:
         for item in items:
             self._take(connection, group, item, now)
         if not group.written:
-            connection.execute("ROLLBACK")
+            connection.execute(_ROLLBACK)
             self._head = head
             return group, head.note
         group.flush(connection)
@@ -258,7 +264,7 @@ class Writer:
         connection.execute("INSERT INTO checkpoint (size, note) VALUES (?, ?)", (checkpoint.size, note))
         connection.execute("UPDATE head SET size = ?, root = ? WHERE one = 1", (checkpoint.size, checkpoint.root))
         try:
-            connection.execute("COMMIT")
+            connection.execute(_COMMIT)
         except sqlite3.Error:
             self._drop_connection()
             if not self._happened(group):
@@ -278,17 +284,16 @@ class Writer:
         connection.execute("SAVEPOINT submission")
         try:
             fields = dict(item.fields)
-            extra = seal_all(item.apply(connection) or {})
-            if not connection.in_transaction:
-                raise sqlite3.OperationalError("the transaction was ended by what an entry applied")
+            with self._guard.applying():
+                extra = seal_all(item.apply(connection) or {})
             if fields.keys() & extra.keys():
                 raise EntryRefusedError("what an entry applies must not name a field twice")
             fields.update(extra)
             check_sealed(fields)
             group.add(item, fields, now)
-        except sqlite3.OperationalError:
-            raise  # a full or failing disk: the whole group is undone
         except Exception as error:
+            if not connection.in_transaction or is_storage_fault(error):
+                raise  # a full or failing disk: the whole group is undone
             connection.execute("ROLLBACK TO submission")
             connection.execute("RELEASE submission")
             item.future.set_exception(error)

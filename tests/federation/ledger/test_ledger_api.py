@@ -156,18 +156,47 @@ def test_apply_sees_the_entries_before_it(counted: Ledger) -> None:
     assert counts == [1, 2]
 
 
-def test_apply_may_not_name_a_field_twice_or_end_the_transaction(counted: Ledger) -> None:
+def test_apply_may_not_name_a_field_twice(counted: Ledger) -> None:
     with pytest.raises(EntryRefusedError):
         counted.append("intent", {"a": 1}, apply=lambda _: {"a": 2})
 
-    def commit(connection: sqlite3.Connection) -> None:
-        connection.execute("INSERT INTO uses VALUES ('sneaked', 1)")
-        connection.execute("COMMIT")
+    assert counted.append("intent", {}).index == 0  # its COMMIT is now a prepared statement
 
-    with pytest.raises(LedgerUnavailableError):
-        counted.append("intent", {}, apply=commit)
-    assert counted.size == 0
-    assert counted.append("intent", {}).index == 0
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "COMMIT",
+        "ROLLBACK",
+        "SAVEPOINT mine",
+        "PRAGMA synchronous = OFF",
+        "UPDATE head SET size = 9",
+        "DELETE FROM entry",
+        "INSERT INTO checkpoint VALUES (9, x'00')",
+    ],
+)
+def test_apply_may_not_touch_the_ledgers_own_state(counted: Ledger, sql: str) -> None:
+    gate = threading.Event()
+    counted.append("genesis", {})
+    before = counted.submit("intent", {}, apply=lambda _: gate.wait(10) and None)
+    together = [counted.submit("note", {}) for _ in range(3)]
+
+    def sneak(connection: sqlite3.Connection) -> None:
+        connection.execute("INSERT INTO uses VALUES ('sneaked', 1)")
+        connection.execute(sql)
+
+    bad = counted.submit("intent", {}, apply=sneak)
+    gate.set()
+    with pytest.raises(sqlite3.DatabaseError):
+        bad.result(10)
+    assert [one.result(10).index for one in (before, *together)] == [1, 2, 3, 4]
+    assert uses(counted) == []
+    assert verify_ledger(counted.folder, counted.vkey).entries == 5
+
+
+def test_a_mistake_in_apply_is_its_callers_alone(counted: Ledger) -> None:
+    with pytest.raises(sqlite3.OperationalError, match="no such table"):
+        counted.append("intent", {}, apply=lambda c: c.execute("SELECT * FROM nowhere") and None)
 
 
 def test_a_reference_points_back(ledger: Ledger) -> None:
