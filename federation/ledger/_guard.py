@@ -1,8 +1,8 @@
 """What a caller's ``apply`` may not do inside the ledger's transaction.
 
 ``apply`` is our own code, but a stray ``COMMIT`` in it would make entries durable that no checkpoint covers, and stop
-the ledger for good. So SQLite itself refuses it: transaction control, pragmas, and writes to the ledger's own tables (of
-``field``, rows may be deleted, which is how an erasure works).
+the ledger for good. So SQLite itself refuses it: transaction control, pragmas, and writes to the ledger's own tables
+(rows of ``field`` may be deleted, which is how an erasure works).
 """
 
 from __future__ import annotations

@@ -134,14 +134,9 @@ def _verify_folder(folder: Path, replay: Replay, hash_only: bool, progress: Prog
             _hash_all(connection, replay, head[0], progress)
         else:
             _run(replay, stored_rows(connection), head[0], progress)
-        count = replay.frontier.size
-        if head[0] > count:
-            raise TruncatedError("the tail is missing from entry {index} on", index=count)
-        if head[0] < count:
-            raise UnsignedEntriesError("entry {index} follows the ledger's head", index=head[0])
         _check_end(replay, final)
-        if head[1] != replay.frontier.root():
-            raise HeadError("the stored head's root is not that of the entries")
+        if head != (replay.frontier.size, replay.frontier.root()):
+            raise HeadError("the stored head is not that of the entries")
         if not hash_only:
             _check_orphans(connection, replay)
         return _verdict(replay, final, judged=not hash_only)

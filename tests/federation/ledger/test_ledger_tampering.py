@@ -333,8 +333,29 @@ def test_truncated_then_resumed_is_a_fork(history: Ledger, tamper: Tamper, folde
 def test_modified_head(history: Ledger, tamper: Tamper) -> None:
     tamper("UPDATE head SET root = ?", bytes(32))
     fails(history, HeadError, None)
+    tamper("UPDATE head SET size = 13")
+    fails(history, HeadError, None)
     tamper("DELETE FROM head")
     fails(history, HeadError, None)
+
+
+def test_a_head_behind_the_newest_signature_is_not_opened(
+    history: Ledger, tamper: Tamper, folder: Path, key: SigningKey
+) -> None:
+    newest = tamper("SELECT note FROM checkpoint WHERE size = 12")[0][0]
+    cut(tamper, 9)
+    (folder / "ledger.checkpoint").write_bytes(tamper("SELECT note FROM checkpoint WHERE size = 9")[0][0])
+    tamper("INSERT INTO checkpoint VALUES (12, ?)", newest)
+    with pytest.raises(HeadError):
+        Ledger.open(folder, key)
+
+
+def test_an_empty_ledger_has_the_empty_root(ledger: Ledger, tamper: Tamper, folder: Path, key: SigningKey) -> None:
+    note = sign_checkpoint(Checkpoint(ORIGIN, 0, bytes(32)), key)
+    tamper("UPDATE checkpoint SET note = ?", note)
+    tamper("UPDATE head SET root = zeroblob(32)")
+    (folder / "ledger.checkpoint").write_bytes(note)
+    fails(ledger, CheckpointMismatchError, None)
 
 
 # -- signatures -------------------------------------------------------------------------------------------------------
