@@ -1,0 +1,156 @@
+"""Following a job from its first event to its end: narration, a progress bar, and the exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from keyong.cli._output import as_json, console, emit_line, narrate, print_error
+from keyong.cli._refusals import explain_refusal
+from keyong.text import speaking, translate
+
+if TYPE_CHECKING:
+    from federation.wire.messages import Event
+    from keyong.client import Client
+
+ENDS = ("done", "failed", "denied", "cancelled", "interrupted")
+DENIED, UNAVAILABLE, INTERNAL = 3, 5, 1
+
+
+@dataclass
+class Course:
+    """How a job went."""
+
+    status: str = ""
+    data: dict[str, Any] = field(default_factory=dict)
+    refusals: list[dict[str, Any]] = field(default_factory=list)
+    metrics: dict[str, dict[str, Any]] = field(default_factory=dict)
+    rounds_done: int = 0
+
+    @property
+    def exit_code(self) -> int:
+        """0 done, 3 denied, 5 unavailable, else what the failure says."""
+        if self.status == "done":
+            return 0
+        if self.status == "denied":
+            return DENIED
+        if self.status in ("cancelled", "interrupted"):
+            return UNAVAILABLE
+        given = self.data.get("exit", INTERNAL)
+        return given if given in (1, 2, 3, 4, 5) else INTERNAL
+
+
+def follow(client: Client, job: str, rounds: int) -> Course:
+    """Follow a job to its end."""
+    course = Course()
+    with _progress(rounds) as advance:
+        for event in client.events(job):
+            if as_json():
+                emit_line({"event": event.kind, "job": job, "time": event.time, "data": event.data})
+            _take(course, event)
+            if event.kind == "round":
+                advance(course)
+    return course
+
+
+def _take(course: Course, event: Event) -> None:
+    data = event.data
+    if event.kind == "denied" and "node" in data:
+        course.refusals.append(data)
+    elif event.kind in ENDS:
+        course.status, course.data = event.kind, data
+    elif event.kind == "round":
+        course.rounds_done = int(data.get("round", 0))
+        course.metrics[str(data.get("stage", ""))] = data.get("metrics") or {}
+    elif event.kind == "node-unavailable":
+        narrate("{node} cannot be reached ({code})", node=data.get("node"), code=data.get("code"))
+        course.refusals.append(data)
+    elif event.kind == "started":
+        narrate("started with {count} participants", count=data.get("participants"))
+    elif event.kind == "fell-out":
+        message, hint = explain_refusal(str(data.get("code", "")), None)
+        narrate("{node} fell out in exchange {round} ({code}) {message}", node=data.get("node"), round=data.get("round"), code=data.get("code"), message=message)
+        if hint:
+            narrate("hint: {hint}", hint=hint)
+
+
+def show_metrics(metrics: dict[str, Any]) -> str:
+    """Metrics on one line."""
+    return "  ".join(f"{name}={value:.6g}" if isinstance(value, float) else f"{name}={value}" for name, value in sorted(metrics.items()))
+
+
+@contextmanager
+def _progress(rounds: int) -> Iterator[Any]:
+    if as_json():
+        yield lambda course: None
+    elif sys.stderr.isatty():
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.fields[last]}"))
+        with Progress(*columns, console=console(stderr=True)) as progress:
+            task = progress.add_task(translate("rounds"), total=rounds, last="")
+            yield lambda course: progress.update(task, completed=course.rounds_done, last=_last(course))
+    else:
+        yield lambda course: narrate("round {done} of {rounds}  {last}", done=course.rounds_done, rounds=rounds, last=_last(course))
+
+
+def _last(course: Course) -> str:
+    return "  ".join(show_metrics(metrics) for metrics in course.metrics.values() if metrics)
+
+
+def conclude(course: Course, job: str, plan_protection: str) -> int:
+    """Print how the job ended; returns the exit code."""
+    bare = job.removeprefix("urn:uuid:")
+    if as_json():
+        emit_line(
+            {
+                "event": "end",
+                "job": job,
+                "status": course.status,
+                "exit": course.exit_code,
+                "unprotected": plan_protection == "fed:none",
+                "rounds_done": course.rounds_done,
+                "metrics": course.metrics,
+                "refusals": [{"node": one.get("node"), "code": one.get("code"), "clause": one.get("clause") or {}} for one in course.refusals],
+            }
+        )
+    if course.status == "done":
+        if plan_protection == "fed:none":
+            narrate("done, UNPROTECTED; fetch the result: keyong job result {job} -o DIR", job=bare[:8])
+        else:
+            narrate("done; fetch the result: keyong job result {job} -o DIR", job=bare[:8])
+        return 0
+    _explain_end(course)
+    return course.exit_code
+
+
+def _explain_end(course: Course) -> None:
+    for one in course.refusals:
+        _print_refusal(str(one.get("node", "")), str(one.get("code", "")), one.get("clause"), course.exit_code)
+    if course.status == "denied" and course.refusals:
+        return
+    code, reason, hint = (str(course.data.get(key, "")) for key in ("code", "reason", "hint"))
+    if course.status in ("cancelled", "interrupted"):
+        places = {"cancelled": "the job was cancelled", "interrupted": "the coordinator was restarted while the job ran"}
+        sentence = places[course.status]
+        message = translate("the job was cancelled") if course.status == "cancelled" else translate("the coordinator was restarted while the job ran")
+        print_error(course.status, message, "", course.exit_code, english=(sentence, ""))
+        return
+    message = translate("the job failed ({code}): {reason}", code=code, reason=reason)
+    print_error(code, message, hint, course.exit_code, english=(f"the job failed ({code}): {reason}", hint))
+
+
+def _print_refusal(node: str, code: str, clause: Any, exit_code: int) -> None:
+    with speaking("en"):
+        english = explain_refusal(code, clause)
+    message, hint = explain_refusal(code, clause)
+    print_error(
+        code,
+        translate("{node} refused ({code}) {message}", node=node, code=code, message=message),
+        hint,
+        exit_code,
+        english=(f"{node} refused ({code}) {english[0]}", english[1]),
+    )

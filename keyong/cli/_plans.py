@@ -1,0 +1,82 @@
+"""A plan as a person reads it before signing, and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from keyong.cli._output import narrate
+from keyong.text import translate
+
+if TYPE_CHECKING:
+    from federation.statements import JobPlan, OutputSchema, StageOutput
+    from keyong.planning import Choice
+
+
+def narrate_agreements(chosen: Sequence[Choice]) -> None:
+    """Name the agreements that the plan rests on."""
+    from keyong.cli._agreements import short
+
+    narrate("under these agreements:")
+    for choice in chosen:
+        one = choice.published.description
+        sentence = "  {id}  {dataset}, {low} to {high} rows" if choice.published.online else "  {id}  {dataset}, {low} to {high} rows, NOT CONNECTED"
+        narrate(
+            sentence,
+            id=short(choice.holding),
+            dataset=f"{one.provider}/{one.dataset}",
+            low=one.rows_at_least,
+            high=one.rows_at_most,
+        )
+
+
+def narrate_plan(plan: JobPlan) -> None:
+    """Say what the plan fixes."""
+    from federation.statements import instant_text
+
+    narrate("the plan:")
+    narrate("  purpose       {purpose}", purpose=plan.purpose)
+    narrate("  actions       {actions}", actions=", ".join(plan.actions))
+    narrate("  rounds        {rounds}", rounds=plan.rounds)
+    narrate("  code          {code}", code=plan.code)
+    narrate("  runtime       {runtime}", runtime=plan.runtime)
+    narrate("  participants  {count}, at least {least}", count=len(plan.cohort), least=plan.minimal_participants)
+    narrate("  aggregation   {aggregation}", aggregation=plan.aggregation)
+    if plan.run_config:
+        narrate("  config        {config}", config=", ".join(f"{key}={value}" for key, value in sorted(plan.run_config.items())))
+    for stage in ("train", "evaluate"):
+        if f"fed:{stage}" in plan.actions:
+            narrate("  {stage} may return {what}", stage=stage, what=describe_stage(plan.outputs.of(stage)))  # type: ignore[arg-type]
+    narrate("  valid until   {expires}", expires=instant_text(plan.expires))
+    warn_unprotected(plan.protection)
+
+
+def warn_unprotected(protection: str) -> None:
+    """Say aloud where a result rests on an exception."""
+    if protection == "fed:none":
+        narrate("  UNPROTECTED: the coordinator and the requester could see single companies' updates; their agreements permit it in words (fed:none)")
+
+
+def describe_stage(stage: StageOutput) -> str:
+    """What a reply of one stage may hold, in words."""
+    parts = []
+    if stage.sent:
+        parts.append(translate("the arrays it was sent, as differences"))
+    parts += [f"{array.record}/{array.name} {array.dtype}{list(array.shape)}" for array in stage.arrays]
+    if stage.metrics:
+        parts.append(translate("the metrics {names}", names=", ".join(metric.name for metric in stage.metrics)))
+    return "; ".join(parts) or translate("nothing")
+
+
+def outputs_document(outputs: OutputSchema) -> dict[str, Any]:
+    """The schema in the form that ``[tool.keyong.outputs]`` and ``--outputs`` take."""
+    document: dict[str, Any] = {}
+    for stage in ("train", "evaluate"):
+        one = outputs.of(stage)  # type: ignore[arg-type]
+        arrays: list[Any] = (["sent"] if one.sent else []) + [array.model_dump(mode="json") for array in one.arrays]
+        document[stage] = {
+            "arrays": "sent" if arrays == ["sent"] else arrays,
+            "metrics": [metric.model_dump(mode="json") for metric in one.metrics],
+        }
+    document["maximal-bytes"] = outputs.maximal_bytes
+    return document

@@ -1,0 +1,162 @@
+"""One place where everything ends: errors become a sentence, a hint and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from keyong.cli import _state
+from keyong.cli._output import narrate, print_error
+from keyong.text import explain, fill, translate, translate_data
+
+INTERNAL, USAGE, INTERRUPTED = 1, 2, 130
+TEMPLATES = _state.CLICK_SENTENCES
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command; returns its exit code. Nothing else reaches the person: no traceback, whatever happens."""
+    _state.prepare(arguments)
+    if "_KEYONG_COMPLETE" not in os.environ:
+        _utf8_streams()
+    from keyong.cli._root import root
+
+    try:
+        result = root().main(args=list(arguments), prog_name="keyong", standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.ClickException as error:
+        return _usage(error)
+    except (KeyboardInterrupt, click.Abort):
+        narrate("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone; Python would complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        return _report(error)
+
+
+def _utf8_streams() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+def _report(error: Exception) -> int:
+    from federation.errors import KeyongError
+
+    if isinstance(error, KeyongError) or _is_sandbox_error(error):
+        explained: Any = error
+        message, hint = explain(explained)
+        print_error(str(explained.code), message, hint, explained.exit_code, english=(explained.message, explained.hint))
+        return int(explained.exit_code)
+    if isinstance(error, ModuleNotFoundError) and (part := _missing_part(error.name or "")):
+        from federation.errors import UsageError
+
+        return _report(
+            UsageError(
+                "this command needs {module}, which is not installed",
+                hint="pip install 'keyong[{part}]'",
+                code="not-installed",
+                module=error.name,
+                part=part,
+            )
+        )
+    return _internal(error)
+
+
+def _is_sandbox_error(error: Exception) -> bool:
+    module = sys.modules.get("sandbox.errors")
+    return module is not None and isinstance(error, module.SandboxError)
+
+
+def _missing_part(module: str) -> str:
+    """The extra that brings a module; empty where it is none of ours to name."""
+    top = module.partition(".")[0]
+    if top in ("grpc", "google", "duckdb", "sqlmodel", "sqlalchemy", "pyarrow", "numpy", "packaging", "alembic"):
+        return "node"
+    if top == "safetensors":
+        return "coordinator"
+    return "jobs" if top in ("torch", "flwr", "pandas", "sklearn") else ""
+
+
+def _internal(error: Exception) -> int:
+    where = _write_traceback(error)
+    hint = translate("the details are in {path}; please report it", path=where) if where else ""
+    english = f"the details are in {where}; please report it" if where else ""
+    message = translate("internal error ({kind})", kind=type(error).__name__)
+    print_error("internal", message, hint, INTERNAL, english=(f"internal error ({type(error).__name__})", english))
+    return INTERNAL
+
+
+def _write_traceback(error: Exception) -> str:
+    """Keep the traceback below the home, for its owner alone; empty where that cannot be done."""
+    folder = _state.get().home / "errors"
+    path = folder / f"{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}.txt"
+    try:
+        for private in (folder.parent, folder):  # a home made here must be fit to become one
+            private.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write("".join(traceback.format_exception(error)))
+    except OSError:
+        return ""
+    return str(Path(path))
+
+
+def _usage(error: click.ClickException) -> int:
+    context = getattr(error, "ctx", None)
+    message, places = _sentence(error)
+    hint = ""
+    if context is not None:
+        hint = translate("see: {command} --help", command=context.command_path)
+    print_error(
+        "usage",
+        fill(translate_data(message), places),
+        hint,
+        USAGE,
+        english=(fill(message, places), f"see: {context.command_path} --help" if context is not None else ""),
+    )
+    return USAGE
+
+
+def _sentence(error: click.ClickException) -> tuple[str, dict[str, object]]:
+    """Click's errors as sentences of our catalogue; its own text where it is none of the usual ones."""
+    name = _parameter(error)
+    if isinstance(error, click.NoSuchOption):
+        near = ", ".join(error.possibilities or ())
+        key = "no-such-option-near" if near else "no-such-option"
+        return TEMPLATES[key], {"option": error.option_name, "near": near}
+    if isinstance(error, click.MissingParameter):
+        return TEMPLATES["missing"], {"name": name}
+    if isinstance(error, click.BadParameter):
+        return TEMPLATES["bad"], {"name": name, "why": _lower(error.message)}
+    if isinstance(error, _state.NoSuchCommandError):
+        key = "no-such-command-near" if error.near else "no-such-command"
+        return TEMPLATES[key], {"command": error.command, "near": ", ".join(error.near)}
+    return "{text}", {"text": _lower(error.format_message())}
+
+
+def _parameter(error: click.ClickException) -> str:
+    parameter = getattr(error, "param", None)
+    if parameter is None:
+        return str(getattr(error, "param_hint", "") or "")
+    if parameter.param_type_name == "argument":
+        return str(parameter.make_metavar(error.ctx)) if getattr(error, "ctx", None) else str(parameter.name).upper()
+    return " / ".join(parameter.opts)
+
+
+def _lower(text: str) -> str:
+    text = text.rstrip(".")
+    return text[:1].lower() + text[1:] if text[1:2].islower() else text

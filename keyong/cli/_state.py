@@ -1,0 +1,93 @@
+"""What one run of the command knows from the start: language, format, home. Cheap: no import beyond the standard library."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from keyong.text import LANGUAGES, Language, language_of_locale, mark, speak
+
+Format = Literal["text", "json"]
+FORMATS: tuple[Format, ...] = ("text", "json")
+CONFIG = "config.toml"
+
+CLICK_SENTENCES = {
+    "no-such-option": mark("there is no option {option}"),
+    "no-such-option-near": mark("there is no option {option}; did you mean {near}?"),
+    "missing": mark("{name} is missing"),
+    "bad": mark("{name} does not hold: {why}"),
+    "no-such-command": mark("there is no command {command}"),
+    "no-such-command-near": mark("there is no command {command}; did you mean {near}?"),
+}
+"""Sentences of the catalogue for what click refuses."""
+
+
+class NoSuchCommandError(click.UsageError):
+    """A group has no such command; ``near`` are those with similar names."""
+
+    def __init__(self, command: str, near: Sequence[str], context: click.Context) -> None:
+        super().__init__(command, context)
+        self.command = command
+        self.near = tuple(near)
+
+
+@dataclass
+class State:
+    """The run's frame. ``flags`` holds what was given on the command line, for the settings to put above the rest."""
+
+    home: Path
+    format: Format
+    flags: dict[str, str]
+
+
+_state = State(Path("~/.keyong").expanduser(), "text", {})
+
+
+def get() -> State:
+    """The state of this run."""
+    return _state
+
+
+def prepare(arguments: Sequence[str]) -> None:
+    """Settle language, format and home before anything is parsed, so that even a refusal to parse is in the right one.
+
+    Values that are not allowed are refused later, where the options are parsed.
+    """
+    global _state
+    flags = {name: value for name in ("home", "lang", "format") if (value := _given(arguments, name)) is not None}
+    home = Path(flags.get("home") or os.environ.get("KEYONG_HOME") or "~/.keyong").expanduser()
+    config = _config(home)
+
+    def choose(name: str) -> str:
+        return flags.get(name) or os.environ.get(f"KEYONG_{name.upper()}") or str(config.get(name, ""))
+
+    wanted = choose("lang")
+    spoken: Language = wanted if wanted in LANGUAGES else language_of_locale()  # type: ignore[assignment]
+    speak(spoken)
+    _state = State(home, "json" if choose("format") == "json" else "text", flags)
+
+
+def _given(arguments: Sequence[str], name: str) -> str | None:
+    """The last value given to a global option, wherever it stands before ``--``."""
+    value = None
+    for place, argument in enumerate(arguments):
+        if argument == "--":
+            break
+        if argument == f"--{name}" and place + 1 < len(arguments):
+            value = arguments[place + 1]
+        elif argument.startswith(f"--{name}="):
+            value = argument.partition("=")[2]
+    return value
+
+
+def _config(home: Path) -> dict[str, object]:
+    try:
+        return tomllib.loads((home / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        return {}  # the settings say what is wrong with it, when a command needs them

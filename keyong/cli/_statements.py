@@ -1,0 +1,150 @@
+"""Statements inside a ledger's entries: each is verified by its author's key, as the rosters have it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from federation.crypto import SignatureError
+from federation.errors import KeyongError, UsageError, VerificationError
+from federation.ledger import Checkpoint, Entry, VerifierKey, parse_note, verify_bundle
+from federation.statements import (
+    Agreement,
+    DatasetDescription,
+    Envelope,
+    Invocation,
+    JobPlan,
+    Receipt,
+    Revocation,
+    verify,
+)
+from keyong.cli._evidence import Rosters
+from keyong.text import explain
+
+PROOF_SUFFIX, RECEIPT_SUFFIX = ".proof.json", ".receipt.json"
+
+
+class EmbeddedStatementError(VerificationError):
+    """An entry holds a statement that its author did not sign; ``index`` is the entry's."""
+
+    code = "embedded-statement"
+
+    def __init__(self, template: str, *, index: int, hint: str = "", **params: object) -> None:
+        self.index = index
+        super().__init__(template, hint=hint, index=index, **params)
+
+
+class StatementCheck:
+    """Verifies the statements of each entry; hand :meth:`on_entry` to ``verify_ledger``."""
+
+    def __init__(self, rosters: Rosters) -> None:
+        self._rosters = rosters
+        self.count = 0
+
+    def on_entry(self, entry: Entry, fields: Mapping[str, Any]) -> None:
+        """Verify every statement that the entry holds.
+
+        Raises:
+            EmbeddedStatementError: one is malformed, or not signed by whom it names.
+        """
+        for name, value in fields.items():
+            if not isinstance(value, bytes):
+                continue
+            try:
+                self.check(Envelope.from_bytes(value), offer=name == "offer")
+            except KeyongError as error:
+                raise EmbeddedStatementError(
+                    "entry {index} holds a statement ({field}) that does not hold: {why}",
+                    index=entry.index,
+                    field=name,
+                    why=explain(error)[0],
+                ) from None
+            self.count += 1
+
+    def check(self, envelope: Envelope, *, offer: bool = False) -> None:
+        """Verify one statement by the keys its authors ever had; times are not judged, for this is history."""
+        for member in self._authors(envelope, offer):
+            self._signed_by(envelope, member)
+
+    def _authors(self, envelope: Envelope, offer: bool) -> list[str]:
+        kind = envelope.payload_type
+        if kind == Agreement.TYPE:
+            agreement = Agreement.read(envelope)
+            return [agreement.provider] if offer else [agreement.provider, agreement.consumer]
+        if kind == Receipt.TYPE:
+            return [Receipt.read(envelope).node]
+        if kind == Revocation.TYPE:
+            return [Revocation.read(envelope).by]
+        if kind == JobPlan.TYPE:
+            return [JobPlan.read(envelope).requester]
+        if kind == DatasetDescription.TYPE:
+            return [DatasetDescription.read(envelope).provider]
+        if kind == Invocation.TYPE:
+            Invocation.read(envelope)
+            return [self._coordinator_of(envelope)]
+        raise EvidenceTypeError("a statement of the unknown type {type}", type=kind[:80])
+
+    def _coordinator_of(self, envelope: Envelope) -> str:
+        for member in sorted(self._rosters.coordinators):
+            try:
+                self._signed_by(envelope, member)
+                return member
+            except SignatureError:
+                continue
+        raise SignatureError("no coordinator of the rosters signed it")
+
+    def _signed_by(self, envelope: Envelope, member: str) -> None:
+        failure: SignatureError | None = None
+        for key in self._rosters.statement_keys(member):
+            try:
+                verify(envelope, envelope.payload_type, [key])
+                return
+            except SignatureError as error:
+                failure = error
+        assert failure is not None
+        raise failure
+
+
+class EvidenceTypeError(VerificationError):
+    """An entry holds a statement of a type that this release does not know."""
+
+    code = "statement-type"
+
+
+def read_proofs(folder: Path, vkey: VerifierKey, check: StatementCheck) -> list[bytes]:
+    """The receipts of this ledger in a folder, as ``keyong job result`` fetches them: bundles, each proved and signed.
+
+    Raises:
+        VerificationError: a proof does not hold, or the receipt beside it is another one than the entry holds.
+        UsageError: the folder holds no receipt of this ledger.
+    """
+    folder = folder.expanduser()
+    if (folder / "receipts").is_dir():
+        folder = folder / "receipts"
+    found = []
+    for path in sorted(folder.glob(f"*{PROOF_SUFFIX}")):
+        data = path.read_bytes()
+        if _origin(data) != vkey.name:
+            continue
+        bundle = verify_bundle(data, vkey)
+        receipt = bundle.fields.get("receipt")
+        beside = path.with_name(path.name.removesuffix(PROOF_SUFFIX) + RECEIPT_SUFFIX)
+        if not isinstance(receipt, bytes):
+            raise EvidenceTypeError("{path} proves an entry that holds no receipt", path=path)
+        if beside.is_file() and beside.read_bytes() != receipt:
+            raise EvidenceTypeError("{path} is not the receipt that the ledger's entry holds", path=beside)
+        check.check(Envelope.from_bytes(receipt))
+        found.append(data)
+    if not found:
+        raise UsageError("{path} holds no receipt of the ledger {origin}", hint="give the folder that `keyong job result` made", path=folder, origin=vkey.name)
+    return found
+
+
+def _origin(data: bytes) -> str:
+    import json
+
+    try:
+        return Checkpoint.parse(parse_note(json.loads(data)["checkpoint"].encode()).text).origin
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise EvidenceTypeError("a receipt's proof cannot be read") from None

@@ -1,0 +1,160 @@
+"""``keyong doctor``: what this machine has, what it lacks, and how to repair it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from keyong.cli import _state
+from keyong.cli._commands import Commands
+from keyong.cli._output import as_json, emit, narrate, table
+from keyong.text import explain, translate, translate_data
+
+app = Commands()
+UNAVAILABLE = 5
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at. ``detail`` and ``fix`` are in the language spoken."""
+
+    name: str
+    ok: bool
+    detail: str = ""
+    fix: str = ""
+
+
+@app.command()
+def doctor(
+    offline: Annotated[bool, typer.Option("--offline", help="Do not ask the coordinator.")] = False,
+) -> None:
+    """Check what this machine needs to run jobs: each layer of the sandbox, the runtime, the clock, the home, the coordinator.
+
+    The sandbox is proved by opening a session. Exit code 5 where something is missing; each line says how to repair it.
+
+    $ keyong doctor
+    $ keyong --home ~/mill-a doctor --format json
+    """
+    from keyong.cli._context import quiet_logs
+
+    quiet_logs()
+    findings, tiers = _sandbox()
+    findings += [_runtime(), *_home(offline)]
+    sound = all(finding.ok for finding in findings)
+    if as_json():
+        emit(
+            {
+                "ok": sound,
+                "tiers": tiers,
+                "findings": [{"name": one.name, "ok": one.ok, "detail": one.detail, "fix": one.fix} for one in findings],
+            }
+        )
+    else:
+        table(
+            ("what", "state", "details"),
+            ((translate_data(one.name), translate("ok") if one.ok else translate("MISSING"), one.detail if one.ok else one.fix) for one in findings),
+        )
+        if sound:
+            narrate("jobs can run here, isolated at {tiers}", tiers=", ".join(tiers))
+        else:
+            narrate("jobs cannot run here until what is missing is repaired")
+    if not sound:
+        raise typer.Exit(UNAVAILABLE)
+
+
+def _sandbox() -> tuple[list[Finding], list[str]]:
+    from sandbox import probe
+
+    python = _job_python()
+    report = probe(python) if python is not None else probe()
+    layers = [Finding(layer.name, layer.present, layer.version, translate_data(layer.fix)) for layer in report.layers]
+    return layers, [tier.name for tier in report.tiers]
+
+
+def _job_python() -> Path | None:
+    from federation.errors import KeyongError
+
+    try:
+        from keyong import runtime
+
+        return runtime.load(_runtime_name()).python
+    except (KeyongError, ModuleNotFoundError):
+        return None
+
+
+def _runtime_name() -> str:
+    from keyong.cli.settings import load
+
+    return load().runtime
+
+
+def _runtime() -> Finding:
+    from federation.errors import KeyongError
+
+    try:
+        from keyong import runtime
+
+        found = runtime.load(_runtime_name())
+    except ModuleNotFoundError:
+        return Finding("runtime", False, fix=translate("pip install 'keyong[node]' (this installation can verify, not run jobs)"))
+    except KeyongError as error:
+        return Finding("runtime", False, fix=": ".join(explain(error)))
+    return Finding("runtime", True, f"{found.path.name} {found.digest[:19]}")
+
+
+def _home(offline: bool) -> list[Finding]:
+    from federation.errors import KeyongError
+    from keyong.cli._context import open_home
+
+    if not (_state.get().home / "identity.json").exists():
+        return []  # nothing to check yet: a machine can be looked at before it joins
+    try:
+        home = open_home()
+        findings = [_modes(home.path), _clock(home.history.latest.issued)]
+    except KeyongError as error:
+        message, hint = explain(error)
+        return [Finding("home", False, fix=f"{message}: {hint}" if hint else message)]
+    if not offline:
+        findings.append(_coordinator())
+    return findings
+
+
+def _modes(home: Path) -> Finding:
+    """The home and everything below it belongs to its owner alone."""
+    for path in [home, *sorted(home.rglob("*"))]:
+        relative = path.relative_to(home).parts
+        if relative and relative[0] in ("sessions", "jobs", "logs", "spool"):
+            continue  # below a private folder; a session's own user must be able to read its part
+        if path.lstat().st_mode & 0o077 and (path.is_dir() or path.suffix in (".key", ".json") or path.parent.name == "keys"):
+            return Finding("home", False, fix=f"chmod {'700' if path.is_dir() else '600'} {path}")
+    return Finding("home", True, str(home))
+
+
+def _clock(issued: object) -> Finding:
+    from datetime import datetime
+
+    from federation.home import now
+    from federation.statements import CLOCK_SKEW
+
+    assert isinstance(issued, datetime)
+    if now() + CLOCK_SKEW < issued:
+        return Finding("clock", False, fix=translate("the newest roster is dated after this machine's time: set the clock (timedatectl set-ntp true)"))
+    return Finding("clock", True, now().strftime("%Y-%m-%dT%H:%M:%SZ"))
+
+
+def _coordinator() -> Finding:
+    from federation.errors import KeyongError
+    from keyong.cli._context import open_client
+
+    try:
+        with open_client() as client:
+            status = client.status()
+    except ModuleNotFoundError:
+        return Finding("coordinator", False, fix=translate("pip install 'keyong[node]' (this installation can verify, not run jobs)"))
+    except KeyongError as error:
+        message, hint = explain(error)
+        return Finding("coordinator", False, fix=f"{message}: {hint}" if hint else message)
+    return Finding("coordinator", True, translate("reached; {count} nodes connected", count=len(status.online)))

@@ -1,0 +1,205 @@
+"""``keyong job``: checking, running and following jobs, fetching results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from keyong.cli import job_check, job_run
+from keyong.cli._commands import Commands
+from keyong.cli._output import as_json, clean, emit, facts, line, narrate, table
+
+if TYPE_CHECKING:
+    from federation.wire.messages import Event, JobSummary
+    from keyong.client import Client
+
+app = Commands("Check, run and follow jobs, and fetch their results.")
+app.command("check")(job_check.check)
+app.command("run")(job_run.run)
+JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job's id, or how it begins.")]
+
+
+@app.command("list")
+def list_() -> None:
+    """List the jobs that we asked for or take part in, newest first.
+
+    $ keyong job list
+    """
+    from keyong.cli._context import open_client
+
+    with open_client() as client:
+        jobs = client.jobs()
+    if as_json():
+        emit([one.model_dump(mode="json") for one in jobs])
+        return
+    table(
+        ("job", "status", "rounds", "requester", "purpose", "participants", "protection", "submitted"),
+        (
+            (_bare(one.job)[:8], one.status, f"{one.rounds_done}/{one.rounds}", one.requester, one.purpose, one.participants,
+             _protection(one.protection), one.submitted)
+            for one in jobs
+        ),
+    )  # fmt: skip
+
+
+def _bare(job: str) -> str:
+    return job.removeprefix("urn:uuid:")
+
+
+def _protection(protection: str) -> str:
+    return "UNPROTECTED" if protection == "fed:none" else protection
+
+
+def _find(client: Client, name: str) -> JobSummary:
+    from federation.errors import UsageError
+
+    hits = [one for one in client.jobs() if _bare(one.job).startswith(_bare(name))]
+    if len(hits) != 1 or len(_bare(name)) < 4:
+        raise UsageError(
+            "no job is called {job}", hint="see `keyong job list`; give at least the first four characters", job=name[:64], code="no-such-job"
+        )
+    return hits[0]
+
+
+@app.command()
+def show(job: JobArgument) -> None:
+    """Show a job: how it stands, what it rests on, and what happened so far.
+
+    $ keyong job show 7c1f
+    """
+    from federation.errors import DeniedError
+    from federation.wire import messages as m
+    from keyong.cli._context import open_client
+
+    with open_client() as client:
+        found = _find(client, job)
+        events: tuple[Event, ...] = ()
+        try:
+            answer = client.call("job.events", m.EventsSince(job=found.job, after=0, wait=0))
+            events = m.Events.from_bytes(answer.header).events
+        except DeniedError as error:
+            if error.code != "not-yours":
+                raise
+    if as_json():
+        emit({**found.model_dump(mode="json"), "events": [event.model_dump(mode="json") for event in events]})
+        return
+    facts(
+        (
+            ("job", found.job),
+            ("status", found.status),
+            ("rounds", f"{found.rounds_done}/{found.rounds}"),
+            ("requester", found.requester),
+            ("purpose", found.purpose),
+            ("participants", found.participants),
+            ("protection", _protection(found.protection)),
+            ("plan", found.plan),
+            ("submitted", found.submitted),
+        )
+    )
+    if events:
+        line()
+        table(("time", "event", "details"), ((event.time, event.kind, _details(event)) for event in events))
+
+
+def _details(event: Event) -> str:
+    from keyong.cli._following import show_metrics
+    from keyong.cli._refusals import explain_refusal
+
+    data = dict(event.data)
+    if event.kind == "round":
+        return f"{data.get('stage')} {data.get('round')}  {show_metrics(data.get('metrics') or {})}"
+    if event.kind == "denied" and "node" in data:
+        return f"{data['node']}: {data.get('code')}  {explain_refusal(str(data.get('code')), data.get('clause'))[0]}"
+    return "  ".join(f"{key}={value}" for key, value in data.items() if value not in ("", None, {}))
+
+
+@app.command()
+def watch(job: JobArgument) -> None:
+    """Follow a job of ours to its end; the exit code is that of `job run`.
+
+    $ keyong job watch 7c1f
+    """
+    from keyong.cli._context import open_client
+
+    with open_client() as client:
+        found = _find(client, job)
+        job_run.follow_and_record(client, found.job, found.rounds, found.protection, digest=found.plan)
+
+
+@app.command()
+def cancel(job: JobArgument) -> None:
+    """Stop a job of ours. What was computed so far stays on record; the use of each agreement is spent.
+
+    $ keyong job cancel 7c1f
+    """
+    from keyong.cli._context import open_client
+
+    with open_client() as client:
+        found = _find(client, job)
+        client.cancel(found.job)
+    if as_json():
+        emit({"cancelled": found.job})
+    else:
+        narrate("cancelled job {job}", job=_bare(found.job))
+
+
+@app.command()
+def result(
+    job: JobArgument,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="An empty or new folder.")],
+) -> None:
+    """Fetch a job's result: last aggregate (model.safetensors), metrics.json, receipts, the server part's files in output/.
+
+    Nothing in it is loaded or run here. Receipts carry their inclusion proofs beside them.
+
+    $ keyong job result 7c1f -o ./result
+    """
+    from keyong.cli._context import open_client
+    from keyong.cli._plans import warn_unprotected
+
+    folder = output.expanduser()
+    with open_client() as client:
+        found = _find(client, job)
+        summary = client.result(found.job, folder)
+    if as_json():
+        emit({"folder": str(folder), "files": _files(folder), "summary": summary})
+        return
+    facts((("job", _bare(found.job)), ("status", summary.get("status", "")), ("rounds", f"{summary.get('rounds_done')}/{summary.get('rounds')}")))
+    for name in _files(folder):
+        line(f"{folder}/{clean(name)}")
+    warn_unprotected(str(summary.get("protection", "")))
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+@app.command()
+def logs(job: JobArgument) -> None:
+    """Show what a job's code printed at this node. Only the owner of the data can read it; it never leaves this machine.
+
+    $ keyong --home ~/mill-a job logs 7c1f
+    """
+    from federation.errors import UsageError
+    from keyong.cli._context import open_home
+
+    folder = open_home().path / "logs"
+    bare = _bare(job)
+    hits = sorted(path for path in folder.glob("*") if path.is_dir() and path.name.startswith(bare)) if len(bare) >= 4 else []
+    if len(hits) != 1:
+        raise UsageError(
+            "no job called {job} has run at this node",
+            hint="see `keyong job list`; logs appear when a job has ended",
+            job=job[:64],
+            code="no-such-job",
+        )
+    texts: dict[str, Any] = {path.stem: path.read_text(encoding="utf-8", errors="replace") for path in sorted(hits[0].glob("std*.txt"))}
+    if as_json():
+        emit({"job": hits[0].name, **texts})
+        return
+    for name, text in texts.items():
+        narrate("{stream} of the job:", stream=name)
+        for row in text.splitlines():
+            line(clean(row))

@@ -1,0 +1,171 @@
+"""``keyong job check``: the app tried here, in the sandbox, on made-up rows."""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from keyong.cli._output import as_json, emit, narrate, say
+from keyong.cli.job_run import ConfigOption, OutputsOption, PathArgument
+from keyong.text import mark
+
+if TYPE_CHECKING:
+    from federation.statements import Column, OutputSchema
+    from federation.statements.code import CodeBundle
+    from keyong.checking import CheckReport
+    from keyong.cli._app import App
+    from sandbox import Runtime
+
+
+def check(
+    path: PathArgument,
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", metavar="MEMBER/DATASET", help="Make up rows from this dataset's published schema.")
+    ] = None,
+    schema: Annotated[
+        Path | None, typer.Option("--schema", metavar="FILE", help="Make up rows from a TOML or JSON file of columns: name, type.")
+    ] = None,
+    config: ConfigOption = None,
+    outputs: OutputsOption = None,
+    rows: Annotated[int, typer.Option(min=1, max=1_000_000, metavar="N", help="How many rows to make up.", show_default=True)] = 256,
+    runtime: Annotated[str | None, typer.Option(metavar="NAME", help="The runtime to try it in.")] = None,
+) -> None:
+    """Try a Flower app on this machine, in the same sandbox as at the nodes, on rows made up from a schema.
+
+    Nobody is asked for data, no agreement is used. Shows the app's own output and full tracebacks, then what its replies
+    hold: the output schema that a plan would need.
+
+    $ keyong job check ./rolling-force --dataset mill-a/passes
+    """
+    from keyong.cli._app import load_app
+    from keyong.cli._context import load_runtime, quiet_logs
+
+    quiet_logs()
+    app = load_app(path, config or (), outputs)
+    tree = load_runtime(runtime)
+    columns = _columns(dataset, schema)
+    report = run_check(app.bundle, columns, app.config, tree, rows)
+    _show(report, app, tree.digest)
+
+
+def run_check(
+    bundle: CodeBundle, columns: Sequence[Column], config: Mapping[str, Any], tree: Runtime, rows: int = 256
+) -> CheckReport:
+    """Try the app; returns the report, good or not."""
+    from keyong.checking import check_app
+
+    return check_app(bundle, columns, config, tree, rows=rows)
+
+
+def trial(bundle: CodeBundle, columns: Sequence[Column], config: Mapping[str, Any], tree: Runtime) -> OutputSchema:
+    """The outputs that a trial shows; raises where the app does not run, so that no plan is made from it."""
+    from keyong.cli._app import AppError
+
+    report = run_check(bundle, columns, config, tree)
+    if not report.ok or report.outputs is None:
+        raise AppError(
+            "the app does not run on made-up rows ({reason_code}): {reason}",
+            hint="see the traceback with `keyong job check`, or declare its outputs in [tool.keyong.outputs]",
+            code="app-check",
+            reason_code=report.code,
+            reason=report.reason[:400],
+        )
+    return report.outputs
+
+
+def _columns(dataset: str | None, schema: Path | None) -> Sequence[Column]:
+    from federation.errors import UsageError
+    from keyong.cli._context import open_client, split_dataset
+
+    if (dataset is None) == (schema is None):
+        raise UsageError("it is not said what rows should look like", hint="give either --dataset MEMBER/DATASET or --schema FILE")
+    if dataset is not None:
+        member, name = split_dataset(dataset)
+        with open_client() as client:
+            return client.dataset(member, name).description.columns
+    assert schema is not None
+    return read_schema(schema.expanduser())
+
+
+def read_schema(path: Path) -> tuple[Column, ...]:
+    """Columns from a file: JSON as ``keyong catalog show --format json`` prints it, or TOML with ``[[columns]]``."""
+    import json
+
+    from pydantic import ValidationError
+
+    from federation.errors import UsageError
+    from federation.statements import Column
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        document = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        columns = document["columns"] if isinstance(document, dict) else document
+        return tuple(Column.model_validate(one) for one in columns)
+    except (OSError, ValueError, KeyError, TypeError, ValidationError):
+        raise UsageError(
+            "{path} holds no columns",
+            hint='write [[columns]] tables with name and type, or use the output of "keyong catalog show --format json"',
+            path=path,
+        ) from None
+
+
+def _show(report: CheckReport, app: App, runtime: str) -> None:
+    from keyong.cli._app import AppError
+    from keyong.cli._plans import describe_stage, outputs_document
+
+    if as_json():
+        emit(
+            {
+                "ok": report.ok,
+                "code": report.code,
+                "reason": report.reason,
+                "app": app.bundle.digest,
+                "runtime": runtime,
+                "config": app.config,
+                "outputs": outputs_document(report.outputs) if report.outputs is not None else None,
+                "undeclared": list(report.undeclared),
+                "client": {"stdout": report.client_output[0], "stderr": report.client_output[1]},
+                "server": {"stdout": report.server_output[0], "stderr": report.server_output[1]},
+                "files": [{"path": path, "size": size} for path, size in report.files],
+                "seconds": round(report.seconds, 3),
+            }
+        )
+    else:
+        _show_output(report)
+    if not report.ok:
+        raise AppError(
+            "the app does not run ({reason_code}): {reason}",
+            hint="the lines above are its own output",
+            code="app-check",
+            reason_code=report.code,
+            reason=report.reason[:2000],
+        )
+    if as_json() or report.outputs is None:
+        return
+    say("code     {digest}", digest=app.bundle.digest)
+    say("runtime  {digest}", digest=runtime)
+    for stage in ("train", "evaluate"):
+        say("{stage} may return {what}", stage=stage, what=describe_stage(report.outputs.of(stage)))
+    for path, size in report.files:
+        say("result file {path}, {size} bytes", path=path, size=size)
+    for text in report.undeclared:
+        narrate("to be declared in [tool.keyong.outputs]: {what}", what=text)
+    narrate("the app runs here; a plan would hold what stands above")
+
+
+def _show_output(report: CheckReport) -> None:
+    streams = (
+        (mark("client part, stdout:"), report.client_output[0]),
+        (mark("client part, stderr:"), report.client_output[1]),
+        (mark("server part, stdout:"), report.server_output[0]),
+        (mark("server part, stderr:"), report.server_output[1]),
+    )
+    for title, text in streams:
+        if text.strip():
+            narrate(title)
+            print(text.rstrip(), file=sys.stderr)

@@ -1,0 +1,168 @@
+"""``keyong job run``: from an app to its result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import click
+import typer
+
+from keyong.cli._output import as_json, ask, emit_line, interactive, narrate
+
+if TYPE_CHECKING:
+    from federation.ledger import Appended
+    from federation.statements import JobPlan, OutputSchema
+    from keyong.cli._app import App
+    from keyong.client import Client
+    from keyong.planning import Choice
+    from sandbox import Runtime
+
+PathArgument = Annotated[Path, typer.Argument(metavar="PATH", help="The app's folder, the one that holds pyproject.toml.")]
+PurposeOption = Annotated[str, typer.Option(metavar="PURPOSE", help="For what, as the agreements name it.")]
+DatasetsOption = Annotated[
+    list[str] | None, typer.Option("--dataset", metavar="MEMBER/DATASET", help="A dataset to use; repeat it. Default: all that agreements permit.")
+]
+ConfigOption = Annotated[
+    list[str] | None, typer.Option("--config", metavar="KEY=VALUE", help="Replace a value of the app's config; repeat it.")
+]
+OutputsOption = Annotated[
+    Path | None, typer.Option("--outputs", metavar="FILE", help="TOML with what replies may hold, instead of what the app declares.")
+]
+
+
+def run(
+    path: PathArgument,
+    purpose: PurposeOption,
+    dataset: DatasetsOption = None,
+    config: ConfigOption = None,
+    rounds: Annotated[int | None, typer.Option(min=1, metavar="N", help="Rounds; by default the app's num-server-rounds.")] = None,
+    outputs: OutputsOption = None,
+    action: Annotated[
+        list[str] | None, typer.Option("--action", metavar="ACTION", help="What the job does: train, evaluate; repeat it. Default: both.")
+    ] = None,
+    aggregation: Annotated[
+        str, typer.Option(metavar="sum|each", click_type=click.Choice(["sum", "each"]), help="each shows single replies to the app, where agreements permit it.", show_default=True)
+    ] = "sum",
+    min_participants: Annotated[int | None, typer.Option(min=1, metavar="N", help="How many nodes must take part; by default all of them.")] = None,
+    runtime: Annotated[str | None, typer.Option(metavar="NAME", help="The runtime that the plan names.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before signing.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Submit, print the job's id, and leave.")] = False,
+) -> None:
+    """Run a Flower app under the agreements in force: show them and the plan, sign it, submit it, follow it to its end.
+
+    The plan fixes code, datasets, rounds, and what replies may hold; nobody can change it afterwards. Exit code 3 means
+    that nodes refused, naming the clause; 5 that nodes could not be reached.
+
+    $ keyong job run ./rolling-force --purpose fed:RollingForceModel --config lr=0.01 --rounds 20
+    $ keyong job run ./rolling-force --purpose fed:RollingForceModel --dataset mill-a/passes --dataset mill-b/passes --yes
+    """
+    from keyong.cli._app import load_app
+    from keyong.cli._clauses import qualified
+    from keyong.cli._context import load_runtime, open_client
+    from keyong.planning import choose, rounds_of
+
+    app = load_app(path, config or (), outputs)
+    actions = [qualified(one, ("fed:train", "fed:evaluate")) for one in action or ("train", "evaluate")]
+    wanted_rounds = rounds_of(app.config, rounds)
+    tree = load_runtime(runtime)
+    with open_client() as client:
+        client.read_mail()
+        chosen = choose(
+            client.home, client.holdings, client.catalog(), purpose=purpose, actions=actions, code=app.bundle.digest, datasets=dataset or ()
+        )
+        plan = _plan(
+            client, chosen, app, tree, purpose, actions, wanted_rounds, aggregation, min_participants
+        )
+        _present(chosen, plan)
+        if interactive() and not yes and not as_json() and not ask("sign and run this?"):
+            raise click.Abort()
+        _carry_out(client, plan, app, detach)
+
+
+def _plan(
+    client: Client, chosen: Sequence[Choice], app: App, tree: Runtime, purpose: str, actions: list[str],
+    rounds: int, aggregation: str, min_participants: int | None,
+) -> JobPlan:  # fmt: skip
+    from keyong.planning import make_plan
+
+    return make_plan(
+        client.home,
+        chosen,
+        bundle=app.bundle,
+        runtime=tree.digest,
+        purpose=purpose,
+        actions=actions,
+        run_config=app.config,
+        rounds=rounds,
+        outputs=app.outputs or _found_outputs(chosen, app, tree),
+        aggregation=aggregation,
+        minimal_participants=min_participants,
+    )
+
+
+def _found_outputs(chosen: Sequence[Choice], app: App, tree: Runtime) -> OutputSchema:
+    """The output schema that a trial run here shows, on rows made up from the first dataset's schema."""
+    from keyong.cli.job_check import trial
+
+    narrate("the app declares no outputs: trying it here, in the sandbox, on made-up rows")
+    return trial(app.bundle, chosen[0].published.description.columns, app.config, tree)
+
+
+def _present(chosen: Sequence[Choice], plan: JobPlan) -> None:
+    from keyong.cli._plans import narrate_agreements, narrate_plan
+
+    narrate_agreements(chosen)
+    narrate_plan(plan)
+    if as_json():
+        emit_line({"event": "plan", "job": plan.id, "plan": plan.model_dump(mode="json")})
+
+
+def _carry_out(client: Client, plan: JobPlan, app: App, detach: bool) -> None:
+    from federation.errors import KeyongError
+
+    envelope = plan.seal(client.home.key("statement"))
+    recorded = client.ledger.append("plan", {"plan": envelope.to_bytes(), "digest": envelope.digest, "purpose": plan.purpose})
+    try:
+        job = client.submit(envelope, app.bundle.to_bytes())
+    except KeyongError as error:
+        _record_end(client, recorded, plan.id, envelope.digest, "not-submitted", error.code)
+        raise
+    if detach:
+        submitted(job)
+        return
+    narrate("submitted as job {job}", job=job.removeprefix("urn:uuid:"))
+    follow_and_record(client, job, plan.rounds, plan.protection, recorded=recorded, digest=envelope.digest)
+
+
+def submitted(job: str) -> None:
+    """Print the id of a job that goes on without us."""
+    from keyong.cli._output import line
+
+    if as_json():
+        emit_line({"event": "submitted", "job": job})
+    else:
+        line(job)
+        narrate("follow it with: keyong job watch {job}", job=job.removeprefix("urn:uuid:")[:8])
+
+
+def follow_and_record(
+    client: Client, job: str, rounds: int, protection: str, *, recorded: Appended | None = None, digest: str = ""
+) -> None:
+    """Follow a job to its end, put the end on record, and exit with its code."""
+    from keyong.cli._following import conclude, follow
+
+    try:
+        course = follow(client, job, rounds)
+    except KeyboardInterrupt:
+        narrate("the job goes on; stop it with: keyong job cancel {job}", job=job.removeprefix("urn:uuid:")[:8])
+        raise
+    _record_end(client, recorded, job, digest, course.status, str(course.data.get("code", "")))
+    if code := conclude(course, job, protection):
+        raise typer.Exit(code)
+
+
+def _record_end(client: Client, recorded: Appended | None, job: str, digest: str, status: str, code: str) -> None:
+    fields: dict[str, Any] = {"job": job, "plan": digest, "status": status, "code": code}
+    client.ledger.append("result", fields, ref=recorded.index if recorded is not None else None)

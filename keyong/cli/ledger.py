@@ -1,0 +1,139 @@
+"""``keyong ledger``: this party's own record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from keyong.cli._commands import Commands
+from keyong.cli._output import as_json, clean, emit, facts, line, narrate, table
+
+if TYPE_CHECKING:
+    from federation.ledger import Entry, Ledger
+
+app = Commands("Read this party's ledger, and export it for an auditor.")
+SHORTENED = 160
+
+
+@app.command()
+def show(
+    entry: Annotated[int | None, typer.Argument(metavar="[ENTRY]", help="One entry, in full.")] = None,
+    kind: Annotated[str | None, typer.Option(metavar="KIND", help="Only entries of this kind, such as intent, outcome, denied, agreement.")] = None,
+    last: Annotated[int, typer.Option(min=1, max=100_000, metavar="N", help="How many of the newest entries.", show_default=True)] = 20,
+) -> None:
+    """Show the newest entries of this party's ledger, or one entry with everything it holds.
+
+    $ keyong ledger show --kind denied
+    $ keyong ledger show 17
+    """
+    from keyong.cli._context import open_home
+
+    with open_home().open_ledger() as ledger:
+        if entry is not None:
+            _show_one(ledger, entry)
+            return
+        entries = _newest(ledger, kind, last)
+        rows = [(one, _readable(ledger.fields(one.index))) for one in entries]
+    if as_json():
+        emit([_document(one, fields) for one, fields in rows])
+        return
+    table(("entry", "time", "kind", "settles", "holds"), ((one.index, one.time, one.kind, "" if one.ref is None else one.ref, _summary(fields)) for one, fields in rows))
+
+
+def _newest(ledger: Ledger, kind: str | None, last: int) -> list[Entry]:
+    from collections import deque
+
+    if kind is None:
+        size = ledger.size
+        return list(ledger.entries(max(0, size - last), size))
+    return list(deque(ledger.find(kind=kind), maxlen=last))
+
+
+def _show_one(ledger: Ledger, index: int) -> None:
+    one = ledger.entry(index)
+    fields = _readable(ledger.fields(index))
+    if as_json():
+        emit(_document(one, fields))
+        return
+    facts((("entry", one.index), ("kind", one.kind), ("time", one.time), ("settles", "" if one.ref is None else str(one.ref)), ("previous", one.prev)))
+    for name, value in fields.items():
+        line()
+        line(f"{clean(name)}:")
+        for row in _pretty(value).splitlines():
+            line(f"  {clean(row)}")
+    erased = sorted(set(one.fields) - set(fields))
+    if erased:
+        narrate("erased: {names}", names=", ".join(erased))
+
+
+def _document(one: Entry, fields: dict[str, Any]) -> dict[str, Any]:
+    return {"index": one.index, "time": one.time, "kind": one.kind, "ref": one.ref, "prev": one.prev, "fields": fields}
+
+
+def _readable(fields: dict[str, Any]) -> dict[str, Any]:
+    """Signed statements as what they say; other values as they are."""
+    return {name: _statement(value) if isinstance(value, bytes) else value for name, value in fields.items()}
+
+
+def _statement(data: bytes) -> Any:
+    import base64
+    import json
+
+    from federation.errors import KeyongError
+    from federation.statements import Envelope
+
+    try:
+        envelope = Envelope.from_bytes(data)
+        return {"type": envelope.payload_type, "digest": envelope.digest, "statement": json.loads(envelope.payload)}
+    except (KeyongError, ValueError):
+        return {"base64": base64.b64encode(data).decode()}
+
+
+def _pretty(value: Any) -> str:
+    import json
+
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=1)
+
+
+def _summary(fields: dict[str, Any]) -> str:
+    parts = [f"{name}={value}" for name, value in fields.items() if isinstance(value, str | int) and value != ""]
+    text = "  ".join(clean(part) for part in parts)
+    return text if len(text) <= SHORTENED else text[: SHORTENED - 1] + "…"
+
+
+@app.command()
+def export(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it; for the owner alone, mode 0600.")],
+    withhold: Annotated[list[str] | None, typer.Option(metavar="FIELD", help="A field to leave sealed as a commitment; repeat it.")] = None,
+    sealed: Annotated[bool, typer.Option("--sealed", help="Leave every field sealed: envelopes and proofs alone.")] = False,
+) -> None:
+    """Write the whole history and the rosters to one file that anybody can verify offline.
+
+    What is sealed stays a commitment: the auditor sees that it is there and unchanged, not what it says.
+
+    $ keyong ledger export mill-a.export && keyong verify mill-a.export --root sha256:9f86…
+    """
+    import tempfile
+
+    from keyong.cli._context import open_home
+    from keyong.cli._evidence import write_export
+
+    home = open_home()
+    kept = frozenset(withhold or ())
+    target = file.expanduser().absolute()
+
+    def disclose(entry: Entry) -> list[str]:
+        return [] if sealed else [name for name in entry.fields if name not in kept]
+
+    with home.open_ledger() as ledger, tempfile.TemporaryDirectory(dir=home.folder("spool")) as folder:
+        part = Path(folder) / "ledger"
+        ledger.export(part, disclose=disclose)
+        write_export(target, part, home.history.envelopes)
+        size = ledger.size
+    if as_json():
+        emit({"file": str(target), "entries": size, "fingerprint": home.identity.fingerprint})
+        return
+    narrate("wrote {path}; the auditor needs it and the root fingerprint, the latter over another channel", path=target)
+    facts((("file", target), ("root fingerprint", home.identity.fingerprint)))

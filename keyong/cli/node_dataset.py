@@ -1,0 +1,194 @@
+"""``keyong node dataset``: the owner's data, registered and published without values."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from keyong.cli._commands import Commands
+from keyong.cli._output import as_json, emit, facts, line, narrate, say, table
+from keyong.text import explain, translate
+
+if TYPE_CHECKING:
+    from federation.statements import DatasetDescription
+
+app = Commands("Register the company's own data, and choose what the catalog says of it.")
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The dataset's name: a-z, 0-9, dot, hyphen, underscore.")]
+
+
+@app.command()
+def add(
+    name: NameArgument,
+    path: Annotated[str, typer.Argument(metavar="PATH", help="A CSV, TSV or Parquet file; it stays where it is.")],
+    title: Annotated[str, typer.Option(metavar="TEXT", help="Title in the catalog.")],
+    title_zh: Annotated[str, typer.Option(metavar="TEXT", help="Title in Chinese.")] = "",
+    description: Annotated[str, typer.Option(metavar="TEXT", help="What it is, in a few sentences.")] = "",
+    description_zh: Annotated[str, typer.Option(metavar="TEXT", help="The same in Chinese.")] = "",
+    column: Annotated[
+        list[str] | None, typer.Option(metavar="NAME:TYPE", help="Declare a column's type: integer, number, text, boolean, timestamp, date; repeat it.")
+    ] = None,
+    encoding: Annotated[str, typer.Option(metavar="NAME", help="Encoding of a CSV file, for example gb18030.", show_default=True)] = "utf-8",
+    delimiter: Annotated[str | None, typer.Option(metavar="CHAR", help="What separates fields of a CSV file.")] = None,
+    null: Annotated[list[str] | None, typer.Option(metavar="MARK", help="A mark for missing values, such as NA; repeat it.")] = None,
+    simulated: Annotated[bool, typer.Option("--simulated", help="Say that the records are simulated.")] = False,
+    industry: Annotated[str, typer.Option(metavar="CODE", help="Industry code of GB/T 4754.")] = "",
+    level: Annotated[str, typer.Option(metavar="L1..L5", help="Security level of the data.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be published; register nothing.")] = False,
+) -> None:
+    """Register a file as a dataset, or its next version: it is read whole, described, signed and put on record.
+
+    The catalog gets names and types of columns, and the number of rows as a range. No value is published, nor a minimum,
+    a maximum or a category that you did not declare.
+
+    $ keyong node dataset add passes rolling.csv --title "Plate rolling passes" --title-zh 中厚板轧制道次
+    $ keyong node dataset add passes export.csv --title Passes --encoding gb18030 --column 轧制力:number
+    """
+    from enterprise_node.datasets import inspect_source, parse_column
+    from keyong.cli._context import open_home
+    from keyong.registering import dataset_path, describe_dataset, register
+
+    home = open_home()
+    source = inspect_source(
+        dataset_path(path),
+        encoding=encoding,
+        delimiter=delimiter,
+        null_values=tuple(null or ()),
+        declared=[parse_column(one) for one in column or ()],
+        work=home.folder("spool"),
+    )
+    described = _described(
+        lambda: describe_dataset(
+            home,
+            source,
+            dataset=name,
+            title=title,
+            title_zh=title_zh,
+            description=description,
+            description_zh=description_zh,
+            simulated=simulated,
+            industry=industry,
+            level=level,
+        )
+    )
+    if not dry_run:
+        register(home, source, described)
+    if as_json():
+        problems = [{"code": problem.code, "message": problem.message} for problem in source.problems]
+        emit({"dataset": _public(described), "rows": source.rows, "path": str(source.path), "registered": not dry_run, "problems": problems})
+        return
+    narrate("read {path}: {rows} rows, {columns} columns", path=source.path, rows=source.rows, columns=len(source.columns))
+    for problem in source.problems:
+        narrate("note: {message}", message=explain(problem)[0])
+    show_description(described)
+    if dry_run:
+        narrate("nothing was registered (--dry-run); this is what the catalog would show")
+    else:
+        narrate("registered; this is what the catalog shows, and no more")
+
+
+def _described(make: Any) -> DatasetDescription:
+    from pydantic import ValidationError
+
+    from federation.errors import UsageError
+
+    try:
+        described: DatasetDescription = make()
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise UsageError(
+            "{field} is not of the form it should be: {why}",
+            field=".".join(str(part) for part in first["loc"]),
+            why=first["msg"],
+        ) from None
+    return described
+
+
+@app.command("list")
+def list_() -> None:
+    """List the datasets registered here.
+
+    $ keyong node dataset list
+    """
+    from keyong.cli._context import open_home
+    from keyong.registering import node_store, read_description
+
+    rows = node_store(open_home()).datasets()
+    if as_json():
+        emit([{**_public(read_description(row)), "path": row.path, "rows": row.rows} for row in rows])
+        return
+    table(("name", "title", "rows", "file"), ((row.id, read_description(row).title, row.rows, row.path) for row in rows))
+
+
+@app.command()
+def show(name: NameArgument) -> None:
+    """Show a registered dataset as its owner sees it: file, exact number of rows, and what is published.
+
+    $ keyong node dataset show passes
+    """
+    from keyong.cli._context import open_home
+    from keyong.registering import node_store, read_description
+
+    row = node_store(open_home()).dataset(name)
+    described = read_description(row)
+    if as_json():
+        emit({**_public(described), "path": row.path, "rows": row.rows, "fingerprint": row.fingerprint})
+        return
+    facts((("file", row.path), ("rows", row.rows), ("fingerprint", row.fingerprint)))
+    line()
+    say("published:")
+    show_description(described)
+
+
+@app.command()
+def remove(name: NameArgument) -> None:
+    """Take a dataset out of the catalog; the file stays as it is. Jobs that use it are refused from now on.
+
+    $ keyong node dataset remove passes
+    """
+    from keyong.cli._context import open_home
+    from keyong.registering import unregister
+
+    unregister(open_home(), name)
+    if as_json():
+        emit({"removed": name})
+    else:
+        narrate("{name} is no longer registered; its file is untouched", name=name)
+
+
+def _public(described: DatasetDescription) -> dict[str, Any]:
+    return described.model_dump(mode="json")
+
+
+def show_description(described: DatasetDescription) -> None:
+    """Print a catalog entry: what everybody in the consortium may see."""
+    from keyong.cli._context import policy_language
+
+    chinese = policy_language() == "zh"
+    facts(
+        (
+            ("dataset", f"{described.provider}/{described.dataset}"),
+            ("title", (described.title_zh if chinese else "") or described.title),
+            ("description", (described.description_zh if chinese else "") or described.description),
+            ("rows", translate("{low} to {high}", low=described.rows_at_least, high=described.rows_at_most)),
+            ("records", translate("simulated") if described.simulated else ""),
+            ("industry", described.industry),
+            ("level", described.level),
+            ("data version", described.data_version),
+        )
+    )
+    table(
+        ("column", "type", "missing values", "unit", "from", "to", "description"),
+        (
+            (
+                one.name,
+                one.type,
+                translate("yes") if one.nullable else translate("no"),
+                one.unit,
+                one.minimum or "",
+                one.maximum or "",
+                one.description,
+            )
+            for one in described.columns
+        ),
+    )

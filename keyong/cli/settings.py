@@ -1,0 +1,87 @@
+"""Settings: ``config.toml`` of the home, below the environment (``KEYONG_…``), below the command line."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from federation.errors import UsageError
+from keyong.cli import _state
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+class SettingsError(UsageError):
+    """A setting does not hold."""
+
+    code = "settings"
+
+
+class Settings(BaseSettings):
+    """What a person can set; each field is ``KEYONG_<NAME>`` in the environment and ``<name>`` in ``config.toml``."""
+
+    model_config = SettingsConfigDict(env_prefix="KEYONG_", extra="forbid", frozen=True)
+
+    home: Path = Path("~/.keyong")
+    """The folder that holds the identity (not settable in the file that lies in it)."""
+    lang: Literal["", "en", "zh"] = ""
+    """Language of what people read; empty for the locale's."""
+    format: Literal["text", "json"] = "text"
+    """Form of data on stdout."""
+    listen: Annotated[str, Field(max_length=255)] = ""
+    """host:port that ``coordinator serve`` binds; empty for the address in the roster."""
+    runtime: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$")] = "torch"
+    """Name of the runtime that jobs run in."""
+    runtimes: Path | None = None
+    """Folder of the runtimes; by default with the installation."""
+    log_level: LogLevel = "info"
+    """How much a serving process logs."""
+    log_format: Literal["text", "json"] = "text"
+    """Form of the logs on stderr."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags first, then the environment, then the file."""
+        file = TomlConfigSettingsSource(settings_cls, _state.get().home / _state.CONFIG)
+        return init_settings, env_settings, file
+
+
+def load(**flags: Any) -> Settings:
+    """The settings of this run; flags that were not given are None and do not count.
+
+    Raises:
+        SettingsError: a value is not allowed, a name is not known, or the file is not TOML.
+    """
+    state = _state.get()
+    given = {name: value for name, value in flags.items() if value is not None}
+    try:
+        settings = Settings(**{**state.flags, **given, "home": state.home})
+        if settings.runtimes is not None:
+            os.environ["KEYONG_RUNTIMES"] = str(settings.runtimes.expanduser())
+        return settings
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise SettingsError(
+            "the setting {name} does not hold: {why}",
+            hint="it comes from {file}, or from the environment (KEYONG_{upper})",
+            name=".".join(str(part) for part in first["loc"]),
+            why=first["msg"],
+            file=state.home / _state.CONFIG,
+            upper=str(first["loc"][0]).upper() if first["loc"] else "",
+        ) from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(
+            "{file} is not TOML: {why}", file=state.home / _state.CONFIG, why=str(error)[:200]
+        ) from None

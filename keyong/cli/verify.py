@@ -1,0 +1,171 @@
+"""``keyong verify``: what a history proves, with a file, a fingerprint and no network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import click
+import typer
+
+from keyong.cli._commands import Commands
+from keyong.cli._output import as_json, console, emit, facts, narrate, print_error
+from keyong.text import explain, translate
+
+if TYPE_CHECKING:
+    from federation.errors import VerificationError
+    from federation.ledger import Verdict
+    from keyong.cli._evidence import Evidence
+
+app = Commands()
+
+
+@app.command()
+def verify(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A home, a ledger's folder, or a file made by `keyong ledger export`.")],
+    root: Annotated[str, typer.Option(metavar="FINGERPRINT", help="The consortium's root fingerprint, from a source that you trust.")],
+    receipts: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Receipts you hold of this ledger, as `keyong job result` fetched them.")
+    ] = None,
+    require: Annotated[
+        str,
+        typer.Option(metavar="integrity|anchored|complete", click_type=click.Choice(["integrity", "anchored", "complete"]), help="What exit code 0 demands.", show_default=True),
+    ] = "integrity",
+) -> None:
+    """Verify a ledger offline: recompute every hash and check every signature, from the root fingerprint on.
+
+    Prints three lines. Integrity: entries, signatures and statements hold. Anchoring: whether others hold this history
+    too; without that, whoever holds the ledger's key could have rewritten it. Completeness: what was begun was ended.
+
+    Exit code 4 names the entry at which it fails.
+
+    $ keyong verify ~/mill-a --root sha256:9f86…
+    $ keyong verify mill-a.export --root sha256:9f86… --receipts ./result/receipts --require anchored
+    """
+    from federation.errors import VerificationError
+    from federation.ledger import verify_ledger
+    from keyong.cli._evidence import open_evidence
+    from keyong.cli._statements import StatementCheck, read_proofs
+
+    try:
+        with open_evidence(path, root.strip().lower()) as evidence:
+            check = StatementCheck(evidence.rosters)
+            proofs = read_proofs(receipts, evidence.vkey, check) if receipts is not None else []
+            with _progress() as progress:
+                verdict = verify_ledger(evidence.ledger, evidence.vkey, receipts=proofs, on_entry=check.on_entry, progress=progress)
+    except VerificationError as error:
+        _fail(error)
+    _show(evidence, verdict, check.count, len(proofs))
+    _demand(require, verdict)
+
+
+def _progress() -> Any:
+    import sys
+    from contextlib import nullcontext
+
+    if as_json() or not sys.stderr.isatty():
+        return nullcontext(None)
+    return _Bar()
+
+
+class _Bar:
+    """A progress bar that appears on a terminal and leaves nothing behind."""
+
+    def __enter__(self) -> Any:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        self._progress = Progress(*columns, console=console(stderr=True), transient=True)
+        self._progress.start()
+        task = self._progress.add_task(translate("verifying"), total=None)
+        return lambda done, total: self._progress.update(task, completed=done, total=total)
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+
+def _fail(error: VerificationError) -> None:
+    """Say that it fails and at which entry, then exit with code 4."""
+    index = getattr(error, "index", None)
+    message, hint = explain(error)
+    english = error.message
+    if index is not None and "{index}" not in error.template:
+        message = translate("at entry {index}: {message}", index=index, message=message)
+        english = f"at entry {index}: {english}"
+    if as_json():
+        emit({"integrity": {"holds": False, "entry": index, "code": error.code, "message": english}})
+    else:
+        facts((("integrity", translate("FAILED ({code})", code=error.code)),))
+    print_error(error.code, message, hint, error.exit_code, english=(english, error.hint))
+    raise typer.Exit(error.exit_code)
+
+
+def _show(evidence: Evidence, verdict: Verdict, statements: int, receipts: int) -> None:
+    if as_json():
+        emit(
+            {
+                "member": evidence.member.id,
+                "entity": evidence.member.entity,
+                "origin": verdict.origin,
+                "consortium": evidence.history.latest.name,
+                "integrity": {
+                    "holds": True,
+                    "entries": verdict.entries,
+                    "root": verdict.root.hex(),
+                    "last_time": verdict.last_time,
+                    "statements": statements,
+                    "receipts": receipts,
+                    "erased": verdict.erased,
+                    "withheld": verdict.withheld,
+                },
+                "anchoring": {"state": verdict.anchoring, "size": verdict.anchored_size, "witnesses": list(verdict.witnesses)},
+                "completeness": {
+                    "state": verdict.completeness,
+                    "open_intents": list(verdict.open_intents),
+                    "stray_outcomes": list(verdict.stray_outcomes),
+                },
+            }
+        )
+        return
+    narrate("the ledger of {member} ({entity}) in {consortium}", member=evidence.member.id, entity=evidence.member.entity, consortium=evidence.history.latest.name)
+    facts((("integrity", _integrity(verdict, statements, receipts)), ("anchoring", _anchoring(verdict)), ("completeness", _completeness(verdict))))
+
+
+def _integrity(verdict: Verdict, statements: int, receipts: int) -> str:
+    text = translate("intact: {entries} entries, {statements} statements, newest {time}", entries=verdict.entries, statements=statements, time=verdict.last_time or "-")
+    if receipts:
+        text += translate("; {count} receipts held are in it", count=receipts)
+    if verdict.withheld:
+        text += translate("; {count} fields were not disclosed", count=verdict.withheld)
+    if verdict.erased:
+        text += translate("; {count} fields were erased on record", count=verdict.erased)
+    return text
+
+
+def _anchoring(verdict: Verdict) -> str:
+    if verdict.anchoring == "unanchored":
+        return translate("unanchored: nobody else vouches for this history yet")
+    names = ", ".join(verdict.witnesses)
+    if verdict.anchoring == "witnessed":
+        return translate("witnessed to its end by {names}", names=names)
+    return translate("witnessed up to entry {size} by {names}", size=verdict.anchored_size, names=names)
+
+
+def _completeness(verdict: Verdict) -> str:
+    if verdict.completeness == "complete":
+        return translate("complete: every intent has its outcome")
+    if verdict.completeness == "open":
+        entries = ", ".join(str(index) for index in (*verdict.open_intents, *verdict.stray_outcomes)[:20])
+        return translate("open: {count} steps without their counterpart (entries {entries})", count=len(verdict.open_intents) + len(verdict.stray_outcomes), entries=entries)
+    return translate("not judged")
+
+
+def _demand(require: str, verdict: Verdict) -> None:
+    from federation.errors import VerificationError
+
+    if require == "anchored" and verdict.anchoring != "witnessed":
+        raise VerificationError(
+            "the history is {state}, and anchoring was required", hint="have it witnessed, or compare it with receipts that others hold", code="unanchored", state=verdict.anchoring
+        )
+    if require == "complete" and verdict.completeness != "complete":
+        raise VerificationError("the history is {state}, and completeness was required", hint="a node closes open steps at its next start", code="incomplete", state=verdict.completeness)
