@@ -26,7 +26,7 @@ class KeyongError(Exception):
     def __init__(self, template: str, *, hint: str = "", code: str | None = None, **params: object) -> None:
         self.template = template
         self.hint_template = hint
-        self.params = params
+        self.params = params if code is None else {"code": code, **params}
         if code is not None:
             self.code = code  # type: ignore[misc]  # an instance may be more specific than its class
         super().__init__(template)
