@@ -32,7 +32,6 @@ from federation.errors import DeniedError, KeyongError, UsageError
 from federation.holdings import Holdings
 from federation.home import Home
 from federation.jobs.codec import Content, ContentError, content_digest, decode, encode
-from federation.jobs.project import fuse
 from federation.policy import refusal
 from federation.secagg import EncodedReply, Layout
 from federation.statements import (
@@ -290,7 +289,7 @@ class Line:
             runtime=self._runtime,
             node_number=job.node_number,
             run_id=run_id_of(plan.id),
-            run_config=fuse({}, {key: json.loads(value) for key, value in plan.run_config.items()}),
+            run_config={key: json.loads(value) for key, value in plan.run_config.items()},
             memory_bytes=plan.memory_bytes,
             wall_seconds=float(plan.round_seconds) * (2 * plan.rounds + 2),
             body_limit=plan.outputs.maximal_bytes,

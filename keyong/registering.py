@@ -114,3 +114,10 @@ def accept_entities(home: Home, entities: list[str]) -> list[str]:
 def dataset_path(text: str) -> Path:
     """The absolute path of a source."""
     return Path(text).expanduser().absolute()
+
+
+def record_own_use(home: Home, dataset: str, what: str) -> None:
+    """Put on record that the owner itself used own data: no permit is needed for that, an entry is."""
+    row = node_store(home).dataset(dataset)
+    with home.open_ledger() as ledger:
+        ledger.append("owner", {"dataset": row.id, "data_version": row.data_version, "what": what})
