@@ -22,6 +22,7 @@ from federation.statements import (
     StatementError,
     open_agreement,
     open_offer,
+    verify,
 )
 
 Effect = Literal["offered", "requested", "in-force", "revoked", "known"]
@@ -32,39 +33,73 @@ def take(home: Home, holdings: Holdings, ledger: Ledger, envelope: Envelope, now
 
     Raises:
         VerificationError, DeniedError or UsageError: it is not what it claims to be, or not for us; nothing was changed.
+        UnavailableError: our own store or ledger cannot write; it may be taken again.
     """
     if envelope.payload_type == Agreement.TYPE:
         return _take_agreement(home, holdings, ledger, envelope, now)
     if envelope.payload_type == Revocation.TYPE:
-        return _take_revocation(home, holdings, ledger, envelope, now)
+        return _take_revocation(home, holdings, ledger, envelope)
     if envelope.payload_type == AgreementRequest.TYPE:
-        claimed = AgreementRequest.read(envelope)
-        request = AgreementRequest.open(envelope, [home.public_key(claimed.consumer)], now)
-        if request.provider != home.identity.member:
-            raise StatementError("a request for another member was delivered here")
-        keep(holdings, envelope, "requested", request, now)
-        return "requested", envelope.digest
+        return _take_request(home, holdings, envelope, now)
     raise StatementError("mail of an unknown type was delivered: {type}", type=envelope.payload_type[:80])
 
 
-def _take_agreement(home: Home, holdings: Holdings, ledger: Ledger, envelope: Envelope, now: datetime) -> tuple[Effect, str]:
+def _take_request(home: Home, holdings: Holdings, envelope: Envelope, now: datetime) -> tuple[Effect, str]:
+    claimed = AgreementRequest.read(envelope)
+    request = AgreementRequest.open(envelope, [home.public_key(claimed.consumer)], now)
+    if request.provider != home.identity.member:
+        raise StatementError("a request for another member was delivered here")
+    if holdings.state(envelope.digest) is not None:
+        return "known", envelope.digest
+    parse_policy(request.policy)
+    holdings.check_room(request.consumer)
+    keep(holdings, envelope, "requested", request, now)
+    return "requested", envelope.digest
+
+
+def _take_agreement(
+    home: Home, holdings: Holdings, ledger: Ledger, envelope: Envelope, now: datetime
+) -> tuple[Effect, str]:
     me = home.identity.member
-    held = holdings.get(envelope.digest)
-    if held is not None and held.state in ("in-force", "revoked"):
+    if holdings.state(envelope.digest) in ("in-force", "revoked"):
         return "known", envelope.digest
     try:
         agreement = open_agreement(envelope, home.public_key, now)
     except SignatureError:
-        offer = open_offer(envelope, home.public_key, now)
-        if offer.consumer != me:
-            raise StatementError("an offer for another member was delivered here") from None
-        check_parties(offer, parse_policy(offer.policy))
-        keep(holdings, envelope, "offered", offer, now)
-        return "offered", envelope.digest
+        return _take_offer(home, holdings, envelope, now)
     if me not in (agreement.provider, agreement.consumer):
         raise StatementError("an agreement between others was delivered here")
-    enter_into_force(holdings, ledger, envelope, agreement, now)
+    _check_id(holdings, envelope, agreement)
+    signed = _signed_by(home, envelope, agreement.provider, agreement.consumer)
+    enter_into_force(holdings, ledger, signed, agreement, now)
     return "in-force", envelope.digest
+
+
+def _take_offer(home: Home, holdings: Holdings, envelope: Envelope, now: datetime) -> tuple[Effect, str]:
+    offer = open_offer(envelope, home.public_key, now)
+    if offer.consumer != home.identity.member:
+        raise StatementError("an offer for another member was delivered here")
+    if holdings.state(envelope.digest) is not None:
+        return "known", envelope.digest
+    check_parties(offer, parse_policy(offer.policy))
+    _check_id(holdings, envelope, offer)
+    holdings.check_room(offer.provider)
+    keep(holdings, _signed_by(home, envelope, offer.provider), "offered", offer, now)
+    return "offered", envelope.digest
+
+
+def _check_id(holdings: Holdings, envelope: Envelope, agreement: Agreement) -> None:
+    # People name agreements by id: a second one under the same id could be signed, or revoked, in place of the first.
+    for held in holdings.with_id(agreement.id):
+        if held.type == Agreement.TYPE and held.digest != envelope.digest:
+            raise StatementError("another agreement with the id {id} is held here", id=agreement.id)
+
+
+def _signed_by(home: Home, envelope: Envelope, *members: str) -> Envelope:
+    # Whoever carried the mail may have added signatures, a broken one in our name too: keep those that were verified.
+    wanted = {home.public_key(member).key_id for member in members}
+    kept = tuple(one for one in envelope.signatures if one.key_id in wanted)
+    return Envelope(envelope.payload_type, envelope.payload, kept)
 
 
 def enter_into_force(
@@ -85,20 +120,29 @@ def enter_into_force(
     keep(holdings, envelope, "in-force", agreement, now)
 
 
-def _take_revocation(home: Home, holdings: Holdings, ledger: Ledger, envelope: Envelope, now: datetime) -> tuple[Effect, str]:
-    claimed = Revocation.read(envelope)
-    revocation = Revocation.open(envelope, [home.public_key(claimed.by)], now)
+def _take_revocation(home: Home, holdings: Holdings, ledger: Ledger, envelope: Envelope) -> tuple[Effect, str]:
+    # Neither age nor a clock that is off keeps a revocation from ending an agreement: only its signature is judged.
+    revocation = Revocation.read(envelope)
+    verify(envelope, Revocation.TYPE, [home.public_key(revocation.by)])
     held = holdings.get(revocation.agreement)
     if held is None or revocation.by not in (held.provider, held.consumer):
         raise StatementError("a revocation names an agreement that is not between its author and us")
-    if held.state == "revoked":
+    if held.state == "revoked" and _on_record(ledger, revocation.agreement):
         return "known", revocation.agreement
     revoke(holdings, ledger, envelope, revocation)
     return "revoked", revocation.agreement
 
 
+def _on_record(ledger: Ledger, agreement: str) -> bool:
+    return any(ledger.fields(entry.index).get("agreement") == agreement for entry in ledger.find(kind="revocation"))
+
+
 def revoke(holdings: Holdings, ledger: Ledger, envelope: Envelope, revocation: Revocation) -> None:
-    """End an agreement here, on record. State first: a failed ledger write must not leave it usable."""
+    """End an agreement here, on record; may be repeated where a crash came between.
+
+    State first: a failed ledger write must not leave it usable. And a permit or an answer whose entry was written while the
+    state still said ``in-force`` stands before the revocation in the ledger.
+    """
     holdings.move(revocation.agreement, "revoked")
     ledger.append(
         "revocation", {"revocation": envelope.to_bytes(), "agreement": revocation.agreement, "by": revocation.by}

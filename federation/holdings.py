@@ -12,13 +12,19 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from sqlalchemy import Engine, event
-from sqlmodel import Field, Session, SQLModel, create_engine, select
+from sqlalchemy import Engine, case, event, func, update
+from sqlalchemy import select as sql_select
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.exc import SQLAlchemyError
+from sqlmodel import Field, Session, SQLModel, col, create_engine, select
 
-from federation.errors import UsageError
+from federation.errors import DeniedError, UnavailableError, UsageError
 from federation.statements import Envelope, instant_text
 
 State = Literal["requested", "offered", "in-force", "declined", "revoked"]
+
+WAITING = 500
+"""Offers and requests of one member that may wait here at once: whoever sends more is flooding."""
 
 
 class Holding(SQLModel, table=True):
@@ -45,6 +51,18 @@ class Seen(SQLModel, table=True):
 
     box: str = Field(primary_key=True)
     number: int
+
+
+class StoreUnavailableError(UnavailableError):
+    """The store could not be read or written; nothing may rest on it."""
+
+    code = "store-unavailable"
+
+
+class TooManyWaitingError(DeniedError):
+    """A member has more offers and requests waiting here than anybody could read."""
+
+    code = "too-many-waiting"
 
 
 class NoSuchAgreementError(UsageError):
@@ -77,9 +95,16 @@ class Holdings:
 
     @contextmanager
     def _session(self) -> Iterator[Session]:
-        with Session(self._engine, expire_on_commit=False) as session:
-            yield session
-            session.commit()
+        try:
+            with Session(self._engine, expire_on_commit=False) as session:
+                yield session
+                session.commit()
+        except SQLAlchemyError as error:
+            raise StoreUnavailableError(
+                "the store of agreements cannot be used ({kind})",
+                hint="free the disk or mend the folder's permissions, then try again",
+                kind=type(error).__name__,
+            ) from None
 
     def put(
         self,
@@ -93,35 +118,71 @@ class Holdings:
         title: str,
         arrived: datetime,
     ) -> None:
-        """Keep a statement in a state; the same bytes again only move the state."""
+        """Keep a statement in a state; the same bytes again only move the state. What was revoked stays revoked.
+
+        One SQL statement: a command and the node of one home may take the same mail at the same time.
+        """
+        row = {
+            "digest": envelope.digest,
+            "id": id,
+            "type": envelope.payload_type,
+            "state": state,
+            "provider": provider,
+            "consumer": consumer,
+            "dataset": dataset,
+            "title": title,
+            "arrived": instant_text(arrived),
+            "envelope": envelope.to_bytes(),
+        }
+        table = SQLModel.metadata.tables["holding"]
+        insert = sqlite_insert(table).values(**row)
+        upsert = insert.on_conflict_do_update(
+            index_elements=["digest"],
+            set_={"state": state, "envelope": row["envelope"]},
+            where=table.c.state != "revoked",
+        )
         with self._session() as session:
-            held = session.get(Holding, envelope.digest)
-            if held is None:
-                held = Holding(
-                    digest=envelope.digest,
-                    id=id,
-                    type=envelope.payload_type,
-                    state=state,
-                    provider=provider,
-                    consumer=consumer,
-                    dataset=dataset,
-                    title=title,
-                    arrived=instant_text(arrived),
-                    envelope=envelope.to_bytes(),
-                )
-            else:
-                held.state = state
-                held.envelope = envelope.to_bytes()
-            session.add(held)
+            session.execute(upsert)
 
     def move(self, digest: str, state: State) -> None:
-        """Set the state of a held statement."""
+        """Set the state of a held statement; ``revoked`` is final."""
+        table = SQLModel.metadata.tables["holding"]
+        change = update(table).where(table.c.digest == digest, table.c.state != "revoked").values(state=state)
         with self._session() as session:
-            held = session.get(Holding, digest)
-            if held is None:
-                raise NoSuchAgreementError("no agreement {name} is held here", hint="see `keyong agreement list`", name=digest)
-            held.state = state
-            session.add(held)
+            session.execute(change)
+            if session.get(Holding, digest) is None:
+                raise NoSuchAgreementError(
+                    "no agreement {name} is held here", hint="see `keyong agreement list`", name=digest
+                )
+
+    def check_room(self, sender: str) -> None:
+        """Raise where a member has too many offers and requests waiting here."""
+        table = SQLModel.metadata.tables["holding"]
+        author = case((table.c.state == "offered", table.c.provider), else_=table.c.consumer)
+        query = (
+            sql_select(func.count())
+            .select_from(table)
+            .where(table.c.state.in_(("offered", "requested")), author == sender)
+        )
+        with self._session() as session:
+            waiting = session.execute(query).scalar_one()
+        if waiting >= WAITING:
+            raise TooManyWaitingError(
+                "{member} has {count} offers and requests waiting here",
+                hint="answer or decline some of them (`keyong inbox`)",
+                member=sender,
+                count=waiting,
+            )
+
+    def state(self, digest: str) -> str | None:
+        """The state of a held statement, or None where it is not held."""
+        with self._session() as session:
+            return session.exec(select(Holding.state).where(Holding.digest == digest)).first()
+
+    def with_id(self, id: str) -> Sequence[Holding]:
+        """Everything held under that id."""
+        with self._session() as session:
+            return session.exec(select(Holding).where(Holding.id == id)).all()
 
     def get(self, digest: str) -> Holding | None:
         """The holding of that digest, or None."""
@@ -147,8 +208,9 @@ class Holdings:
         """All holdings in the given states (all states where none is given), oldest first."""
         with self._session() as session:
             query = select(Holding).order_by(Holding.arrived, Holding.digest)
-            rows = session.exec(query).all()
-        return [row for row in rows if not states or row.state in states]
+            if states:
+                query = query.where(col(Holding.state).in_(states))
+            return session.exec(query).all()
 
     def mail_read(self) -> int:
         """Number of the last mail read."""
@@ -158,7 +220,10 @@ class Holdings:
 
     def set_mail_read(self, number: int) -> None:
         """Remember how far mail was read."""
+        table = SQLModel.metadata.tables["seen"]
+        insert = sqlite_insert(table).values(box="mail", number=number)
+        upsert = insert.on_conflict_do_update(
+            index_elements=["box"], set_={"number": number}, where=table.c.number < number
+        )
         with self._session() as session:
-            row = session.get(Seen, "mail") or Seen(box="mail", number=0)
-            row.number = max(row.number, number)
-            session.add(row)
+            session.execute(upsert)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -27,10 +28,10 @@ from federation.crypto import (
     read_private,
     write_private,
 )
-from federation.errors import UsageError
+from federation.errors import UnavailableError, UsageError
 from federation.ledger import Ledger
 from federation.statements import Envelope, Member, Roster, RosterHistory
-from federation.statements.roster import Role
+from federation.statements.roster import Role, open_successor
 
 KEY_ROLES = ("statement", "ledger", "witness")
 
@@ -46,7 +47,7 @@ class Identity(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: int = 1
+    format: Annotated[int, Field(ge=1, le=1)] = 1
     consortium: str
     name: str
     fingerprint: str
@@ -70,19 +71,24 @@ class Home:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            raw = read_private(path / "identity.json")
-            self.identity = Identity.model_validate(json.loads(raw))
-        except FileNotFoundError:
+        if not (path / "identity.json").exists():
             raise NoHomeError(
                 "there is no identity in {path}",
                 hint="found a consortium with `keyong consortium init`, or enter one with `keyong join INVITATION`; "
                 "--home or KEYONG_HOME choose another folder",
                 path=str(path),
-            ) from None
+            )
+        try:
+            self.identity = Identity.model_validate(json.loads(read_private(path / "identity.json")))
         except (ValidationError, ValueError):
-            raise NoHomeError("{path} is damaged", hint="restore it from a backup", path=str(path / "identity.json")) from None
+            raise NoHomeError(
+                "{path} is damaged, or was written by a newer version",
+                hint="restore it from a backup, or upgrade this software",
+                path=str(path / "identity.json"),
+            ) from None
+        self._lock = threading.RLock()
         self._history: RosterHistory | None = None
+        self._files: tuple[str, ...] = ()
 
     @classmethod
     def create(cls, path: Path, identity: Identity, keys: NewKeys, rosters: list[Envelope]) -> Home:
@@ -119,23 +125,44 @@ class Home:
 
     @property
     def history(self) -> RosterHistory:
-        """Every roster seen, checked from the pinned root."""
-        files = sorted((self.path / "rosters").glob("[0-9]*.json"))
-        if self._history is None or len(self._history.envelopes) < len(files):
-            envelopes = [Envelope.from_bytes(read_private(file)) for file in files]
-            self._history = RosterHistory(envelopes, self.identity.fingerprint)
-        return self._history
+        """Every roster seen, checked from the pinned root; what another process of this home learned is noticed.
+
+        The files need no secrecy and are believed for their signatures alone.
+        """
+        with self._lock:
+            files = tuple(sorted(path.name for path in (self.path / "rosters").glob("[0-9]*.json")))
+            if self._history is None:
+                envelopes = [self._roster_file(name) for name in files]
+                self._history, self._files = RosterHistory(envelopes, self.identity.fingerprint), files
+            elif len(files) > len(self._files):
+                for name in files[len(self._files) :]:
+                    self._history.extend(self._roster_file(name))
+                self._files = files
+            return self._history
+
+    def _roster_file(self, name: str) -> Envelope:
+        try:
+            return Envelope.from_bytes((self.path / "rosters" / name).read_bytes())
+        except OSError as error:
+            raise UnavailableError("cannot read {path}: {reason}", path=name, reason=error.strerror or "") from None
 
     def learn(self, envelope: Envelope) -> Roster:
-        """Take the next roster and persist it; older or forged ones are refused, the same one again is fine."""
-        history = self.history
-        before = history.latest.version
-        roster = history.extend(envelope)
-        if roster.version > before:
-            path = self.path / "rosters" / f"{roster.version:06d}.json"
-            if not path.exists():
-                write_private(path, envelope.to_bytes())
-        return roster
+        """Take the next roster and persist it; older or forged ones are refused, the same one again is fine.
+
+        On disk before it is used: a node must not forget after a crash a version it has acted on. Two processes of one home
+        may learn at once; the first to write a version decides, and another roster of that version is refused.
+        """
+        with self._lock:
+            history = self.history
+            if Roster.read(envelope).version > history.latest.version:
+                roster = open_successor(history.latest, history.digest, envelope)
+                path = self.path / "rosters" / f"{roster.version:06d}.json"
+                try:
+                    write_private(path, envelope.to_bytes())
+                except UsageError:
+                    if not path.exists():
+                        raise
+            return self.history.extend(envelope)
 
     @property
     def roster(self) -> Roster:

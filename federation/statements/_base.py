@@ -10,9 +10,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializ
 
 from federation.crypto import PublicKey, SigningKey, canonical_json, parse_json
 from federation.errors import VerificationError
-from federation.statements.dsse import Envelope, sign, verify
+from federation.statements.dsse import Envelope, add_signature, sign, verify
 
-MAX_STATEMENT_BYTES = 4 * 1024 * 1024
+MAX_STATEMENT_BYTES = 640 * 1024
+"""Largest payload. Its envelope (base64 and 64 signatures, under 1 MiB) then fits whatever carries one: the envelope reader's
+limit, one ledger entry, a message's header. Checked when a statement is made, so that nobody signs what nobody can read."""
 CLOCK_SKEW = timedelta(seconds=120)
 """How far two honest clocks may differ before a statement counts as not yet valid."""
 
@@ -44,7 +46,10 @@ class ReplayError(StatementError):
 def _utc_seconds(value: datetime) -> datetime:
     if value.tzinfo is None:
         raise ValueError("a time needs its zone (end it with Z)")
-    return value.astimezone(UTC).replace(microsecond=0)
+    try:
+        return value.astimezone(UTC).replace(microsecond=0)
+    except OverflowError:
+        raise ValueError("a time lies outside the calendar") from None
 
 
 def instant_text(value: datetime) -> str:
@@ -63,7 +68,8 @@ def parse_instant(text: str) -> datetime:
 Instant = Annotated[datetime, AfterValidator(_utc_seconds), PlainSerializer(instant_text, return_type=str)]
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 OptionalDigest = Annotated[str, StringConstraints(pattern=r"^(sha256:[0-9a-f]{64})?$")]
-MemberId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+MemberId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,55}[a-z0-9])?$")]
+"""A DNS label of at most 57 characters: with a suffix, it is the name in the member's TLS certificate."""
 DatasetId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 Uuid = Annotated[str, StringConstraints(pattern=r"^urn:uuid:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
 KeyText = Annotated[str, StringConstraints(pattern=r"^ed25519:[A-Za-z0-9+/]{43}=$")]
@@ -92,13 +98,19 @@ class Statement(Part):
     expires: Instant
 
     def payload(self) -> bytes:
-        """Canonical JSON (RFC 8785) of every field, empty ones included."""
-        return canonical_json(self.model_dump(mode="json"))
+        """Canonical JSON (RFC 8785) of every field, empty ones included; raises where it is larger than a statement may be."""
+        data = canonical_json(self.model_dump(mode="json"))
+        if len(data) > MAX_STATEMENT_BYTES:
+            raise StatementError(
+                "a {kind} of {size} bytes is larger than the {limit} bytes a statement may have",
+                kind=type(self).__name__,
+                size=len(data),
+                limit=MAX_STATEMENT_BYTES,
+            )
+        return data
 
     def seal(self, *keys: SigningKey) -> Envelope:
         """Sign this statement with each key, in order."""
-        from federation.statements.dsse import add_signature
-
         envelope = sign(keys[0], self.TYPE, self.payload())
         for key in keys[1:]:
             envelope = add_signature(envelope, key)

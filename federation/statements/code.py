@@ -84,6 +84,8 @@ class CodeBundle:
                 raise BundleError("a file of a code bundle does not match its digest")
             files[path] = body
             at += size
+        if any(parent.as_posix() in files for path in files for parent in PurePosixPath(path).parents):
+            raise BundleError("a code bundle names one path as a file and as a folder")
         bundle = cls(files)
         if at != len(view) or bundle.header != header:
             raise BundleError("a code bundle has trailing bytes or an unsorted list")
@@ -137,7 +139,10 @@ def bundle_folder(folder: Path) -> CodeBundle:
                     files=MAXIMAL_FILES,
                     size=MAXIMAL_BYTES // 2**20,
                 )
-            files[relative] = path.read_bytes()
+            try:
+                files[relative] = path.read_bytes()
+            except OSError as error:
+                raise AppFolderError("{path} cannot be read: {reason}", path=relative, reason=error.strerror or "") from None
     return CodeBundle(files)
 
 
@@ -146,7 +151,7 @@ def _check_path(path: str) -> None:
     if (
         not path
         or len(path) > 400
-        or any(part in ("", ".", "..") for part in parts)
+        or any(part in ("", ".", "..") or len(part.encode("utf-8", "replace")) > 255 for part in parts)
         or any(ord(char) < 32 or char == "\\" for char in path)
     ):
         raise BundleError("a code bundle names a file outside itself")

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field, StringConstraints, ValidationError
 
 from federation.crypto import canonical_json, parse_json
-from federation.errors import UsageError
+from federation.errors import KeyongError, UsageError
 from federation.statements._base import Digest, Instant, KeyText, Label, MemberId, Part, Statement, Uuid
 from federation.statements.roster import Role
 
@@ -59,7 +59,7 @@ class Invitation(Part):
         try:
             raw = base64.b64decode(compact[len(_PREFIX) :], altchars=b"-_", validate=True)
             return cls.model_validate(parse_json(raw, limit=64 * 1024))
-        except (binascii.Error, ValidationError, UsageError, ValueError):
+        except (binascii.Error, ValidationError, KeyongError, ValueError):
             raise InvitationError(
                 "the invitation is damaged: part of it is missing or changed",
                 hint="ask for it again, and copy it as one line",

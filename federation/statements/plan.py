@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -15,6 +16,7 @@ from federation.statements._base import (
     MemberId,
     Part,
     Statement,
+    StatementError,
     Uuid,
 )
 
@@ -100,6 +102,12 @@ class Encoding(Part):
     weight_minimum: Annotated[int, Field(ge=0, le=2**40)]
     weight_maximum: Annotated[int, Field(ge=1, le=2**40)]
 
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.weight_minimum > self.weight_maximum:
+            raise ValueError("weight_minimum exceeds weight_maximum")
+        return self
+
 
 class PlannedDataset(Part):
     """One node's share in a plan: its dataset, as published, and the agreement that permits the use."""
@@ -126,15 +134,15 @@ class JobPlan(Statement):
     purpose: Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_.:/#-]{0,199}$")]
     code: Digest
     runtime: Digest
-    cohort: Annotated[tuple[PlannedDataset, ...], Field(min_length=1, max_length=1000)]
+    cohort: Annotated[tuple[PlannedDataset, ...], Field(min_length=1, max_length=500)]
     rounds: Annotated[int, Field(ge=1, le=100_000)]
-    run_config: dict[Name, Annotated[str, StringConstraints(max_length=4000)]]
-    """Each value as JSON text, so that no float is ever hashed."""
+    run_config: Annotated[dict[Name, Annotated[str, StringConstraints(max_length=4000)]], Field(max_length=200)]
+    """Each value as JSON text of one number, text or truth value, so that no float is ever hashed."""
     aggregation: Aggregation = "sum"
     outputs: OutputSchema
     encoding: Encoding
     protection: Protection
-    minimal_participants: Annotated[int, Field(ge=1, le=1000)]
+    minimal_participants: Annotated[int, Field(ge=1, le=500)]
     round_seconds: Annotated[int, Field(ge=1, le=7 * 86400)] = 3600
     """Longest a node may compute on one step before it counts as failed."""
     memory_bytes: Annotated[int, Field(ge=2**26, le=2**40)] = 4 * 2**30
@@ -152,16 +160,25 @@ class JobPlan(Statement):
             raise ValueError("an action appears twice")
         if self.minimal_participants > len(nodes):
             raise ValueError("the plan needs more participants than its cohort has")
+        for name, text in self.run_config.items():
+            if not _is_scalar(text):
+                raise ValueError(f"run_config {name} is not JSON of one number, text or truth value")
         return self
 
     def at(self, node: str) -> PlannedDataset:
         """The share of that node; raises where it is not in the cohort."""
-        from federation.statements._base import StatementError
-
         for planned in self.cohort:
             if planned.node == node:
                 return planned
         raise StatementError("{node} is not in this plan's cohort", node=node)
+
+
+def _is_scalar(text: str) -> bool:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(value, str | bool | int) or (isinstance(value, float) and math.isfinite(value))
 
 
 class Invocation(Statement):

@@ -67,7 +67,7 @@ class Receipt(Statement):
     round: Count
     attempt: Count = 1
     stage: Annotated[str, StringConstraints(max_length=40)]
-    intent: int
+    intent: Annotated[int, Field(ge=-1, le=2**53 - 1)]
     """Index of the INTENT entry in the node's ledger; -1 where the refusal came before one."""
     outcome: Outcome
     code: Code = ""

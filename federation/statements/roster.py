@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, ClassVar, Literal, Self
@@ -21,7 +22,7 @@ from federation.statements._base import (
     StatementError,
     Uuid,
 )
-from federation.statements.dsse import Envelope, SignatureError, verify
+from federation.statements.dsse import Envelope, verify_quorum
 
 Role = Literal["member", "coordinator", "analyst", "auditor"]
 
@@ -50,6 +51,12 @@ class UnknownMemberError(VerificationError):
     code = "unknown-member"
 
 
+def check_keys(keys: Sequence[str]) -> None:
+    """Refuse keys under which anybody could sign (low order, not canonical) where they are enrolled, not where they are used."""
+    for text in keys:
+        PublicKey.from_text(text)
+
+
 class Root(Part):
     """The quorum that may change the roster: ``threshold`` of ``keys``."""
 
@@ -60,6 +67,7 @@ class Root(Part):
     def _reachable(self) -> Self:
         if len(set(self.keys)) != len(self.keys) or self.threshold > len(self.keys):
             raise ValueError("the root needs distinct keys, and a threshold they can reach")
+        check_keys(self.keys)
         return self
 
 
@@ -88,6 +96,7 @@ class Member(Part):
     def _separate_keys(self) -> Self:
         if len({self.statement_key, self.ledger_key, self.witness_key}) != 3:
             raise ValueError("one key may serve one role only")
+        check_keys((self.statement_key, self.ledger_key, self.witness_key))
         return self
 
 
@@ -101,12 +110,12 @@ class Roster(Statement):
     version: Annotated[int, Field(ge=1, le=2**31)]
     previous: OptionalDigest = ""
     root: Root
-    members: Annotated[tuple[Member, ...], Field(min_length=1, max_length=1000)]
+    members: Annotated[tuple[Member, ...], Field(min_length=1, max_length=500)]
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         ids = [member.id for member in self.members]
-        keys = [key for member in self.members for key in (member.statement_key, member.ledger_key, member.witness_key)]
+        keys = [*self.root.keys] + [key for member in self.members for key in (member.statement_key, member.ledger_key, member.witness_key)]
         certificates = [member.tls_certificate for member in self.members]
         if len(set(ids)) != len(ids):
             raise ValueError("two members share an id")
@@ -148,17 +157,7 @@ def root_fingerprint(consortium: str, root: Root) -> Digest:
 
 def check_quorum(envelope: Envelope, root: Root) -> None:
     """Raise unless at least ``threshold`` distinct root keys signed the envelope."""
-    valid = 0
-    for text in root.keys:
-        try:
-            verify(envelope, Roster.TYPE, [PublicKey.from_text(text)])
-        except SignatureError:
-            continue
-        valid += 1
-    if valid < root.threshold:
-        raise SignatureError(
-            "the roster carries {valid} of the {threshold} root signatures it needs", valid=valid, threshold=root.threshold
-        )
+    verify_quorum(envelope, Roster.TYPE, [PublicKey.from_text(text) for text in root.keys], root.threshold)
 
 
 def open_genesis(envelope: Envelope, fingerprint: str) -> Roster:
@@ -204,6 +203,7 @@ class RosterHistory:
     def __init__(self, envelopes: Sequence[Envelope], fingerprint: str) -> None:
         if not envelopes:
             raise RosterChainError("there is no roster")
+        self._extending = threading.Lock()
         self._envelopes = [envelopes[0]]
         self._rosters = [open_genesis(envelopes[0], fingerprint)]
         self.fingerprint = fingerprint
@@ -212,16 +212,20 @@ class RosterHistory:
 
     def extend(self, envelope: Envelope) -> Roster:
         """Add the next version; a version already held is accepted only when it is the same bytes."""
+        with self._extending:
+            return self._extend(envelope)
+
+    def _extend(self, envelope: Envelope) -> Roster:
         claimed = Roster.read(envelope)
         if claimed.version <= self.latest.version:
-            if 1 <= claimed.version and self._envelopes[claimed.version - 1].digest == envelope.digest:
+            if self._envelopes[claimed.version - 1].digest == envelope.digest:
                 return self._rosters[claimed.version - 1]
             raise RosterRolledBackError(
                 "roster version {got} was presented after version {seen}", got=claimed.version, seen=self.latest.version
             )
         roster = open_successor(self.latest, self.digest, envelope)
-        self._envelopes.append(envelope)
         self._rosters.append(roster)
+        self._envelopes.append(envelope)
         return roster
 
     @property
@@ -241,7 +245,7 @@ class RosterHistory:
 
     def by_digest(self, wanted: str) -> Roster:
         """The roster of that digest; raises where this party never saw it."""
-        for envelope, roster in zip(self._envelopes, self._rosters, strict=True):
+        for envelope, roster in zip(self._envelopes, self._rosters, strict=False):
             if envelope.digest == wanted:
                 return roster
         raise RosterChainError("a statement names a roster that is not known here", hint="fetch the newest roster, then try again")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import mmap
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from federation.errors import VerificationError
 
@@ -13,46 +15,58 @@ CHUNK_BYTES = 1024 * 1024
 """Bytes a frame carries: large enough to amortise a frame, small enough that exchanges interleave."""
 MEMORY_BYTES = 4 * 1024 * 1024
 """Bodies up to this size stay in memory."""
+SPOOLLESS_BYTES = 64 * 1024 * 1024
+"""Longest body of a party that has no folder to spool to."""
 
 Buffer = bytes | bytearray | memoryview
 
 
 class BodyError(VerificationError):
-    """A body is longer or shorter than its head announced, or than this party takes."""
+    """A body is longer or shorter than its head announced, or than this party takes or has room for."""
 
     code = "body"
 
 
 class Body:
-    """A received body: exactly ``size`` bytes, written once in order, then read as one view."""
+    """A received body: exactly ``size`` bytes, written once in order, then read as one view.
+
+    What is announced costs nothing; only bytes that arrived take room. They are written to the file, not through a map of
+    it: a full disk is then an error of this body, where a page of a map that finds no room ends the whole process (SIGBUS).
+    """
 
     def __init__(self, size: int, spool: Path | None) -> None:
+        if spool is None and size > SPOOLLESS_BYTES:
+            raise _no_room(size)
         self.size = size
         self._written = 0
-        self._map: mmap.mmap | None = None
+        self._file: BinaryIO | None = None
+        self._memory = bytearray()
+        self._view: memoryview | None = None
         if size > MEMORY_BYTES and spool is not None:
-            with tempfile.TemporaryFile(dir=spool) as file:
-                file.truncate(size)
-                self._map = mmap.mmap(file.fileno(), size)
-            self._view = memoryview(self._map)
-        else:
-            self._view = memoryview(bytearray(size))
+            try:
+                self._file = tempfile.TemporaryFile(dir=spool, buffering=0)  # noqa: SIM115  # closed when it is mapped
+            except OSError:
+                raise _no_room(size) from None
 
-    def write(self, data: bytes) -> None:
-        """Append a chunk; more than was announced is refused."""
+    def write(self, data: Buffer) -> None:
+        """Append a chunk; more than was announced, or than the disk takes, is refused."""
         end = self._written + len(data)
         if end > self.size:
             raise BodyError("a message body is longer than its head announced")
-        self._view[self._written : end] = data
+        if self._file is None:
+            self._memory += data
+        else:
+            self._spool(memoryview(data))
         self._written = end
 
-    def writable(self) -> memoryview:
-        """The whole buffer, for a reader that receives straight into it and says so with :meth:`filled`."""
-        return self._view
-
-    def filled(self, count: int) -> None:
-        """``count`` further bytes were received in place."""
-        self._written += count
+    def _spool(self, data: memoryview) -> None:
+        assert self._file is not None
+        try:
+            while data:
+                data = data[os.write(self._file.fileno(), data) :]
+        except OSError:
+            self.discard()
+            raise _no_room(self.size) from None
 
     @property
     def complete(self) -> bool:
@@ -64,7 +78,29 @@ class Body:
         """The bytes, read-only. Valid as long as this object or a slice of the view lives."""
         if not self.complete:
             raise BodyError("a message body is shorter than its head announced")
-        return self._view.toreadonly()
+        if self._view is None:
+            if self._file is not None:
+                with self._file as file:
+                    self._view = memoryview(mmap.mmap(file.fileno(), self.size, prot=mmap.PROT_READ))
+                self._file = None
+            else:
+                self._view = memoryview(self._memory).toreadonly()
+        return self._view
+
+    def discard(self) -> None:
+        """Give back the room of a body nobody will read; without complaint where it was given back."""
+        self._memory = bytearray()
+        if self._file is not None:
+            self._file.close()
+
+
+def _no_room(size: int) -> BodyError:
+    return BodyError(
+        "there is no room here for a message body of {size} bytes",
+        hint="free space on the disk that holds the home folder",
+        code="spool",
+        size=size,
+    )
 
 
 def chunks(buffers: Sequence[Buffer]) -> Iterator[bytes]:

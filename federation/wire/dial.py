@@ -19,9 +19,10 @@ import structlog
 
 from federation.crypto import server_name
 from federation.errors import KeyongError, UnavailableError
+from federation.ledger import LedgerError
 from federation.wire._generated import link_pb2_grpc
 from federation.wire._generated.link_pb2 import Frame
-from federation.wire.peer import Handler, Incoming, Peer
+from federation.wire.peer import Handler, Incoming, Peer, place_of
 
 log = structlog.get_logger("keyong.wire")
 
@@ -35,6 +36,12 @@ class UnreachableError(UnavailableError):
     """The coordinator cannot be reached, or refuses this certificate."""
 
     code = "unreachable"
+
+
+class LinkRefusedError(UnavailableError):
+    """The coordinator ended the link because of what was sent over it."""
+
+    code = "link-refused"
 
 
 @dataclass(frozen=True)
@@ -105,13 +112,16 @@ async def _frames(stream: Any) -> AsyncIterator[Frame]:
         async for frame in stream:
             yield frame
     except grpc.aio.AioRpcError as error:
+        if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
+            raise LinkRefusedError(
+                "the coordinator ended the link: it found what we sent malformed",
+                hint="are both sides of one version? see the coordinator's log",
+            ) from None
         if error.code() in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
             raise UnreachableError(
                 "the coordinator ended the link: this member is not in its roster",
                 hint="join with an invitation, or ask the founder whether you were removed",
             ) from None
-    except asyncio.CancelledError:
-        raise
 
 
 async def keep_attached(
@@ -121,15 +131,24 @@ async def keep_attached(
     on_down: Callable[[KeyongError], None],
     jitter: random.Random,
 ) -> None:
-    """Hold a link for ever: dial, run ``session``, and when either ends dial again after a growing, jittered wait."""
+    """Hold a link for ever: dial, run ``session``, and when either ends dial again after a growing, jittered wait.
+
+    Nothing that the other end says ends this: a roster that does not follow, a malformed answer and a refusal all end the
+    link alone. A fault of the own ledger does end it, for without one nothing may run.
+    """
     wait = FIRST_WAIT_SECONDS
     while True:
         began = asyncio.get_running_loop().time()
         try:
             async with connect() as peer:
                 await session(peer)
-        except UnavailableError as error:
+        except LedgerError:
+            raise
+        except KeyongError as error:
             on_down(error)
+        except Exception as error:
+            log.error("session-failed", error=type(error).__name__, at=place_of(error))
+            on_down(UnavailableError("internal error on this side of the link", code="internal"))
         if asyncio.get_running_loop().time() - began > STEADY_SECONDS:
             wait = FIRST_WAIT_SECONDS
         # Jitter: a restarted coordinator is not met by all members at one moment.

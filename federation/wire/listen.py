@@ -18,9 +18,13 @@ from federation.crypto import TlsIdentity, peer_fingerprint
 from federation.errors import KeyongError, UnavailableError
 from federation.wire._generated import link_pb2_grpc
 from federation.wire._generated.link_pb2 import Frame
-from federation.wire.peer import Handler, Peer
+from federation.wire.peer import Handler, Peer, place_of
 
 log = structlog.get_logger("keyong.wire")
+
+
+LINKS_A_MEMBER = 32
+"""A node, some commands, notebooks: more at once is a mistake or a flood."""
 
 
 class AddressError(UnavailableError):
@@ -80,7 +84,7 @@ class Listener:
     async def start(self) -> None:
         """Bind and serve; raises :class:`AddressError` where the address is taken."""
         server = grpc.aio.server(options=CHANNEL_OPTIONS)
-        link_pb2_grpc.add_LinkServicer_to_server(_Links(self._serve), server)
+        link_pb2_grpc.add_LinkServicer_to_server(_Links(self._serve), server)  # type: ignore[no-untyped-call]
         try:
             self.port = server.add_secure_port(self._address, listening(self._identity, self._trusted))
         except RuntimeError:
@@ -96,6 +100,8 @@ class Listener:
 
     async def stop(self, grace: float = 1.0) -> None:
         """End every link and stop listening."""
+        for task in list(self._running.values()):
+            task.cancel()
         if self._server is not None:
             await self._server.stop(grace)
             self._server = None
@@ -111,6 +117,9 @@ class Listener:
             member = self._who(fingerprint)
         except KeyongError:
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, "not in the roster")
+            return
+        if sum(peer.member == member for peer in self._running) >= LINKS_A_MEMBER:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many links")
             return
 
         async def send(frame: Frame) -> None:
@@ -134,7 +143,11 @@ class Listener:
                 await context.abort(grpc.StatusCode.PERMISSION_DENIED, "the link was ended")
             elif isinstance(error := task.exception(), KeyongError):
                 log.warning("link-refused", member=member, code=error.code)
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, error.code)
+            elif error is not None:
+                log.error("link-failed", member=member, error=type(error).__name__, at=place_of(error))
         finally:
-            task.cancel()
             self._running.pop(peer, None)
             self._on_link(peer, False)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)  # what it was answering is given up before we are

@@ -6,27 +6,33 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
+from typing import Literal
 
 import structlog
 
 from federation import correspondence
+from federation.crypto import SignatureError
 from federation.errors import KeyongError, UnavailableError
 from federation.holdings import Holdings
 from federation.home import Home, now
-from federation.ledger import Ledger
-from federation.statements import CLOCK_SKEW, Envelope, parse_instant
+from federation.ledger import Ledger, LedgerError
+from federation.statements import CLOCK_SKEW, Envelope, UnknownMemberError, parse_instant
 from federation.wire.dial import Address, dial, refuse_all
 from federation.wire.messages import (
-    PROTOCOL,
+    Envelopes,
     Hello,
     Mail,
     MailBox,
+    MailItem,
     MailSince,
+    MessageError,
+    RosterSince,
     Welcome,
     pack,
     unpack,
 )
 from federation.wire.peer import Handler, Peer
+from federation.wire.protocol import PROTOCOL, check_version
 
 log = structlog.get_logger("keyong.wire")
 
@@ -47,21 +53,23 @@ def connect(home: Home, handler: Handler = refuse_all, *, timeout: float = 10.0)
     return dial(address, tls.key_pem, tls.certificate_pem, handler=handler, spool=home.folder("spool"), timeout=timeout)
 
 
-async def greet(peer: Peer, home: Home, ledger: Ledger | None, *, serves: str) -> Welcome:
+async def greet(peer: Peer, home: Home, ledger: Ledger | None, *, serves: Literal["node", "client"]) -> Welcome:
     """First exchange: agree on a protocol version, compare clocks, learn rosters.
 
     Raises:
+        ProtocolVersionError: no version is spoken on both sides; the hint names the side to upgrade.
         ClockError: the clocks differ by more than statements tolerate.
     """
     hello = Hello(
         lowest=PROTOCOL[0],
         highest=PROTOCOL[1],
         software=SOFTWARE,
-        serves=serves,  # type: ignore[arg-type]
+        serves=serves,
         roster_version=home.history.latest.version,
     )
     answer = await peer.call("hello", hello.to_bytes(), timeout=15)
     welcome = Welcome.from_bytes(answer.header)
+    check_version(welcome.version)
     await asyncio.to_thread(learn, home, ledger, welcome.rosters)
     apart = abs(now() - parse_instant(welcome.clock))
     if apart > CLOCK_SKEW + timedelta(seconds=5):
@@ -83,30 +91,62 @@ def learn(home: Home, ledger: Ledger | None, rosters: Sequence[str]) -> None:
             ledger.append("roster", {"roster": envelope.digest, "version": roster.version})
 
 
+async def fetch_rosters(peer: Peer, home: Home, ledger: Ledger | None) -> bool:
+    """Ask for rosters newer than ours and take them; whether there were any."""
+    before = home.history.latest.version
+    answer = await peer.call("roster.get", RosterSince(after=before).to_bytes(), timeout=30)
+    await asyncio.to_thread(learn, home, ledger, Envelopes.from_bytes(answer.header).envelopes)
+    return home.history.latest.version > before
+
+
 async def send_mail(peer: Peer, to: str, envelope: Envelope) -> None:
     """Hand a signed statement to the coordinator for another member."""
     await peer.call("mail.send", Mail(to=to, envelope=pack(envelope)).to_bytes(), timeout=30)
 
 
 async def read_mail(peer: Peer, home: Home, holdings: Holdings, ledger: Ledger) -> int:
-    """Fetch what arrived and take each statement; one that does not hold is logged and passed over. Returns the count taken."""
+    """Fetch what arrived and take each statement; one that does not hold is logged and passed over.
+
+    A statement may rest on a roster that is newer than ours (its author joined since): before it is refused, newer
+    rosters are fetched and it is judged once more.
+
+    Returns:
+        How many statements changed something.
+
+    Raises:
+        UnavailableError: our own ledger or store cannot write; what was not taken stays unread.
+        MessageError: the numbers of the mail do not rise.
+    """
     taken = 0
+    after = await asyncio.to_thread(holdings.mail_read)
     while True:
-        after = holdings.mail_read()
         answer = await peer.call("mail.fetch", MailSince(after=after).to_bytes(), timeout=30)
         items = MailBox.from_bytes(answer.header).items
         if not items:
             return taken
         for item in items:
-            try:
-                envelope = unpack(item.envelope)
-                effect, digest = await asyncio.to_thread(correspondence.take, home, holdings, ledger, envelope, now())
-            except UnavailableError:
-                raise  # our own ledger cannot write: the mail stays unread
-            except KeyongError as error:
-                log.warning("mail-refused", sender=item.sender, code=error.code, reason=str(error))
-            else:
-                taken += effect != "known"
-                log.info("mail-taken", sender=item.sender, effect=effect, agreement=digest[:19])
-            holdings.set_mail_read(item.number)
+            if item.number <= after:
+                raise MessageError("the numbers of the mail do not rise")
+            taken += await _take(peer, home, holdings, ledger, item)
+            after = item.number
+            await asyncio.to_thread(holdings.set_mail_read, after)
 
+
+async def _take(peer: Peer, home: Home, holdings: Holdings, ledger: Ledger, item: MailItem) -> bool:
+    async def judge() -> tuple[correspondence.Effect, str]:
+        return await asyncio.to_thread(correspondence.take, home, holdings, ledger, unpack(item.envelope), now())
+
+    try:
+        try:
+            effect, digest = await judge()
+        except (UnknownMemberError, SignatureError):
+            if not await fetch_rosters(peer, home, ledger):
+                raise
+            effect, digest = await judge()
+    except (UnavailableError, LedgerError):
+        raise  # our own record cannot be kept: the mail stays unread
+    except KeyongError as error:
+        log.warning("mail-refused", sender=item.sender, code=error.code, reason=str(error))
+        return False
+    log.info("mail-taken", sender=item.sender, effect=effect, agreement=digest[:19])
+    return effect != "known"

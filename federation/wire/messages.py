@@ -11,9 +11,7 @@ from federation.crypto import canonical_json, parse_json
 from federation.errors import VerificationError
 from federation.statements import Envelope
 from federation.wire.peer import HEADER_BYTES
-
-PROTOCOL = (1, 1)
-"""Lowest and highest protocol version spoken here."""
+from federation.wire.protocol import PROTOCOL as PROTOCOL
 
 
 class MessageError(VerificationError):
@@ -57,16 +55,17 @@ def pack(envelope: Envelope) -> str:
 def unpack(text: str) -> Envelope:
     """Read an envelope from a header."""
     try:
-        return Envelope.from_bytes(base64.b64decode(text, validate=True))
+        data = base64.b64decode(text, validate=True)
     except ValueError:
         raise MessageError("an envelope in a message is not base64") from None
+    return Envelope.from_bytes(data)
 
 
 class Hello(Message):
     """First exchange on a link: who speaks which versions, and what this end serves."""
 
-    lowest: int
-    highest: int
+    lowest: Annotated[int, Field(ge=0, le=2**31)]
+    highest: Annotated[int, Field(ge=0, le=2**31)]
     software: Annotated[str, Field(max_length=64)]
     serves: Literal["node", "client"]
     roster_version: int
@@ -128,7 +127,7 @@ class Mail(Message):
 class MailItem(Message):
     """A delivered statement, numbered in the receiver's box."""
 
-    number: int
+    number: Annotated[int, Field(ge=1, le=2**53 - 1)]
     sender: str
     arrived: str
     envelope: EnvelopeText

@@ -2,6 +2,10 @@
 
 Back pressure is the stream's own: a frame is sent only when gRPC's flow control takes it, so a slow reader slows its
 sender and nothing grows in between.
+
+What the other end may do wrong, and what it costs: a body that overflows, or that finds no room, ends its exchange with a
+fault; a frame that no honest end sends (an exchange number that is taken, or not its own) ends the link with
+:class:`FrameOrderError`; an end that takes nothing for :data:`STALL_SECONDS` is let go. Never more than that.
 """
 
 from __future__ import annotations
@@ -11,19 +15,35 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from string import Formatter
 
 import structlog
 
-from federation.errors import DeniedError, KeyongError, UnavailableError, UsageError, VerificationError
+from federation.errors import KeyongError, UnavailableError, VerificationError
 from federation.wire._generated.link_pb2 import Cancel, Fault, Frame, Head
 from federation.wire.body import Body, BodyError, Buffer, chunks, total_bytes
+from federation.wire.faults import RemoteError, error_of, fault_of
 
 log = structlog.get_logger("keyong.wire")
 
 HEADER_BYTES = 3 * 1024 * 1024
-OPEN_EXCHANGES = 256
+OPEN_EXCHANGES = 64
 """Exchanges a peer may have open towards us at once."""
+STALL_SECONDS = 120.0
+"""Longest that one frame may wait for the other end to take it."""
+_FRAMES_AHEAD = 4
+
+__all__ = [
+    "HEADER_BYTES",
+    "OPEN_EXCHANGES",
+    "FrameOrderError",
+    "Handler",
+    "Incoming",
+    "LinkLostError",
+    "NoAnswerError",
+    "Outgoing",
+    "Peer",
+    "RemoteError",
+]
 
 
 class LinkLostError(UnavailableError):
@@ -38,10 +58,10 @@ class NoAnswerError(UnavailableError):
     code = "no-answer"
 
 
-class RemoteError(KeyongError):
-    """The other side refused; carries its code and, where we may know it, its reason."""
+class FrameOrderError(VerificationError):
+    """The other end sent a frame that the protocol does not allow there; the link ends with it."""
 
-    code = "remote"
+    code = "frame-order"
 
 
 @dataclass(frozen=True)
@@ -69,9 +89,13 @@ class _Assembly:
     head: Head
     body: Body
 
+    def message(self) -> Incoming:
+        return Incoming(self.head.method, self.head.header, self.body.view)
+
 
 @dataclass
 class _Inbound:
+    size: int
     assembly: _Assembly | None = None
     task: asyncio.Task[None] | None = None
 
@@ -80,6 +104,11 @@ class _Inbound:
 class _Outbound:
     answer: asyncio.Future[Incoming] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     assembly: _Assembly | None = None
+
+    def refuse(self, error: KeyongError) -> None:
+        self.assembly = None
+        if not self.answer.done():
+            self.answer.set_exception(error)
 
 
 class Peer:
@@ -90,7 +119,7 @@ class Peer:
         frames: the frames that arrive.
         dialled: whether this end dialled (odd exchange numbers) or listened (even ones).
         handler: answers exchanges the other end begins.
-        body_limit: longest body taken, in bytes.
+        body_limit: longest body taken, and the most that all bodies of open exchanges may announce together, in bytes.
         spool: folder for large bodies.
         tell: whether refusals may carry their reason to the other end, or the bare code only (invariant 7).
     """
@@ -114,32 +143,51 @@ class Peer:
         self._body_limit = body_limit
         self._spool = spool
         self._tell = tell
-        self._lock = asyncio.Lock()
+        self._room = asyncio.Semaphore(_FRAMES_AHEAD)
+        self._outbox: asyncio.Queue[Frame] = asyncio.Queue()
         self._inbound: dict[int, _Inbound] = {}
         self._outbound: dict[int, _Outbound] = {}
-        self._lost: str | None = None
+        self._notes: set[asyncio.Task[None]] = set()
+        self._lost: KeyongError | None = None
         self._over = asyncio.Event()
         self.member = ""
 
     async def run(self) -> None:
-        """Read frames until the stream ends; every call that is still open then fails."""
-        reason = "the link was closed"
+        """Carry frames until the stream ends; every call that is still open then fails, every answer is given up.
+
+        Raises:
+            KeyongError: why the link was ended, where the other end did not simply go.
+        """
+        reason: KeyongError = LinkLostError("the link was lost before an answer came")
+        reading, writing = asyncio.create_task(self._read()), asyncio.create_task(self._write_out())
         try:
-            async for frame in self._frames:
-                await self._take(frame)
-        except KeyongError as error:
-            reason = str(error)
-            raise
+            await asyncio.wait((reading, writing), return_when=asyncio.FIRST_COMPLETED)
+            for task in (reading, writing):
+                if task.done() and not task.cancelled() and (error := task.exception()) is not None:
+                    if isinstance(error, KeyongError):
+                        reason = error
+                        raise error
+                    # The stream itself broke; whatever gRPC says of it is for the log.
+                    log.info("link-broke", member=self.member, error=type(error).__name__)
         finally:
-            self._lost = reason
-            self._over.set()
-            for out in self._outbound.values():
-                if not out.answer.done():
-                    out.answer.set_exception(LinkLostError("the link was lost before an answer came"))
-            tasks = [inbound.task for inbound in self._inbound.values() if inbound.task is not None]
-            for task in tasks:
+            self._end(reason)
+            answering = [one.task for one in self._inbound.values() if one.task is not None]
+            for task in (reading, writing, *self._notes, *answering):
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(reading, writing, *self._notes, *answering, return_exceptions=True)
+            self._inbound.clear()
+
+    def _end(self, reason: KeyongError) -> None:
+        self._lost = reason
+        self._over.set()
+        for out in self._outbound.values():
+            out.refuse(self._loss())
+        self._room.release()  # whoever waits for room finds the link lost, and passes it on
+
+    def _loss(self) -> KeyongError:
+        if isinstance(self._lost, UnavailableError) and self._lost.code != LinkLostError.code:
+            return self._lost  # said by the stream itself, and more use than that it ended
+        return LinkLostError("the link was lost before an answer came")
 
     async def ended(self, timeout: float | None = None) -> bool:
         """Wait until the stream has ended, at most ``timeout`` seconds; whether it has."""
@@ -156,164 +204,196 @@ class Peer:
         """Begin an exchange and wait for its answer.
 
         Raises:
-            RemoteError: the other side refused.
+            RemoteError, DeniedError, ...: the other side refused.
             LinkLostError: the stream ended first.
             NoAnswerError: nothing came within ``timeout`` seconds.
         """
         if self._lost is not None:
-            raise LinkLostError("the link was lost before an answer came")
+            raise self._loss()
         number = self._next
         self._next += 2
         out = self._outbound[number] = _Outbound()
         try:
             async with asyncio.timeout(timeout):
-                await self._send(number, Head(method=method, header=header, body_bytes=total_bytes(body)), body, reply=False)
+                head = Head(method=method, header=header, body_bytes=total_bytes(body))
+                await self._write(Frame(exchange=number, open=head))
+                for piece in chunks(body):
+                    if out.answer.done():  # refused before all of it was sent
+                        break
+                    await self._write(Frame(exchange=number, chunk=piece))
                 return await out.answer
         except TimeoutError:
-            await self._forget(number)
+            self._note(Frame(exchange=number, cancel=Cancel()))
             raise NoAnswerError("no answer to {method} within {seconds} s", method=method, seconds=timeout) from None
         except asyncio.CancelledError:
-            await self._forget(number)
+            self._note(Frame(exchange=number, cancel=Cancel()))
             raise
         finally:
             self._outbound.pop(number, None)
             if out.answer.done() and not out.answer.cancelled():
                 out.answer.exception()
 
-    async def _forget(self, number: int) -> None:
-        with contextlib.suppress(Exception):
-            await asyncio.shield(self._write(Frame(exchange=number, cancel=Cancel())))
+    # -- sending ------------------------------------------------------------------------------------------------------
 
     async def _write(self, frame: Frame) -> None:
-        async with self._lock:
-            await self._send_frame(frame)
+        """Hand a frame to the writer. Cancelling the wait is safe; cancelling gRPC's own write would end the stream."""
+        await self._room.acquire()
+        if self._lost is not None:
+            self._room.release()
+            raise self._loss()
+        self._outbox.put_nowait(frame)
 
-    async def _send(self, number: int, head: Head, body: Sequence[Buffer], *, reply: bool) -> None:
-        await self._write(Frame(exchange=number, reply=head) if reply else Frame(exchange=number, open=head))
-        for piece in chunks(body):
-            await self._write(Frame(exchange=number, chunk=piece))
+    async def _write_out(self) -> None:
+        while True:
+            frame = await self._outbox.get()
+            try:
+                async with asyncio.timeout(STALL_SECONDS):
+                    await self._send_frame(frame)
+            except TimeoutError:
+                raise LinkLostError("the other end has taken nothing for {seconds} s", seconds=STALL_SECONDS) from None
+            self._room.release()
 
-    def _assemble(self, head: Head) -> _Assembly:
-        if len(head.header) > HEADER_BYTES or head.body_bytes > self._body_limit:
-            raise BodyError(
-                "a message of {size} bytes is larger than the {limit} bytes taken here",
-                size=head.body_bytes,
-                limit=self._body_limit,
-            )
-        return _Assembly(head, Body(head.body_bytes, self._spool))
+    def _note(self, frame: Frame) -> None:
+        """Send a small frame without waiting: the reader must go on reading, or two full streams would stop each other."""
+        if self._lost is not None:
+            return
+        if len(self._notes) >= OPEN_EXCHANGES:
+            if frame.HasField("cancel"):
+                return  # a courtesy: without it the other end works on in vain
+            raise FrameOrderError("the other end asks on and takes no answers")
+        task = asyncio.create_task(self._write_quietly(frame))
+        self._notes.add(task)
+        task.add_done_callback(self._notes.discard)
 
-    async def _take(self, frame: Frame) -> None:
-        number = frame.exchange
-        part = frame.WhichOneof("part")
+    async def _write_quietly(self, frame: Frame) -> None:
+        with contextlib.suppress(KeyongError):
+            await self._write(frame)
+
+    # -- receiving ----------------------------------------------------------------------------------------------------
+
+    async def _read(self) -> None:
+        async for frame in self._frames:
+            self._take(frame)
+
+    def _take(self, frame: Frame) -> None:
+        number, part = frame.exchange, frame.WhichOneof("part")
         ours = number % 2 == self._parity
-        if part == "open" and not ours:
-            await self._begin(number, frame.open)
+        if part == "open":
+            if ours or number in self._inbound:
+                raise FrameOrderError("the other end began an exchange under a number that is not free")
+            self._begin(number, frame.open)
         elif part == "reply" and ours:
             out = self._outbound.get(number)
-            if out is not None:
-                try:
-                    out.assembly = self._assemble(frame.reply)
-                except BodyError as error:
-                    if not out.answer.done():
-                        out.answer.set_exception(error)
-                    return
-                self._finish(out)
+            if out is not None and out.assembly is None:
+                self._assemble_answer(out, frame.reply)
         elif part == "chunk":
             self._chunk(number, ours, frame.chunk)
         elif part == "fault" and ours:
             out = self._outbound.get(number)
-            if out is not None and not out.answer.done():
-                out.answer.set_exception(error_of(frame.fault))
+            if out is not None:
+                out.refuse(error_of(frame.fault))
         elif part == "cancel" and not ours:
             inbound = self._inbound.pop(number, None)
             if inbound is not None and inbound.task is not None:
                 inbound.task.cancel()
 
+    def _assemble(self, head: Head) -> _Assembly:
+        announced = head.body_bytes + sum(one.size for one in self._inbound.values())
+        if len(head.header) > HEADER_BYTES or head.body_bytes > self._body_limit:
+            raise BodyError(
+                "a message of {size} bytes is larger than the {limit} bytes taken here",
+                size=head.body_bytes + len(head.header),
+                limit=self._body_limit,
+            )
+        if announced > self._body_limit:
+            raise BodyError("the exchanges that are open fill the room for message bodies", code="busy")
+        return _Assembly(head, Body(head.body_bytes, self._spool))
+
+    def _assemble_answer(self, out: _Outbound, head: Head) -> None:
+        try:
+            out.assembly = self._assemble(head)
+        except BodyError as error:
+            out.refuse(error)
+            return
+        self._finish(out)
+
     def _chunk(self, number: int, ours: bool, data: bytes) -> None:
         if ours:
             out = self._outbound.get(number)
             if out is not None and out.assembly is not None:
-                out.assembly.body.write(data)
+                try:
+                    out.assembly.body.write(data)
+                except BodyError as error:
+                    out.refuse(error)
+                    return
                 self._finish(out)
             return
         inbound = self._inbound.get(number)
-        if inbound is not None and inbound.assembly is not None:
+        if inbound is None or inbound.assembly is None:
+            return  # of an exchange that was refused or given up while this was on its way
+        try:
             inbound.assembly.body.write(data)
-            if inbound.assembly.body.complete:
-                self._start(number, inbound)
+        except BodyError as error:
+            del self._inbound[number]
+            self._note(Frame(exchange=number, fault=fault_of(error, tell=self._tell)))
+            return
+        if inbound.assembly.body.complete:
+            self._start(number, inbound)
 
     def _finish(self, out: _Outbound) -> None:
         if out.assembly is not None and out.assembly.body.complete and not out.answer.done():
-            head = out.assembly.head
-            out.answer.set_result(Incoming(head.method, head.header, out.assembly.body.view))
+            out.answer.set_result(out.assembly.message())
 
-    async def _begin(self, number: int, head: Head) -> None:
+    def _begin(self, number: int, head: Head) -> None:
         if len(self._inbound) >= OPEN_EXCHANGES:
-            await self._write(Frame(exchange=number, fault=Fault(code="busy")))
+            self._note(Frame(exchange=number, fault=Fault(code="busy", params={"exit": "5"})))
             return
-        inbound = _Inbound()
         try:
-            inbound.assembly = self._assemble(head)
+            inbound = _Inbound(head.body_bytes, self._assemble(head))
         except BodyError as error:
-            await self._write(Frame(exchange=number, fault=fault_of(error, tell=self._tell)))
+            self._note(Frame(exchange=number, fault=fault_of(error, tell=self._tell)))
             return
         self._inbound[number] = inbound
-        if inbound.assembly.body.complete:
+        if head.body_bytes == 0:
             self._start(number, inbound)
 
     def _start(self, number: int, inbound: _Inbound) -> None:
         assembly, inbound.assembly = inbound.assembly, None
         assert assembly is not None
-        message = Incoming(assembly.head.method, assembly.head.header, assembly.body.view)
-        inbound.task = asyncio.create_task(self._answer(number, message))
+        inbound.task = asyncio.create_task(self._answer(number, assembly.message()))
 
     async def _answer(self, number: int, message: Incoming) -> None:
         try:
-            try:
-                reply = await self._handler(self, message)
-            except KeyongError as error:
-                await self._write(Frame(exchange=number, fault=fault_of(error, tell=self._tell)))
-            except Exception:
-                log.exception("handler-failed", method=message.method)
-                await self._write(Frame(exchange=number, fault=Fault(code="internal")))
-            else:
-                head = Head(method=message.method, header=reply.header, body_bytes=total_bytes(reply.body))
-                await self._send(number, head, reply.body, reply=True)
-        except asyncio.CancelledError:
-            raise
-        except Exception as error:
-            # The stream broke under the answer; run() ends with it, and the answer can be asked for again.
-            log.info("answer-not-delivered", method=message.method, error=type(error).__name__)
+            fault, reply = await self._handle(message)
+            if reply is None:
+                await self._write(Frame(exchange=number, fault=fault))
+                return
+            head = Head(method=message.method, header=reply.header, body_bytes=total_bytes(reply.body))
+            await self._write(Frame(exchange=number, reply=head))
+            for piece in chunks(reply.body):
+                await self._write(Frame(exchange=number, chunk=piece))
+        except LinkLostError:
+            log.info("answer-not-delivered", method=message.method[:40])  # it can be asked for again
         finally:
             self._inbound.pop(number, None)
 
-
-def fault_of(error: KeyongError, *, tell: bool) -> Fault:
-    """What of an error may cross the link."""
-    if not tell:
-        return Fault(code=error.code, params={_EXIT: str(error.exit_code)})
-    params = {key: str(value) for key, value in error.params.items()} | {_EXIT: str(error.exit_code)}
-    return Fault(code=error.code, message=error.template, hint=error.hint_template, params=params)
-
-
-_KINDS: dict[int, type[KeyongError]] = {2: UsageError, 3: DeniedError, 4: VerificationError, 5: UnavailableError}
-_EXIT = "exit"
-
-
-def _plain(template: str, params: dict[str, object]) -> bool:
-    # A template from outside may name its own params and nothing else: str.format would follow attributes.
-    try:
-        fields = [name for _, name, spec, conversion in Formatter().parse(template) if name is not None or spec or conversion]
-    except ValueError:
-        return False
-    return all(name in params for name in fields)
+    async def _handle(self, message: Incoming) -> tuple[Fault, Outgoing | None]:
+        try:
+            reply = await self._handler(self, message)
+        except KeyongError as error:
+            return fault_of(error, tell=self._tell), None
+        except Exception as error:
+            # Its text may hold anything, a row's value too: type and place are enough to find it.
+            log.error("handler-failed", method=message.method[:40], error=type(error).__name__, at=place_of(error))
+            return Fault(code="internal", params={"exit": "1"}), None
+        return Fault(), reply
 
 
-def error_of(fault: Fault) -> KeyongError:
-    """The error that a fault stands for on this side."""
-    params: dict[str, object] = dict(fault.params)
-    exit_code = str(params.pop(_EXIT, ""))
-    kind = _KINDS.get(int(exit_code), RemoteError) if exit_code.isdigit() else RemoteError
-    if not fault.message or not _plain(fault.message, params) or not _plain(fault.hint, params):
-        return kind("the other side refused: {reason}", code=fault.code or "remote", reason=fault.code or "no reason given")
-    return kind(fault.message, hint=fault.hint, code=fault.code or "remote", **params)
+def place_of(error: BaseException) -> str:
+    """Where an exception was raised, as ``module:line``: what a log may say of an exception whose text it must not repeat."""
+    trace = error.__traceback__
+    if trace is None:
+        return ""
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{trace.tb_frame.f_globals.get('__name__', '')}:{trace.tb_lineno}"

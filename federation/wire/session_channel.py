@@ -10,7 +10,7 @@ from typing import Any
 
 from federation.errors import KeyongError
 from federation.jobs.frames import HEAD_BYTES, FrameError, decode_head, encode_frame, parse_header
-from federation.wire.body import Body, Buffer
+from federation.wire.body import CHUNK_BYTES, Body, Buffer
 
 _JOIN_BELOW = 64 * 1024
 
@@ -59,7 +59,8 @@ class SessionChannel:
             header_bytes, body_bytes = decode_head(head, self._body_limit)
             header = parse_header(await self._read(header_bytes))
         except FrameError as error:
-            raise SessionFrameError("the job's session sent a malformed frame", detail=error.code) from None
+            code = "session-frame-size" if error.code == "frame-body-too-large" else None
+            raise SessionFrameError("the job's session sent a malformed frame", code=code, detail=error.code) from None
         body = Body(body_bytes, self._spool)
         await self._fill(body)
         return header, body.view
@@ -81,14 +82,14 @@ class SessionChannel:
 
     async def _fill(self, body: Body) -> None:
         loop = asyncio.get_running_loop()
-        view = body.writable()
-        at = 0
-        while at < body.size:
+        window = memoryview(bytearray(min(CHUNK_BYTES, body.size)))
+        left = body.size
+        while left:
             try:
-                count = await loop.sock_recv_into(self._socket, view[at:])
+                count = await loop.sock_recv_into(self._socket, window[: min(left, len(window))])
             except OSError:
                 count = 0
             if count == 0:
                 raise SessionEndedError("the job's session has ended")
-            at += count
-            body.filled(count)
+            body.write(window[:count])
+            left -= count
