@@ -96,6 +96,7 @@ def invite(
     from coordinator.store import CoordinatorStore
     from federation.holdings import open_engine
     from federation.home import now
+    from federation.statements import instant_text
     from keyong.cli._context import open_home
 
     home = open_home()
@@ -103,12 +104,12 @@ def invite(
     store = CoordinatorStore(open_engine(home.path / "coordinator.db"))
     roles = _roles(role, ("member",))
     invitation = make(home, store, member=member, entity=entity, roles=roles, at=now(), validity=timedelta(days=days))
-    text = invitation.to_text()
+    text, expires = invitation.to_text(), instant_text(invitation.expires)
     if output is not None:
         _write_private(output, text + "\n")
-        narrate("the invitation for {member} is in {path}; it works once, until {expires}", member=member, path=output, expires=invitation.expires)
+        narrate("the invitation for {member} is in {path}; it works once, until {expires}", member=member, path=output, expires=expires)
     if as_json():
-        emit({"member": member, "expires": invitation.expires.isoformat(), "invitation": text if output is None else "", "file": str(output or "")})
+        emit({"member": member, "expires": expires, "invitation": text if output is None else "", "file": str(output or "")})
     elif output is None:
         line(text)
 

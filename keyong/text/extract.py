@@ -1,0 +1,174 @@
+"""The catalogue's upkeep: which sentences the code holds, which are translated, and the files they are kept in.
+
+``python -m keyong.text.extract`` brings ``keyong.po`` up to date (new sentences untranslated, gone ones out), compiles
+``keyong.mo`` and names what is missing; with ``--check`` it only looks, and fails where anything is not as it should be.
+
+A sentence of the catalogue is a string literal that is
+
+* the first argument of, or ``hint=`` in, a call of a class whose name ends in ``Error`` or ``Notice``;
+* the first argument of ``_``, ``mark``, ``translate``, ``narrate``, ``say``, ``ask`` or ``question``, the second of ``report``;
+* a heading of ``table``, a name in ``facts``, the title of ``_section``, in the command line;
+* ``help=`` of an option, and each paragraph of a command's or group's text that is not an example.
+"""
+
+from __future__ import annotations
+
+import ast
+import string
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+PROJECT = Path(__file__).parents[2]
+PACKAGES = ("federation", "sandbox", "enterprise_node", "coordinator", "keyong")
+LEFT_OUT = ("federation/jobs/", "sandbox/inside/")
+"""Run inside a session, where nothing of the catalogue is."""
+FIRST = {"_", "mark", "translate", "translate_data", "narrate", "say", "ask", "question"}
+SECOND = {"report"}
+PO = Path(__file__).parent / "zh" / "LC_MESSAGES" / "keyong.po"
+MO = PO.with_suffix(".mo")
+
+Sentences = dict[str, list[str]]
+"""Each sentence with the places it stands at."""
+
+
+def sentences(project: Path = PROJECT) -> Sentences:
+    """Every sentence of the catalogue that the code holds."""
+    found: Sentences = {}
+    for package in PACKAGES:
+        for path in sorted((project / package).rglob("*.py")):
+            place = path.relative_to(project).as_posix()
+            if place.startswith(LEFT_OUT) or "_generated" in place:
+                continue
+            for text, line in in_source(path.read_text(encoding="utf-8"), command="/cli" in place):
+                found.setdefault(text, []).append(f"{place}:{line}")
+    return found
+
+
+def in_source(source: str, *, command: bool = False) -> Iterator[tuple[str, int]]:
+    """The sentences in one file's source, with their lines; ``command`` reads it as a part of the command line."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            for literal in _in_call(node, command):
+                if text := _text(literal):
+                    yield text, literal.lineno
+        elif command and isinstance(node, ast.FunctionDef) and _is_command(node, tree):
+            for paragraph in _prose(ast.get_docstring(node) or ""):
+                yield paragraph, node.lineno
+        elif command and isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "SUMMARY":
+            for paragraph in _prose(_text(node.value)):
+                yield paragraph, node.lineno
+
+
+def _in_call(node: ast.Call, command: bool) -> Iterator[ast.expr]:
+    name = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id if isinstance(node.func, ast.Name) else ""
+    keywords = {keyword.arg: keyword.value for keyword in node.keywords}
+    if name.endswith(("Error", "Notice")):
+        yield from node.args[:1]
+        if "hint" in keywords:
+            yield keywords["hint"]
+    elif name in FIRST:
+        yield from node.args[:1]
+    elif name in SECOND:
+        yield from node.args[1:2]
+    if not command:
+        return
+    if name == "table" and node.args and isinstance(node.args[0], ast.Tuple):
+        yield from node.args[0].elts
+    elif name == "facts" and node.args and isinstance(node.args[0], ast.Tuple):
+        yield from (pair.elts[0] for pair in node.args[0].elts if isinstance(pair, ast.Tuple) and pair.elts)
+    elif name in ("_section", "Finding", "Commands"):
+        yield from node.args[:1]
+    if name in ("Option", "Argument", "Commands", "Typer", "version_option") and "help" in keywords:
+        yield keywords["help"]
+
+
+def _text(node: ast.expr) -> str:
+    """A string literal's value, also where the sentence is chosen between two; empty for anything else."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    return ""
+
+
+def _is_command(node: ast.FunctionDef, tree: ast.Module) -> bool:
+    """Whether a function is registered as a command, by decorator or by a call in any module."""
+    decorated = any("command" in ast.unparse(decorator) or "callback" in ast.unparse(decorator) for decorator in node.decorator_list)
+    return decorated or any("$ keyong" in paragraph for paragraph in (ast.get_docstring(node) or "").split("\n\n"))
+
+
+def _prose(docstring: str) -> list[str]:
+    from keyong.cli._commands import paragraphs
+
+    return [part for part in paragraphs(docstring) if not part.startswith("$")]
+
+
+def places(sentence: str) -> set[str]:
+    """The names of a sentence's places."""
+    return {name for _, name, _, _ in string.Formatter().parse(sentence) if name is not None}
+
+
+def problems(project: Path = PROJECT) -> list[str]:
+    """What is wrong with the catalogue: missing, left over, other places, or a stale compiled file."""
+    catalogue = _read()
+    found = sentences(project)
+    wrong = [f"no translation: {text!r} ({found[text][0]})" for text in found if not catalogue.get(text)]
+    wrong += [f"no longer said: {text!r}" for text in catalogue if text not in found]
+    for text, translated in catalogue.items():
+        if translated and places(text) != places(translated):
+            wrong.append(f"other places in the translation: {text!r}")
+    if not MO.is_file() or MO.read_bytes() != compiled():
+        wrong.append(f"{MO.name} is stale: run python -m keyong.text.extract")
+    return wrong
+
+
+def _read() -> dict[str, str]:
+    from babel.messages.pofile import read_po
+
+    if not PO.is_file():
+        return {}
+    with PO.open("rb") as file:
+        return {str(message.id): str(message.string or "") for message in read_po(file) if message.id}
+
+
+def compiled() -> bytes:
+    """The compiled form of the catalogue file, untranslated sentences left out."""
+    import io
+
+    from babel.messages.mofile import write_mo
+    from babel.messages.pofile import read_po
+
+    out = io.BytesIO()
+    with PO.open("rb") as file:
+        write_mo(out, read_po(file))
+    return out.getvalue()
+
+
+def update(project: Path = PROJECT, translations: dict[str, str] | None = None) -> None:
+    """Bring the catalogue file up to date and compile it; ``translations`` are added where they fit a sentence."""
+    from babel.messages.catalog import Catalog
+    from babel.messages.pofile import write_po
+
+    known = {**_read(), **(translations or {})}
+    catalogue = Catalog(locale="zh", project="keyong", version="1", fuzzy=False, header_comment="# Chinese texts of keyong.")
+    catalogue.revision_date = catalogue.creation_date = "2026-01-01 00:00+0000"  # type: ignore[assignment]
+    for text, where in sorted(sentences(project).items()):
+        catalogue.add(text, known.get(text, ""), locations=[(one.rpartition(":")[0], 0) for one in dict.fromkeys(where)])
+    PO.parent.mkdir(parents=True, exist_ok=True)
+    with PO.open("wb") as file:
+        write_po(file, catalogue, width=120, omit_header=False, include_lineno=False)
+    MO.write_bytes(compiled())
+
+
+def main() -> None:
+    """See the module's text."""
+    if "--check" not in sys.argv[1:]:
+        update()
+    wrong = problems()
+    for one in wrong:
+        print(one)
+    sys.exit(1 if wrong else 0)
+
+
+if __name__ == "__main__":
+    main()
