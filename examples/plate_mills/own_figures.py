@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("models", nargs="*", metavar="NAME=MODEL", help="safetensors files to judge")
-    chosen = parser.parse_args(arguments)
+    chosen = parser.parse_intermixed_args(arguments)
     torch.set_num_threads(1)
     record_own_use(Home(chosen.home), "passes", f"{chosen.what} for the owner")
     frame = pd.read_csv(chosen.data)

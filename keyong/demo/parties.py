@@ -48,9 +48,9 @@ class Party:
         )
         if done.returncode != expect:
             raise DemoError(
-                "`keyong {command}` ended with {code}, expected {expected}: {why}",
+                "`keyong {command}` ended with {exit}, expected {expected}: {why}",
                 command=" ".join(arguments),
-                code=done.returncode,
+                exit=done.returncode,
                 expected=expect,
                 why=(done.stderr.strip() or done.stdout.strip())[-2000:],
             )
@@ -64,13 +64,20 @@ class Party:
         code = subprocess.run(self.command(*arguments), env=_environment(), check=False).returncode
         if expect is not None and code != expect:
             raise DemoError(
-                "`keyong {command}` ended with {code}, expected {expected}: {why}",
+                "`keyong {command}` ended with {exit}, expected {expected}: {why}",
                 command=" ".join(arguments),
-                code=code,
+                exit=code,
                 expected=expect,
                 why="see above",
             )
         return code
+
+    def listen(self, *arguments: str) -> tuple[int, list[str]]:
+        """Run a command and return its exit code and what it told on stderr, line by line."""
+        done = subprocess.run(
+            self.command(*arguments), capture_output=True, text=True, env=_environment(), check=False
+        )
+        return done.returncode, done.stderr.splitlines()
 
     def serve(self, *arguments: str, logs: Path) -> Service:
         """Start this party's service in a process of its own."""

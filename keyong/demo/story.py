@@ -16,12 +16,14 @@ from typing import Any
 
 from keyong.cli._output import line, say, table
 from keyong.demo import figures
+from keyong.demo.consortium import agree, begin, until
 from keyong.demo.parties import DemoError, Party
-from keyong.text import translate
+from keyong.text import mark, translate, translate_data
 
 APP = Path("examples/plate_mills/app")
 PURPOSE = "fed:RollingForceModel"
 OTHER_PURPOSE = "fed:Marketing"
+BRIEF_PURPOSE = "fed:QualityControl"
 MILLS = {
     "mill-a": "Anshan Demonstration Plate Mill",
     "mill-b": "Baotou Demonstration Plate Mill",
@@ -29,7 +31,7 @@ MILLS = {
     "mill-d": "Dalian Demonstration Plate Mill",
 }
 """Member ids and legal entities; the companies are made up, and their records are simulated."""
-EXPIRY_SECONDS = 6
+EXPIRY_SECONDS = 10
 
 
 class Story:
@@ -57,7 +59,7 @@ class Story:
     def play(self) -> None:
         """Play all acts; raises :class:`DemoError` where one does not go as the story says."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        for path in (self.folder, self._records, self._logs):
+        for path in (self.folder, self._records):
             path.mkdir(mode=0o700)
         with ExitStack() as stack:
             self._found(stack)
@@ -75,19 +77,9 @@ class Story:
 
     def _found(self, stack: ExitStack) -> None:
         with self._act("An institute founds a consortium and coordinates it; four plate mills enter with invitations"):
-            # Port 0 would be another one after a restart; the roster wants to be told one.
-            address = f"127.0.0.1:{_free_port()}"
-            self.institute.run(
-                "consortium", "init", "--name", "Plate Rolling Demonstration", "--member", "institute",
-                "--entity", "Institute for Rolling Technology", "--address", address,
-            )  # fmt: skip
-            self._fingerprint = self.institute.run("whoami")["consortium"]["fingerprint"]
+            self._fingerprint = begin(stack, self.institute, self.mills, "Plate Rolling Demonstration", MILLS)
             say("the root of trust everyone pins: {fingerprint}", fingerprint=self._fingerprint)
-            stack.enter_context(self.institute.serve("coordinator", "serve", logs=self._logs)).wait_for("ready")
             for mill in self.mills:
-                invitation = self.folder / f"{mill.name}.invitation"
-                self.institute.run("consortium", "invite", mill.name, "--entity", MILLS[mill.name], "-o", str(invitation))
-                mill.run("join", str(invitation), "--fingerprint", self._fingerprint)
                 say("  {mill} has joined: its private keys were made at its own place and stay there", mill=mill.name)
 
     def _register(self) -> None:
@@ -118,9 +110,9 @@ class Story:
 
     def _agree(self) -> None:
         with self._act("Offers become agreements: signed by the mill, then by the institute"):
-            for mill in self.mills:
-                self._offer(mill, "60d", count=2)
-            first = self._sign()[0]["id"]
+            agreements = self._agreements("60d", count=2)
+            say("  {count} agreements are in force", count=len(agreements))
+            first = agreements[0]["id"]
             self.institute.show("agreement", "show", first)
             line()
             say(
@@ -128,27 +120,21 @@ class Story:
                 "UNPROTECTED updates in words, and every status and receipt says so."
             )
 
-    def _offer(self, mill: Party, expires: str, count: int) -> None:
-        mill.run(
-            "agreement", "offer", "--to", "institute", "--dataset", "passes", "--title", "Rolling force model",
-            "--action", "train", "--action", "evaluate", "--purpose", PURPOSE, "--count", str(count),
-            "--expires", expires, "--app", str(APP), "--protection", "none", "--min-participants", "3",
-        )  # fmt: skip
-
-    def _sign(self) -> list[dict[str, Any]]:
-        """The institute signs all offers; done when every mill holds its agreement with both signatures."""
-        offers: list[dict[str, Any]] = self.institute.run("inbox")["offers"]
-        for offer in offers:
-            self.institute.run("agreement", "sign", offer["id"])
-        signed = {offer["digest"] for offer in offers}
-        for mill in self.mills:
-            mine = {offer["digest"] for offer in offers if offer["provider"] == mill.name}
-            _until(
-                lambda mill=mill, mine=mine: mine <= {i["digest"] for i in mill.run("agreement", "list") if i["state"] == "in-force"},
-                "the signed agreement did not reach {name}", mill.name,
-            )  # fmt: skip
-        say("  {count} agreements are in force", count=len(signed))
-        return offers
+    def _agreements(
+        self, expires: str, count: int, mills: list[Party] | None = None, purpose: str = PURPOSE
+    ) -> list[dict[str, Any]]:
+        chosen = mills or self.mills
+        return agree(
+            self.institute,
+            chosen,
+            dataset="passes",
+            title="Rolling force model",
+            purpose=purpose,
+            app=APP,
+            count=count,
+            expires=expires,
+            min_participants=min(3, len(chosen)),
+        )
 
     def _train(self) -> None:
         with self._act("A rolling-force model is trained across the mills: an ordinary Flower app, code pinned by digest"):
@@ -196,25 +182,36 @@ class Story:
 
     def _refuse(self) -> None:
         with self._act("What nobody agreed to does not happen: four refusals, each naming its clause, exit code 3"):
-            self._refusal("another purpose", self._job_arguments(1, purpose=OTHER_PURPOSE))
+            self._refusal(mark("another purpose"), self._job_arguments(1, purpose=OTHER_PURPOSE))
             changed = self.folder / "changed-app"
             shutil.copytree(APP, changed, ignore=shutil.ignore_patterns("__pycache__"))
             model = changed / "rolling" / "client_app.py"
             model.write_text(model.read_text(encoding="utf-8") + "# one changed line\n", encoding="utf-8")
-            self._refusal("one changed line of code", self._job_arguments(1, app=changed))
+            self._refusal(mark("one changed line of code"), self._job_arguments(1, app=changed))
             say("a short job takes the second and last use:")
             self.institute.run(*self._job_arguments(1))
-            self._refusal("uses exhausted", self._job_arguments(1))
-            say("new offers are signed for {seconds} seconds only:", seconds=EXPIRY_SECONDS)
-            for mill in self.mills:
-                self._offer(mill, f"{EXPIRY_SECONDS}s", count=5)
-            end = max(datetime.fromisoformat(offer["expires"]) for offer in self._sign())
-            _until(lambda: datetime.now(UTC) > end, "time stands still for {name}", "the demo")
-            self._refusal("an agreement that has expired", self._job_arguments(1))
+            self._refusal(mark("uses exhausted"), self._job_arguments(1))
+            say("{mill} signs an agreement for {seconds} seconds only, and they pass:", mill="mill-a", seconds=EXPIRY_SECONDS)
+            agreement = self._agreements(f"{EXPIRY_SECONDS}s", 5, self.mills[:1], purpose=BRIEF_PURPOSE)[0]
+            end = datetime.fromisoformat(agreement["expires"])
+            until(lambda: datetime.now(UTC) > end, "time stands still for {name}", "the demo")
+            arguments = [*self._job_arguments(1, purpose=BRIEF_PURPOSE), "--dataset", "mill-a/passes"]
+            self._refusal(mark("an agreement that has expired"), arguments)
 
     def _refusal(self, what: str, arguments: list[str]) -> None:
-        say("{what}:", what=translate(what))
-        code = self.institute.show(*arguments, expect=3)
+        """Run a job that must be refused, and tell what the first node said; the others say the same."""
+        line()
+        say("{what}:", what=translate_data(what))
+        line("$ keyong " + " ".join(arguments))
+        code, told = self.institute.listen(*arguments)
+        if code != 3:
+            raise DemoError("a job that must be refused ended with {exit}", exit=code)
+        begins = translate("error: {message}", message="").strip()
+        errors = [number for number, text in enumerate(told) if text.startswith(begins)]
+        for text in told[errors[0] : errors[0] + 2]:
+            line(f"  {text}")
+        if len(errors) > 1:
+            say("  ({count} nodes refused alike)", count=len(errors))
         line(f"  -> exit {code}")
 
     def _verify(self) -> None:
@@ -255,22 +252,6 @@ class Story:
 
     def _show_command(self, *arguments: str) -> None:
         line("$ keyong " + " ".join(arguments))
-
-
-def _until(holds: Any, otherwise: str, name: str, seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > end:
-            raise DemoError(otherwise, name=name)
-        time.sleep(0.05)
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def _change_one_byte(database: Path) -> int:
