@@ -1,10 +1,20 @@
-"""How members come and go: invitations out, enrolment requests in, a new roster signed by the root."""
+"""How members come and go: invitations out, enrolment requests in, a new roster signed by the root.
+
+The command line and a running coordinator change the roster of one home from two processes. Each change is made under
+one lock, from the newest version on disk; else both would sign a version of the same number, and the roster would fork.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+
+from pydantic import ValidationError
 
 from coordinator.store import CoordinatorStore, InvitationRow
 from federation.crypto import PublicKey, TlsIdentity, certificate_fingerprint, check_certificate
@@ -49,8 +59,11 @@ def invite(
 ) -> Invitation:
     """Make a one-time invitation; an earlier unused one for the same member is void."""
     roster = home.roster
+    _check_root(home, roster)
     if any(known.id == member for known in roster.members):
         raise UsageError("{member} is in the roster already", hint="see `keyong consortium roster`", member=member)
+    if validity <= timedelta(0):
+        raise UsageError("an invitation must be valid for some time", hint="give at least one day")
     ticket = TlsIdentity.generate(f"ticket-{member}", days=max(1, validity.days + 1))
     coordinator = roster.coordinator
     invitation = Invitation(
@@ -99,14 +112,17 @@ def enrol(home: Home, store: CoordinatorStore, ticket: str, envelope: Envelope, 
     if row is None or row.used:
         raise EnrolmentError("this invitation was used before, or is not known", hint="ask the founder for a new one")
     if at >= parse_instant(row.expires):
-        raise EnrolmentError("this invitation expired at {expires}", hint="ask the founder for a new one", expires=row.expires)
+        raise EnrolmentError(
+            "this invitation expired at {expires}", hint="ask the founder for a new one", expires=row.expires
+        )
     claimed = EnrolmentRequest.read(envelope)
     keys = [PublicKey.from_text(text) for text in (claimed.statement_key, claimed.ledger_key, claimed.witness_key)]
     request = EnrolmentRequest.open(envelope, keys, at)
-    roster = home.roster
-    if (request.consortium, request.member, request.entity) != (roster.consortium, row.member, row.entity):
+    if (request.consortium, request.member, request.entity) != (home.identity.consortium, row.member, row.entity):
         raise EnrolmentError("the request is not for the member that was invited")
     check_certificate(request.tls_certificate.encode())
+    if certificate_fingerprint(request.tls_certificate.encode()) == ticket:
+        raise EnrolmentError("the invitation's own certificate cannot become a member's")
     member = Member(
         id=request.member,
         entity=request.entity,
@@ -118,40 +134,85 @@ def enrol(home: Home, store: CoordinatorStore, ticket: str, envelope: Envelope, 
         address=request.address,
         tier=request.tier,
     )
-    new = next_roster(home, (*roster.members, member), at)
-    if not store.use_invitation(ticket):
-        raise EnrolmentError("this invitation was used before, or is not known", hint="ask the founder for a new one")
-    home.learn(new)
+    with roster_lock(home):
+        roster = home.roster
+        if any(known.id == member.id for known in roster.members):
+            raise EnrolmentError("{member} is in the roster already", hint="ask the founder", member=member.id)
+        new = next_roster(home, (*roster.members, member), at)
+        if not store.use_invitation(ticket):
+            raise EnrolmentError(
+                "this invitation was used before, or is not known", hint="ask the founder for a new one"
+            )
+        home.learn(new)
     return Enrolled(new, member)
 
 
 def remove(home: Home, member: str, at: datetime) -> Envelope:
     """Sign and keep a roster without that member."""
-    roster = home.roster
-    roster.member(member)
-    if member == home.identity.member:
-        raise UsageError("the founder cannot remove itself", hint="hand over the root first")
-    new = next_roster(home, tuple(known for known in roster.members if known.id != member), at)
-    home.learn(new)
+    with roster_lock(home):
+        roster = home.history.latest
+        roster.member(member)
+        if member == home.identity.member:
+            raise UsageError("the founder cannot remove itself", hint="hand over the root first")
+        new = next_roster(home, tuple(known for known in roster.members if known.id != member), at)
+        home.learn(new)
     return new
 
 
-def next_roster(home: Home, members: tuple[Member, ...], at: datetime, validity: timedelta = ROSTER_VALIDITY) -> Envelope:
-    """The next version, signed with the root key held here."""
+def renew(home: Home, at: datetime, before: timedelta) -> bool:
+    """Sign the same members anew where the roster expires within ``before`` and one root key, held here, suffices."""
+    latest = home.history.latest
+    if not home.identity.founded or latest.root.threshold != 1 or latest.expires - at >= before:
+        return False
+    with roster_lock(home):
+        latest = home.history.latest
+        if latest.expires - at >= before:
+            return False
+        home.learn(next_roster(home, latest.members, at))
+    return True
+
+
+@contextlib.contextmanager
+def roster_lock(home: Home) -> Iterator[None]:
+    """Hold off every other process that would change this home's roster."""
+    descriptor = os.open(home.path / "rosters" / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def next_roster(
+    home: Home, members: tuple[Member, ...], at: datetime, validity: timedelta = ROSTER_VALIDITY
+) -> Envelope:
+    """The next version, signed with the root key held here; to be made and learnt under :func:`roster_lock`."""
     history = home.history
     latest = history.latest
+    _check_root(home, latest)
+    try:
+        roster = Roster(
+            issued=at,
+            expires=at + validity,
+            consortium=latest.consortium,
+            name=latest.name,
+            version=latest.version + 1,
+            previous=history.digest,
+            root=latest.root,
+            members=members,
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise EnrolmentError("the roster would not hold: {what}", what=first["msg"]) from None
+    return roster.seal(home.key("root"))
+
+
+def _check_root(home: Home, roster: Roster) -> None:
     if not home.identity.founded:
         raise RootAbsentError("this home holds no root key", hint="do this where the consortium was founded")
-    if latest.root.threshold != 1:
-        raise RootAbsentError("this roster needs {count} root signatures; one home cannot give them", count=latest.root.threshold)
-    roster = Roster(
-        issued=at,
-        expires=at + validity,
-        consortium=latest.consortium,
-        name=latest.name,
-        version=latest.version + 1,
-        previous=history.digest,
-        root=latest.root,
-        members=members,
-    )
-    return roster.seal(home.key("root"))
+    if roster.root.threshold != 1:
+        raise RootAbsentError(
+            "this roster needs {count} root signatures; one home cannot give them",
+            hint="holders of several root keys sign a roster together, which this release cannot do yet",
+            count=roster.root.threshold,
+        )

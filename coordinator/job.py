@@ -5,30 +5,34 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import structlog
 
+from coordinator.answers import Answer, ReceiptError, code_from
+from coordinator.grid import Tell, TrustedGrid
 from coordinator.links import Links
 from coordinator.results import RESULT_BYTES, ResultFolder
-from coordinator.rounds import Answer, Exchange, RoundFailedError, Rounds
+from coordinator.rounds import RoundFailedError, Rounds
 from coordinator.server_session import ServerPartError, ServerSession
 from federation.errors import DeniedError, KeyongError
 from federation.home import Home, now
-from federation.jobs.codec import Content, describe
-from federation.jobs.project import load_project
+from federation.jobs.project import Project, ProjectError, fuse, load_project
 from federation.statements import Envelope, JobPlan, Receipt, instant_text
 from federation.statements.code import CodeBundle
-from federation.wire.body import Buffer
 from federation.wire.messages import JobClose, JobOpen, JobOpened, pack, unpack
 from sandbox import Runtime
+
+__all__ = ["Job", "JobDeniedError"]
 
 log = structlog.get_logger("keyong.coordinator")
 
 OPEN_SECONDS = 60.0
-METRICS_RECORD = "metrics"
+CLOSE_SECONDS = 15.0
+START_SECONDS = 30.0
+"""On top of the plan's time for a step, for the server part to be imported in."""
+BUNDLE = "code.bundle"
 
 
 class JobDeniedError(DeniedError):
@@ -41,112 +45,137 @@ class Job:
     """A submitted plan on its way to a result.
 
     Args:
-        emit: appends an event that the requester sees.
+        folder: holds the plan's code as it was submitted, and from now on the result.
+        tell: appends an event that the requester sees.
     """
 
     def __init__(
-        self,
-        home: Home,
-        links: Links,
-        runtime: Runtime,
-        envelope: Envelope,
-        plan: JobPlan,
-        bundle: CodeBundle,
-        folder: Path,
-        emit: Callable[[str, dict[str, Any]], None],
+        self, home: Home, links: Links, runtime: Runtime, envelope: Envelope, plan: JobPlan, folder: Path, tell: Tell
     ) -> None:
         self._home = home
         self._links = links
         self._runtime = runtime
         self._envelope = envelope
         self.plan = plan
-        self._bundle = bundle
         self._folder = folder
-        self._emit = emit
+        self._tell = tell
         self._numbers = {planned.node: secrets.randbits(52) + 1 for planned in plan.cohort}
         self._result = ResultFolder(folder)
-        self._history: list[dict[str, Any]] = []
-        self._weights = 0
         self._rounds: Rounds | None = None
-        self.rounds_done = 0
+        self._grid: TrustedGrid | None = None
+
+    @property
+    def rounds_done(self) -> int:
+        """Rounds of training that gave an aggregate."""
+        return self._grid.rounds_done if self._grid else 0
 
     async def run(self) -> dict[str, Any]:
-        """Run to the end; returns the summary.
+        """Run to the end; returns the summary. Whatever ends it, nodes and session are closed when this returns.
 
         Raises:
             JobDeniedError: nodes refused the plan.
             RoundFailedError, ServerPartError: it could not be carried on.
         """
+        # Before a node is asked: a plan that cannot run costs nobody a use.
+        bundle, project = await asyncio.to_thread(self._lay_out)
         try:
-            live = await self._open_nodes()
+            live = await self._open_nodes(bundle.to_bytes())
             key = self._home.key("statement")
             self._rounds = Rounds(self._home, key, self._links, self._envelope, self.plan, live, self._note)
-            await self._serve()
+            await self._serve(self._rounds, project)
         finally:
             await asyncio.shield(self._close_nodes())
-        return self.summary("done")
+        return await asyncio.to_thread(self.summary, "done")
 
     def summary(self, status: str, reason: str = "") -> dict[str, Any]:
-        """The job's summary as JSON: part of the interface."""
+        """Write the job's summary, part of the JSON interface, and its metrics; returns the summary."""
+        plan, grid = self.plan, self._grid
         summary = {
-            "job": self.plan.id,
+            "job": plan.id,
             "plan": self._envelope.digest,
             "status": status,
             "reason": reason,
-            "purpose": self.plan.purpose,
-            "protection": self.plan.protection,
-            "unprotected": self.plan.protection == "fed:none",
-            "aggregation": self.plan.aggregation,
-            "rounds": self.plan.rounds,
+            "purpose": plan.purpose,
+            "protection": plan.protection,
+            "unprotected": plan.protection == "fed:none",
+            "aggregation": plan.aggregation,
+            "model": "aggregate" if plan.aggregation == "sum" else "last-sent",
+            "rounds": plan.rounds,
             "rounds_done": self.rounds_done,
-            "participants": sorted(planned.node for planned in self.plan.cohort),
+            "participants": sorted(planned.node for planned in plan.cohort),
             "contributed": sorted(self._rounds.live) if self._rounds else [],
-            "total_weight": self._weights,
+            "total_weight": grid.total_weight if grid else 0,
             "ended": instant_text(now()),
         }
         self._result.put_json("summary.json", summary)
-        self._result.put_json("metrics.json", self._history)
+        self._result.put_json("metrics.json", grid.history if grid else [])
         return summary
+
+    def _lay_out(self) -> tuple[CodeBundle, Project]:
+        bundle = CodeBundle.from_bytes((self._folder / BUNDLE).read_bytes())
+        app = self._folder / "app"
+        app.mkdir()
+        bundle.write(app)
+        try:
+            project = load_project(app)
+            fuse(project.config, self._run_config())
+        except ProjectError as error:
+            raise ServerPartError("the app cannot be run: {why}", code=error.code, why=str(error)[:1000]) from None
+        except ValueError:
+            raise ServerPartError("the plan's run config is not JSON", code="app-config") from None
+        return bundle, project
+
+    def _run_config(self) -> dict[str, Any]:
+        return {name: json.loads(value) for name, value in self.plan.run_config.items()}
 
     # -- nodes --------------------------------------------------------------------------------------------------------
 
-    async def _open_nodes(self) -> list[str]:
-        body = self._bundle.to_bytes()
+    async def _open_nodes(self, code: bytes) -> list[str]:
         refused: dict[str, str] = {}
 
         async def ask(node: str) -> None:
             header = JobOpen(plan=pack(self._envelope), node_number=self._numbers[node]).to_bytes()
             try:
-                incoming = await self._links.call(node, "job.open", header, [body], timeout=OPEN_SECONDS)
+                incoming = await self._links.call(node, "job.open", header, [code], timeout=OPEN_SECONDS)
                 opened = JobOpened.from_bytes(incoming.header)
+                clause = {} if opened.permitted else await self._clause(node, opened)
             except KeyongError as error:
-                refused[node] = error.code
-                self._emit("node-unavailable", {"node": node, "code": error.code})
+                refused[node] = code_from(error.code)
+                await self._tell("node-unavailable", {"node": node, "code": refused[node]})
                 return
             if opened.permitted:
-                self._emit("permitted", {"node": node})
+                await self._tell("permitted", {"node": node})
                 return
-            refused[node] = opened.code
-            self._emit("denied", {"node": node, "code": opened.code, "clause": self._clause(node, opened)})
+            refused[node] = code_from(opened.code)
+            await self._tell("denied", {"node": node, "code": refused[node], "clause": clause})
 
         nodes = [planned.node for planned in self.plan.cohort]
-        await asyncio.gather(*(ask(node) for node in nodes))
+        async with asyncio.TaskGroup() as group:
+            for node in nodes:
+                group.create_task(ask(node))
         live = [node for node in nodes if node not in refused]
         if len(live) < self.plan.minimal_participants:
             reasons = ", ".join(f"{node}: {code}" for node, code in sorted(refused.items()))
             unavailable = {"node-offline", "link-lost", "no-answer"}
             if set(refused.values()) <= unavailable:
-                raise RoundFailedError("nodes cannot be reached ({reasons})", reasons=reasons)
+                raise RoundFailedError(
+                    "nodes cannot be reached ({reasons})",
+                    hint="is `keyong node serve` running there? see `keyong coordinator status`",
+                    code="nodes-unavailable",
+                    reasons=reasons,
+                )
             raise JobDeniedError("nodes refused this plan ({reasons})", reasons=reasons)
         return live
 
-    def _clause(self, node: str, opened: JobOpened) -> dict[str, Any]:
+    async def _clause(self, node: str, opened: JobOpened) -> dict[str, Any]:
         """The decision of a verified denial, for the requester, who is party to the agreement."""
         if not opened.receipt:
             return {}
         envelope = unpack(opened.receipt)
         receipt = Receipt.open(envelope, [self._home.public_key(node)], now())
-        self._result.put_receipt(Answer(node, receipt, envelope, b""))
+        if (receipt.node, receipt.plan, receipt.outcome) != (node, self._envelope.digest, "denied"):
+            raise ReceiptError("the receipt of {node} is for something else", node=node)
+        await asyncio.to_thread(self._result.put_receipt, Answer(node, receipt, envelope, b""))
         return receipt.decision.model_dump(mode="json")
 
     async def _close_nodes(self) -> None:
@@ -154,134 +183,50 @@ class Job:
 
         async def close(node: str) -> None:
             try:
-                await self._links.call(node, "job.close", header, timeout=15)
+                await self._links.call(node, "job.close", header, timeout=CLOSE_SECONDS)
             except KeyongError as error:
-                log.info("close-not-delivered", node=node, code=error.code)
+                log.info("close-not-delivered", node=node, code=code_from(error.code))
 
         await asyncio.gather(*(close(planned.node) for planned in self.plan.cohort))
 
-    def _note(self, answer: Answer) -> None:
-        self._result.put_receipt(answer)
+    async def _note(self, answer: Answer) -> None:
+        await asyncio.to_thread(self._result.put_receipt, answer)
 
     # -- server part --------------------------------------------------------------------------------------------------
 
-    async def _serve(self) -> None:
-        assert self._rounds is not None
+    async def _serve(self, rounds: Rounds, project: Project) -> None:
         plan = self.plan
-        app = self._folder / "app"
-        app.mkdir()
-        self._bundle.write(app)
+        numbers = {node: self._numbers[node] for node in rounds.live}
+        self._grid = TrustedGrid(plan, numbers, rounds, self._result, self._tell)
         start = {
             "op": "start",
             "app": "/app",
             "run_id": int(plan.id.removeprefix("urn:uuid:").replace("-", "")[:16], 16) >> 1,
-            "run_config": {name: json.loads(value) for name, value in plan.run_config.items()},
-            "node_ids": [self._numbers[node] for node in self._rounds.live],
+            "run_config": self._run_config(),
+            "node_ids": list(numbers.values()),
             "aggregation": plan.aggregation,
-            "fit_for_sums": load_project(app).fit_for_sums,
-            "result_bytes": RESULT_BYTES,
+            "fit_for_sums": project.fit_for_sums,
+            "result_bytes": min(RESULT_BYTES, plan.memory_bytes),
         }
+        step = plan.round_seconds + START_SECONDS
         session = await ServerSession.open(
-            app,
+            self._folder / "app",
             self._runtime,
             start,
             memory_bytes=plan.memory_bytes,
-            wall_seconds=float(plan.round_seconds) * (2 * plan.rounds + 2),
+            wall_seconds=2.0 * step * (2 * plan.rounds + 2),  # its own time, and as long again for the nodes'
             spool=self._home.folder("spool"),
+            silence_seconds=step,
         )
-        self._emit("started", {"participants": len(self._rounds.live)})
         try:
-            while await self._step(session):
-                pass
+            await self._tell("started", {"participants": len(rounds.live)})
+            await self._grid.serve(session)
         finally:
-            for name, data in zip(("server-stdout.txt", "server-stderr.txt"), session.output(), strict=True):
-                (self._folder / name).write_bytes(data)
-            await asyncio.shield(session.close())
+            await asyncio.shield(self._end(session))
 
-    async def _step(self, session: ServerSession) -> bool:
-        header, body = await session.receive()
-        match header.get("op"):
-            case "exchange":
-                await self._exchange(session, header, body)
-                return True
-            case "file":
-                self._result.put_output(header.get("path"), body)
-                return True
-            case "done":
-                return False
-            case "error":
-                raise _failure(header)
-            case _:
-                raise ServerPartError("the server part sent an unknown frame")
-
-    async def _exchange(self, session: ServerSession, header: Mapping[str, Any], body: memoryview) -> None:
-        assert self._rounds is not None
-        stage = header.get("type")
-        if stage not in ("train", "evaluate") or f"fed:{stage}" not in self.plan.actions:
-            await session.send({"op": "abort", "code": "action-not-planned"})
-            raise ServerPartError(
-                "the app asked for {stage}, which the plan does not hold",
-                hint="plan it (`keyong job run --action`), or take it out of the app",
-                stage=str(stage)[:40],
-            )
-        contents = header.get("contents")
-        if not isinstance(contents, list) or len(contents) != 1 or not isinstance(contents[0], dict):
-            await session.send({"op": "abort", "code": "not-one-broadcast"})
-            raise ServerPartError("the app sent different contents to different nodes; a plan's content is one for all")
+    async def _end(self, session: ServerSession) -> None:
         try:
-            exchange = await self._rounds.exchange(str(stage), contents[0], body)
-        except KeyongError as error:
-            await session.send({"op": "abort", "code": error.code})
-            raise
-        self._report(exchange)
-        frame, buffers = self._reply(exchange, str(header.get("weight_key", "num-examples")))
-        await session.send(frame, buffers)
-
-    def _report(self, exchange: Exchange) -> None:
-        for node, code in exchange.fallen.items():
-            self._emit("fell-out", {"node": node, "code": code, "round": exchange.round})
-        entry: dict[str, Any] = {"exchange": exchange.round, "stage": exchange.stage, "participants": len(exchange.answers) - len(exchange.fallen)}
-        if exchange.stage == "train":
-            self.rounds_done += 1
-        entry["round"] = max(1, self.rounds_done) if exchange.stage == "train" else self.rounds_done
-        if exchange.aggregate is not None:
-            entry["metrics"] = exchange.aggregate.metrics
-            entry["saturated"] = exchange.aggregate.saturated
-            self._weights = exchange.aggregate.total_weight
-            if exchange.stage == "train":
-                self._result.put_model(exchange.aggregate.arrays)
-        self._history.append(entry)
-        self._emit("round", entry)
-
-    def _reply(self, exchange: Exchange, weight_key: str) -> tuple[dict[str, Any], list[Buffer]]:
-        assert self._rounds is not None
-        if exchange.aggregate is not None:
-            aggregate = exchange.aggregate
-            metrics: dict[str, Any] = {**aggregate.metrics, weight_key: aggregate.total_weight}
-            content = Content(arrays=aggregate.arrays, metrics={METRICS_RECORD: metrics})
-            described, buffers = describe(content)
-            return {"op": "replies", "replies": [{"node_id": 0, "content": described}]}, list(buffers)
-        replies: list[dict[str, Any]] = []
-        body: list[Buffer] = []
-        for node in self._numbers:
-            if node in exchange.replies:
-                described, buffers = describe(exchange.replies[node])
-                replies.append({"node_id": self._numbers[node], "content": described})
-                body += buffers
-            elif node in exchange.fallen:
-                replies.append({"node_id": self._numbers[node], "error": exchange.fallen[node]})
-        return {"op": "replies", "replies": replies}, body
-
-
-def _failure(header: Mapping[str, Any]) -> ServerPartError:
-    code = str(header.get("code", "server-part"))[:64]
-    reason = str(header.get("reason", ""))[:1000]
-    strategy = str(header.get("strategy", ""))[:100]
-    traceback = str(header.get("traceback", ""))[:16384]
-    if strategy:
-        return ServerPartError(
-            "the strategy {strategy} cannot run here: {reason}", code=code, strategy=strategy, reason=reason
-        )
-    if code == "app-missing-dependency":
-        return ServerPartError("the runtime has no module named {module}", code=code, module=reason)
-    return ServerPartError("the server part failed ({code}): {reason}", code=code, reason=reason or traceback.strip()[-2000:])
+            for name, data in zip(("server-stdout.txt", "server-stderr.txt"), session.output(), strict=True):
+                await asyncio.to_thread(self._result.put_text, name, data)
+        finally:
+            await session.close()

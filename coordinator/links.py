@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
 
 from federation.errors import UnavailableError
 from federation.wire.body import Buffer
-from federation.wire.peer import Incoming, Peer
+from federation.wire.peer import Incoming, LinkLostError, Peer
+
+RETURN_SECONDS = 15.0
+"""How long a node may stay away in the middle of a call: its redial waits at most four seconds, then greets."""
 
 
 class NodeOfflineError(UnavailableError):
@@ -16,11 +20,17 @@ class NodeOfflineError(UnavailableError):
 
 
 class Links:
-    """Live links; a node's newest link serves it."""
+    """Live links; a node's newest link serves it.
 
-    def __init__(self) -> None:
+    Args:
+        cut: ends a link. A node that greets on a new link has lost the old one, whatever the network still believes.
+    """
+
+    def __init__(self, cut: Callable[[Peer], None]) -> None:
+        self._cut = cut
         self._nodes: dict[str, Peer] = {}
         self._all: set[Peer] = set()
+        self._changed = asyncio.Event()
 
     def came(self, peer: Peer) -> None:
         """A link was established."""
@@ -34,7 +44,12 @@ class Links:
 
     def serves(self, peer: Peer) -> None:
         """The member at the other end serves a node over this link."""
+        before = self._nodes.get(peer.member)
         self._nodes[peer.member] = peer
+        if before is not None and before is not peer:
+            self._cut(before)
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     @property
     def online(self) -> frozenset[str]:
@@ -54,3 +69,31 @@ class Links:
         if peer is None:
             raise NodeOfflineError("{node} is not connected", hint="is `keyong node serve` running there?", node=node)
         return await peer.call(method, header, body, timeout=timeout)
+
+    async def call_again(
+        self, node: str, method: str, header: bytes, body: Sequence[Buffer] = (), *, timeout: float
+    ) -> Incoming:
+        """Call a node, and ask once more over its next link where the link was lost before the answer came.
+
+        For methods that a node answers again from its record: asked twice, it computes once.
+
+        Raises:
+            LinkLostError, NodeOfflineError: the node did not come back in time, or was lost again.
+        """
+        clock = asyncio.get_running_loop().time
+        end = clock() + timeout
+        try:
+            return await self.call(node, method, header, body, timeout=timeout)
+        except LinkLostError:
+            await self._returned(node, min(RETURN_SECONDS, end - clock()))
+        return await self.call(node, method, header, body, timeout=max(0.0, end - clock()))
+
+    async def _returned(self, node: str, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                while node not in self._nodes:
+                    await self._changed.wait()
+        except TimeoutError:
+            raise NodeOfflineError(
+                "{node} is not connected", hint="is `keyong node serve` running there?", node=node
+            ) from None

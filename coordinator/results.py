@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import mmap
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from coordinator.rounds import Answer
+from coordinator.answers import Answer
 from federation.errors import KeyongError
 from federation.jobs.frames import FrameError, result_path
+from federation.wire.body import Buffer
 
 RESULT_BYTES = 1024 * 1024 * 1024
 RESULT_FILES = 2000
+_NOT_PART = ("app", "code.bundle", "model.safetensors.partial")
+_MAP_FROM = 256 * 1024
 
 
 class ResultError(KeyongError):
@@ -26,7 +30,7 @@ class ResultError(KeyongError):
 
 
 class ResultFolder:
-    """The growing result of one job."""
+    """The growing result of one job. Every method blocks on the disk."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -36,10 +40,10 @@ class ResultFolder:
             (folder / name).mkdir(exist_ok=True)
 
     def put_model(self, arrays: Mapping[str, Mapping[str, NDArray[Any]]]) -> None:
-        """Replace the last aggregate; tensors are named as the app named them, with the record's name before where
-        there are several records."""
+        """Replace the model; tensors are named as the app named them, with the record's name before where there are
+        several records."""
         flat = {
-            name if len(arrays) == 1 else f"{record}/{name}": np.ascontiguousarray(array)
+            name if len(arrays) == 1 else f"{_escaped(record)}/{name}": np.ascontiguousarray(array)
             for record, entries in arrays.items()
             for name, array in entries.items()
         }
@@ -49,7 +53,12 @@ class ResultFolder:
 
     def put_json(self, name: str, value: object) -> None:
         """Write one JSON file."""
-        (self.folder / name).write_text(json.dumps(value, ensure_ascii=False, indent=1), encoding="utf-8")
+        text = json.dumps(value, ensure_ascii=False, indent=1)
+        (self.folder / name).write_text(text, encoding="utf-8", errors="backslashreplace")
+
+    def put_text(self, name: str, data: bytes) -> None:
+        """Write what a process printed."""
+        (self.folder / name).write_bytes(data)
 
     def put_receipt(self, answer: Answer) -> None:
         """Keep a receipt and the inclusion proof beside it."""
@@ -63,20 +72,72 @@ class ResultFolder:
         """Keep one file that the server part left in its working directory.
 
         Raises:
-            ResultError: its path leaves the folder, or the caps are reached.
+            ResultError: its path leaves the folder or cannot be a file's, or the caps are reached.
         """
         try:
             relative = result_path(path)
         except FrameError:
             raise ResultError("the server part named a file outside its folder") from None
+        if self._bytes + len(data) > RESULT_BYTES or self._files >= RESULT_FILES:
+            raise ResultError(
+                "the server part left more than {files} files or {size} MiB",
+                files=RESULT_FILES,
+                size=RESULT_BYTES // 2**20,
+            )
         self._bytes += len(data)
         self._files += 1
-        if self._bytes > RESULT_BYTES or self._files > RESULT_FILES:
-            raise ResultError("the server part left more than {size} MiB", size=RESULT_BYTES // 2**20)
         target = self.folder / "output" / relative
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(data)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("xb") as file:
+                file.write(data)
+        except (FileExistsError, NotADirectoryError, IsADirectoryError):
+            raise ResultError("the server part named two files of one name") from None
+        except OSError as error:
+            raise ResultError("a file of the result cannot be written here: {why}", why=error.strerror) from None
 
-    def files(self) -> list[Path]:
-        """Every file of the result, in a fixed order."""
-        return sorted(path for path in self.folder.rglob("*") if path.is_file() and not path.name.endswith(".partial"))
+    def files(self) -> list[tuple[str, int]]:
+        """Name and size of every file that the requester gets, in a fixed order."""
+        found = []
+        for path in sorted(self.folder.rglob("*")):
+            relative = path.relative_to(self.folder)
+            if relative.parts[0] not in _NOT_PART and path.is_file() and not path.is_symlink():
+                found.append((relative.as_posix(), path.stat().st_size))
+        return found
+
+
+class FileBuffers(Sequence[Buffer]):
+    """The bytes of files one after another, each mapped only while it is being sent."""
+
+    def __init__(self, folder: Path, files: Sequence[tuple[str, int]]) -> None:
+        self._places = [(folder / name, size) for name, size in files]
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, index: int) -> Buffer: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Buffer]: ...
+    def __getitem__(self, index: int | slice) -> Buffer | Sequence[Buffer]:
+        if isinstance(index, slice):
+            return [_read(*place) for place in self._places[index]]
+        return _read(*self._places[index])
+
+    def __iter__(self) -> Iterator[Buffer]:
+        return (_read(*place) for place in self._places)
+
+
+def _read(path: Path, size: int) -> Buffer:
+    with path.open("rb") as file:
+        if size < _MAP_FROM:
+            data = file.read(size)
+            if len(data) != size:
+                raise ResultError("a file of the result has changed")
+            return data
+        return memoryview(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ))
+
+
+def _escaped(record: str) -> str:
+    # "a/b" with "c" and "a" with "b/c" are two tensors
+    return record.replace("%", "%25").replace("/", "%2F")

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
 import structlog
 
+from coordinator.answers import Answer, ReceiptError, code_from, read_encoded, read_single, verify_answer
 from coordinator.links import Links
 from federation.crypto import SigningKey
-from federation.errors import KeyongError, VerificationError
+from federation.errors import KeyongError
 from federation.home import Home, now
 from federation.jobs.codec import Content, ContentError, content_digest, decode, header_bytes
-from federation.secagg import Accumulator, Aggregate, EncodedReply, Layout, reply_digest
-from federation.statements import Envelope, Invocation, JobPlan, Receipt
-from federation.wire.messages import Invoke, Invoked, pack, unpack
+from federation.secagg import Accumulator, Aggregate, Layout
+from federation.statements import Envelope, Invocation, JobPlan
+from federation.wire.messages import Invoke, pack
 from federation.wire.peer import Incoming
+
+__all__ = ["Answer", "Exchange", "ReceiptError", "RoundFailedError", "Rounds"]
 
 log = structlog.get_logger("keyong.coordinator")
 
@@ -35,20 +36,10 @@ class RoundFailedError(KeyongError):
     exit_code = 5
 
 
-class ReceiptError(VerificationError):
-    """A node's receipt does not fit what was asked or what came with it."""
+class RoundRefusedError(KeyongError):
+    """What the app wants sent is not what the plan holds; no node was asked."""
 
-    code = "receipt"
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One node's verified answer to one step."""
-
-    node: str
-    receipt: Receipt
-    envelope: Envelope
-    proof: bytes
+    code = "exchange"
 
 
 @dataclass
@@ -57,10 +48,14 @@ class Exchange:
 
     round: int
     stage: str
+    sent: Content
     answers: list[Answer] = field(default_factory=list)
     fallen: dict[str, str] = field(default_factory=dict)
+    contributed: list[str] = field(default_factory=list)
     aggregate: Aggregate | None = None
     replies: dict[str, Content] = field(default_factory=dict)
+    weights: dict[str, int] = field(default_factory=dict)
+    """Rows as each node's receipt states them, of those that contributed."""
 
 
 class Rounds:
@@ -79,7 +74,7 @@ class Rounds:
         envelope: Envelope,
         plan: JobPlan,
         live: Sequence[str],
-        on_answer: Callable[[Answer], None],
+        on_answer: Callable[[Answer], Awaitable[None]],
     ) -> None:
         self._home = home
         self._key = key
@@ -87,45 +82,52 @@ class Rounds:
         self._envelope = envelope
         self._plan = plan
         self._on_answer = on_answer
-        self._adding = threading.Lock()
+        self._adding = asyncio.Lock()
         self.live = list(live)
         self.count = 0
+        self.trained = 0
 
     async def exchange(self, stage: str, header: Mapping[str, Any], body: memoryview) -> Exchange:
         """Send one content to all live nodes and gather their replies.
 
         Raises:
+            RoundRefusedError: the plan does not hold this step, or the content is malformed.
             RoundFailedError: fewer than the plan's minimum answered; nothing of the round is shown.
         """
-        self.count += 1
-        raw = header_bytes(header)
+        self._count(stage)
         try:
-            sent = decode(raw, body)
+            raw = header_bytes(header)
+            sent = await asyncio.to_thread(decode, raw, body)
         except ContentError as error:
-            raise RoundFailedError("the app sent a malformed content", code=error.code) from None
+            raise RoundRefusedError(
+                "the app sent a malformed content ({what})", what=error.code, code=error.code
+            ) from None
         digest = await asyncio.to_thread(content_digest, raw, [body])
         output = self._plan.outputs.of(stage)  # type: ignore[arg-type]
         layout = Layout.derive(sent.arrays, output)
         summing = self._plan.aggregation == "sum"
         accumulator = Accumulator(layout, self._plan.encoding, len(self._plan.cohort)) if summing else None
-        result = Exchange(self.count, stage)
+        result = Exchange(self.count, stage, sent)
 
         async def ask(node: str) -> None:
             try:
-                incoming, envelope = await self._invoke(node, stage, digest, raw, body)
-                answer = self._verify(node, envelope, incoming)
+                answer, incoming = await self._invoke(node, stage, digest, raw, body)
                 result.answers.append(answer)
-                self._on_answer(answer)
+                await self._on_answer(answer)
                 if answer.receipt.outcome != "ok":
                     result.fallen[node] = answer.receipt.code or answer.receipt.outcome
                     return
-                await asyncio.to_thread(self._take, node, incoming, answer, accumulator, layout, result)
+                # One at a time: of all replies that lie in the spool, one is in memory.
+                async with self._adding:
+                    await asyncio.to_thread(self._take, node, incoming, answer, accumulator, layout, result)
             except KeyongError as error:
-                log.warning("node-fell-out", node=node, code=error.code, reason=str(error))
-                result.fallen[node] = error.code
+                result.fallen[node] = code_from(error.code)
+                log.warning("node-fell-out", node=node, code=result.fallen[node], reason=str(error)[:500])
+                return
+            result.contributed.append(node)
 
-        await asyncio.gather(*(ask(node) for node in self.live))
-        self.live = [node for node in self.live if node not in result.fallen]
+        await _together([ask(node) for node in self.live])
+        self.live = [node for node in self.live if node in result.contributed]
         if len(self.live) < self._plan.minimal_participants:
             reasons = ", ".join(f"{node}: {code}" for node, code in sorted(result.fallen.items()))
             raise RoundFailedError(
@@ -140,13 +142,27 @@ class Rounds:
             result.aggregate = await asyncio.to_thread(accumulator.finish, len(self.live), sent.arrays)
         return result
 
+    def _count(self, stage: str) -> None:
+        # Nodes refuse beyond the same bounds; asked here, no node has to, and the app's author reads why.
+        rounds = self._plan.rounds
+        if self.count >= 2 * rounds + 1 or (stage == "train" and self.trained >= rounds):
+            raise RoundRefusedError(
+                "the app goes on after the {rounds} rounds the plan allows",
+                hint="plan more rounds (`keyong job run --rounds`), or let the app end by itself",
+                rounds=rounds,
+                code="rounds-exceeded",
+            )
+        self.count += 1
+        self.trained += stage == "train"
+
     async def _invoke(
         self, node: str, stage: str, digest: str, raw: bytes, body: memoryview
-    ) -> tuple[Incoming, Envelope]:
+    ) -> tuple[Answer, Incoming]:
         at = now()
+        timeout = self._plan.round_seconds + MARGIN_SECONDS
         invocation = Invocation(
             issued=at,
-            expires=min(self._plan.expires, at + timedelta(seconds=self._plan.round_seconds + MARGIN_SECONDS)),
+            expires=min(self._plan.expires, at + timedelta(seconds=timeout)),
             plan=self._envelope.digest,
             node=node,
             round=self.count,
@@ -155,17 +171,9 @@ class Rounds:
         )
         envelope = invocation.seal(self._key)
         header = Invoke(invocation=pack(envelope), content=raw.decode()).to_bytes()
-        timeout = self._plan.round_seconds + MARGIN_SECONDS
-        incoming = await self._links.call(node, "job.invoke", header, [body], timeout=timeout)
-        return incoming, envelope
-
-    def _verify(self, node: str, asked: Envelope, incoming: Incoming) -> Answer:
-        header = Invoked.from_bytes(incoming.header)
-        envelope = unpack(header.receipt)
-        receipt = Receipt.open(envelope, [self._home.public_key(node)], now())
-        if (receipt.node, receipt.plan, receipt.invocation) != (node, self._envelope.digest, asked.digest):
-            raise ReceiptError("the receipt of {node} is for something else", node=node)
-        return Answer(node, receipt, envelope, base64.b64decode(header.proof))
+        incoming = await self._links.call_again(node, "job.invoke", header, [body], timeout=timeout)
+        answer = await asyncio.to_thread(verify_answer, self._home, self._plan, envelope, invocation, incoming, now())
+        return answer, incoming
 
     def _take(
         self,
@@ -176,16 +184,21 @@ class Rounds:
         layout: Layout,
         result: Exchange,
     ) -> None:
-        header = Invoked.from_bytes(incoming.header)
+        plan = self._plan
         if accumulator is not None:
-            if reply_digest([incoming.body]) != answer.receipt.output:
-                raise ReceiptError("the reply of {node} is not the one its receipt names", node=node)
-            reply = EncodedReply.from_buffers(incoming.body, layout, self._plan.encoding)
-            with self._adding:
-                accumulator.add(reply)
-            return
-        raw = header.reply.encode()
-        if content_digest(raw, [incoming.body]) != answer.receipt.output:
-            raise ReceiptError("the reply of {node} is not the one its receipt names", node=node)
-        result.replies[node] = decode(raw, incoming.body)
+            accumulator.add(read_encoded(answer, incoming, layout, plan.encoding, len(plan.cohort)))
+        else:
+            output = plan.outputs.of(result.stage)  # type: ignore[arg-type]
+            result.replies[node] = read_single(answer, incoming, result.sent, output)
+        result.weights[node] = answer.receipt.weight
 
+
+async def _together(work: Sequence[Awaitable[None]]) -> None:
+    """Wait for all; where one fails by an error of our own, end the others first, so that none goes on unseen."""
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

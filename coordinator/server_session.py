@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,11 @@ from federation.wire.body import Buffer
 from federation.wire.session_channel import SessionChannel, SessionEndedError
 from sandbox import Limits, Mount, Runtime, SandboxError, Session, SessionSpec, open_session
 
+WORK_PLACE = "/work"
+"""Where the session starts its app (``keyong_job server`` goes there), and whose files are the result."""
 WORK_BYTES = 512 * 1024 * 1024
+END_SECONDS = 5.0
+"""How long a process may go on that has closed its channel."""
 
 
 class ServerPartError(KeyongError):
@@ -21,12 +26,23 @@ class ServerPartError(KeyongError):
     code = "server-part"
 
 
-class ServerSession:
-    """A running server part."""
+class ServerUnavailableError(UnavailableError):
+    """No sandbox for the server part can be had here."""
 
-    def __init__(self, session: Session, channel: SessionChannel) -> None:
+    code = "sandbox-unavailable"
+
+
+class ServerSession:
+    """A running server part. What is inside may be hostile: it can say anything, nothing, or never listen.
+
+    Args:
+        silence_seconds: how long its next frame, or its taking ours, may last; None: as long as the session.
+    """
+
+    def __init__(self, session: Session, channel: SessionChannel, silence_seconds: float | None) -> None:
         self._session = session
         self._channel = channel
+        self._silence = silence_seconds
 
     @classmethod
     async def open(
@@ -38,38 +54,77 @@ class ServerSession:
         memory_bytes: int,
         wall_seconds: float,
         spool: Path,
+        silence_seconds: float | None = None,
     ) -> ServerSession:
         """Open the sandbox and hand the app its start; raises ServerUnavailableError where isolation cannot be had."""
-        spec = SessionSpec(
-            runtime=runtime,
-            argv=("-m", "keyong_job", "server"),
-            mounts=(Mount(app, "/app"),),
-            scratch={"/work": WORK_BYTES},
-            env={"OMP_NUM_THREADS": "1", "FLWR_TELEMETRY_ENABLED": "0"},
-            limits=Limits(memory_bytes=memory_bytes, wall_seconds=wall_seconds),
-        )
         try:
-            session = await asyncio.to_thread(open_session, spec)
+            spec = SessionSpec(
+                runtime=runtime,
+                argv=("-m", "keyong_job", "server"),
+                mounts=(Mount(app, "/app"),),
+                scratch={WORK_PLACE: WORK_BYTES},
+                env={"OMP_NUM_THREADS": "1", "FLWR_TELEMETRY_ENABLED": "0"},
+                limits=Limits(memory_bytes=memory_bytes, wall_seconds=wall_seconds),
+            )
+            session = await _opened(spec)
         except SandboxError as error:
-            raise ServerUnavailableError(error.template, hint=error.hint_template, **error.params) from None
-        opened = cls(session, SessionChannel(session.channel, body_limit=2**36, spool=spool))
-        await opened.send(dict(start))
+            raise ServerUnavailableError(
+                error.template, hint=error.hint_template, code=ServerUnavailableError.code, **error.params
+            ) from None
+        # It cannot hold more than its memory, so no frame of it is longer.
+        channel = SessionChannel(session.channel, body_limit=memory_bytes, spool=spool)
+        opened = cls(session, channel, silence_seconds)
+        try:
+            await opened.send(dict(start))
+        except BaseException:
+            await asyncio.shield(opened.close())
+            raise
         return opened
 
     async def send(self, header: dict[str, Any], body: Sequence[Buffer] = ()) -> None:
-        """Send a frame to the server part."""
-        await self._channel.send(header, body)
+        """Send a frame to the server part; raises ServerPartError where it does not take it."""
+        async with self._bounded():
+            try:
+                await self._channel.send(header, body)
+            except SessionEndedError:
+                raise await self._ended() from None
 
     async def receive(self) -> tuple[dict[str, Any], memoryview]:
-        """The next frame; raises ServerPartError where the process ended or hit a limit."""
+        """The next frame; raises ServerPartError where the process ended, hit a limit or stays silent."""
+        async with self._bounded():
+            try:
+                return await self._channel.receive()
+            except SessionEndedError:
+                raise await self._ended() from None
+
+    @contextlib.asynccontextmanager
+    async def _bounded(self) -> AsyncIterator[None]:
         try:
-            return await self._channel.receive()
-        except SessionEndedError:
-            ending = await asyncio.to_thread(self._session.wait, 5.0)
-            limit = ending.limit if ending is not None else None
-            if limit:
-                raise ServerPartError("the server part hit its limit of {limit}", limit=limit) from None
-            raise ServerPartError("the server part ended without a result") from None
+            async with asyncio.timeout(self._silence):
+                yield
+        except TimeoutError:
+            raise ServerPartError(
+                "the server part neither sent nor took anything for {seconds} s",
+                hint="is there an endless loop in it? a plan with a longer round time gives it more",
+                code="server-timeout",
+                seconds=int(self._silence or 0),
+            ) from None
+
+    async def _ended(self) -> ServerPartError:
+        try:
+            ending = await asyncio.to_thread(self._session.wait, END_SECONDS)
+        except TimeoutError:
+            return ServerPartError("the server part closed its channel and went on", code="server-ended")
+        if ending.limit:
+            return ServerPartError(
+                "the server part hit its limit of {limit}", code=f"limit-{ending.limit}", limit=ending.limit
+            )
+        return ServerPartError(
+            "the server part ended without a result (exit code {exit_code})",
+            hint="what it printed is in the result: server-stderr.txt",
+            code="server-ended",
+            exit_code=ending.exit_code,
+        )
 
     def output(self) -> tuple[bytes, bytes]:
         """What it printed: stdout and stderr, capped."""
@@ -77,11 +132,16 @@ class ServerSession:
 
     async def close(self) -> None:
         """End it at once."""
-        await asyncio.to_thread(self._session.kill)
         await asyncio.to_thread(self._session.close)
 
 
-class ServerUnavailableError(UnavailableError):
-    """No sandbox for the server part can be had here."""
-
-    code = "sandbox-unavailable"
+async def _opened(spec: SessionSpec) -> Session:
+    opening = asyncio.ensure_future(asyncio.to_thread(open_session, spec))
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        # The thread cannot be called off; what it opens would run on with nobody to end it.
+        with contextlib.suppress(SandboxError):
+            session = await opening
+            await asyncio.to_thread(session.close)
+        raise

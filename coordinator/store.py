@@ -1,17 +1,19 @@
 """What the coordinator keeps: invitations, mail, the catalog, jobs and their events.
 
-An attacker who can modify this store can delay, withhold and forget; not forge: whatever it holds was signed elsewhere, and
-whoever receives it verifies it.
+An attacker who can modify this store can delay, withhold and forget, and invite whom the root's holder did not; not
+forge: whatever else it holds was signed elsewhere, and whoever receives it verifies it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import re
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Engine, func
+from sqlalchemy import Engine, delete, func, update
 from sqlmodel import Field, Session, SQLModel, col, select
 
 from federation.errors import UsageError
@@ -44,6 +46,15 @@ class MailRow(SQLModel, table=True):
     envelope: bytes
 
 
+class MailboxRow(SQLModel, table=True):
+    """How far a member has said that it read its mail."""
+
+    __tablename__ = "mailbox"
+
+    receiver: str = Field(primary_key=True)
+    read: int
+
+
 class CatalogRow(SQLModel, table=True):
     """A published dataset."""
 
@@ -73,6 +84,15 @@ class JobRow(SQLModel, table=True):
     envelope: bytes
 
 
+class PartyRow(SQLModel, table=True):
+    """A member that asked for a job or is in its cohort."""
+
+    __tablename__ = "party"
+
+    member: str = Field(primary_key=True)
+    job: str = Field(primary_key=True)
+
+
 class EventRow(SQLModel, table=True):
     """Something that happened in a job."""
 
@@ -92,18 +112,28 @@ class NoSuchJobError(UsageError):
 
 
 MAIL_PER_MEMBER = 10_000
+MAIL_BYTES_PER_MEMBER = 256 * 1024 * 1024
+OPEN_STATUSES = ("submitted", "running")
+_JOB_NAME = re.compile(r"[0-9a-f-]{4,36}\Z")
 
 
 class CoordinatorStore:
-    """Named transactions over the tables above."""
+    """Named transactions over the tables above; every method blocks, and may be called from any thread."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        # One writer at a time: what a transaction reads before it writes is still so when it writes.
+        self._writing = threading.Lock()
         SQLModel.metadata.create_all(engine)
 
     @contextmanager
     def _session(self) -> Iterator[Session]:
         with Session(self._engine, expire_on_commit=False) as session:
+            yield session
+
+    @contextmanager
+    def _writer(self) -> Iterator[Session]:
+        with self._writing, self._session() as session:
             yield session
             session.commit()
 
@@ -111,10 +141,8 @@ class CoordinatorStore:
 
     def put_invitation(self, row: InvitationRow) -> None:
         """Keep an outstanding invitation; an earlier one for the same member is void from now on."""
-        with self._session() as session:
-            for old in session.exec(select(InvitationRow).where(InvitationRow.member == row.member)).all():
-                session.delete(old)
-            session.flush()
+        with self._writer() as session:
+            session.exec(delete(InvitationRow).where(col(InvitationRow.member) == row.member))
             session.add(row)
 
     def invitation(self, fingerprint: str) -> InvitationRow | None:
@@ -122,29 +150,34 @@ class CoordinatorStore:
         with self._session() as session:
             return session.get(InvitationRow, fingerprint)
 
-    def outstanding(self) -> Sequence[InvitationRow]:
-        """Invitations that can still be used."""
+    def outstanding(self, at: str) -> Sequence[InvitationRow]:
+        """Invitations that can still be used at that time."""
         with self._session() as session:
-            return session.exec(select(InvitationRow).where(col(InvitationRow.used).is_(False))).all()
+            query = select(InvitationRow).where(col(InvitationRow.used).is_(False), InvitationRow.expires > at)
+            return session.exec(query).all()
 
     def use_invitation(self, fingerprint: str) -> bool:
-        """Mark an invitation used; False where it was used before."""
-        with self._session() as session:
-            row = session.get(InvitationRow, fingerprint)
-            if row is None or row.used:
-                return False
-            row.used = True
-            session.add(row)
-            return True
+        """Mark an invitation used; False where it was used before. Of two uses at once, one gets True."""
+        with self._writer() as session:
+            mine = (col(InvitationRow.fingerprint) == fingerprint, col(InvitationRow.used).is_(False))
+            return bool(session.exec(update(InvitationRow).where(*mine).values(used=True)).rowcount == 1)
 
     # -- mail ---------------------------------------------------------------------------------------------------------
 
     def put_mail(self, receiver: str, sender: str, arrived: str, digest: str, envelope: bytes) -> int:
-        """Keep a statement for a member; returns its number."""
-        with self._session() as session:
-            held = session.exec(select(func.count()).select_from(MailRow).where(MailRow.receiver == receiver)).one()
-            if held >= MAIL_PER_MEMBER:
-                raise UsageError("the mailbox of {member} is full", member=receiver, code="mailbox-full")
+        """Keep a statement for a member; returns its number. Where the box is full, what was read makes room."""
+        with self._writer() as session:
+            if _is_full(session, receiver, len(envelope)):
+                box = session.get(MailboxRow, receiver)
+                read = (col(MailRow.receiver) == receiver, col(MailRow.number) <= (box.read if box else 0))
+                session.exec(delete(MailRow).where(*read))
+                if _is_full(session, receiver, len(envelope)):
+                    raise UsageError(
+                        "the mailbox of {member} is full",
+                        hint="its node or command must be connected once to read it",
+                        member=receiver,
+                        code="mailbox-full",
+                    )
             row = MailRow(receiver=receiver, sender=sender, arrived=arrived, digest=digest, envelope=envelope)
             session.add(row)
             session.flush()
@@ -152,8 +185,14 @@ class CoordinatorStore:
             return row.number
 
     def mail(self, receiver: str, after: int, limit: int = 50) -> Sequence[MailRow]:
-        """Mail of a member after a number, in order."""
-        with self._session() as session:
+        """Mail of a member after a number, in order; it has thereby said that it read everything before."""
+        with self._writer() as session:
+            box = session.get(MailboxRow, receiver) or MailboxRow(receiver=receiver, read=0)
+            if after > box.read:
+                # No further than what is there: a number from the air must not count mail as read that is yet to come.
+                last = session.exec(select(func.max(MailRow.number)).where(MailRow.receiver == receiver)).one()
+                box.read = max(box.read, min(after, last or 0))
+                session.add(box)
             query = (
                 select(MailRow)
                 .where(MailRow.receiver == receiver, col(MailRow.number) > after)
@@ -164,12 +203,18 @@ class CoordinatorStore:
 
     # -- catalog ------------------------------------------------------------------------------------------------------
 
-    def publish(self, node: str, runtime: str, entries: dict[str, bytes]) -> None:
-        """Replace what a node publishes."""
-        with self._session() as session:
-            for old in session.exec(select(CatalogRow).where(CatalogRow.node == node)).all():
-                session.delete(old)
-            session.flush()
+    def publish(self, node: str, runtime: str, entries: dict[str, bytes], limit: int) -> None:
+        """Replace what a node publishes; refused where everyone's entries together would exceed ``limit`` bytes."""
+        with self._writer() as session:
+            others = select(func.sum(func.length(CatalogRow.envelope))).where(CatalogRow.node != node)
+            if (session.exec(others).one() or 0) + sum(map(len, entries.values())) > limit:
+                raise UsageError(
+                    "the catalog is full: all datasets' descriptions together exceed {size} KiB",
+                    hint="shorten the descriptions, or remove datasets that are not offered any more",
+                    size=limit // 1024,
+                    code="catalog-full",
+                )
+            session.exec(delete(CatalogRow).where(col(CatalogRow.node) == node))
             for dataset, envelope in entries.items():
                 session.add(CatalogRow(node=node, dataset=dataset, runtime=runtime, envelope=envelope))
 
@@ -180,62 +225,82 @@ class CoordinatorStore:
 
     # -- jobs ---------------------------------------------------------------------------------------------------------
 
-    def put_job(self, row: JobRow) -> bool:
-        """Keep a new job; False where its plan was submitted before."""
-        with self._session() as session:
+    def put_job(self, row: JobRow, parties: Iterable[str]) -> bool:
+        """Keep a new job and who may see it in a list; False where its plan was submitted before."""
+        with self._writer() as session:
             if session.get(JobRow, row.id) is not None:
                 return False
             session.add(row)
+            for member in set(parties):
+                session.add(PartyRow(member=member, job=row.id))
             return True
 
     def job(self, job: str) -> JobRow:
         """The one job whose id is, or begins with, ``job``."""
         bare = job.removeprefix("urn:uuid:")
-        with self._session() as session:
-            rows = session.exec(select(JobRow)).all()
-        hits = [row for row in rows if row.id.removeprefix("urn:uuid:").startswith(bare)]
-        if len(hits) != 1 or len(bare) < 4:
+        hits: Sequence[JobRow] = ()
+        if _JOB_NAME.match(bare):
+            with self._session() as session:
+                query = select(JobRow).where(col(JobRow.id).startswith(f"urn:uuid:{bare}", autoescape=True))
+                hits = session.exec(query.limit(2)).all()
+        if len(hits) != 1:
             raise NoSuchJobError("no job is called {job}", hint="see `keyong job list`", job=job[:64])
         return hits[0]
 
-    def jobs(self) -> Sequence[JobRow]:
-        """All jobs, newest first."""
+    def jobs(self, member: str, limit: int) -> Sequence[JobRow]:
+        """The jobs a member asked for or is in the cohort of, newest first."""
         with self._session() as session:
-            return session.exec(select(JobRow).order_by(col(JobRow.submitted).desc())).all()
+            query = (
+                select(JobRow)
+                .join(PartyRow, col(PartyRow.job) == col(JobRow.id))
+                .where(PartyRow.member == member)
+                .order_by(col(JobRow.submitted).desc(), col(JobRow.id))
+                .limit(limit)
+            )
+            return session.exec(query).all()
 
-    def move_job(self, job: str, *, status: str | None = None, rounds_done: int | None = None) -> None:
-        """Set how a job stands."""
-        with self._session() as session:
-            row = session.get(JobRow, job)
-            assert row is not None
-            row.status = status or row.status
-            row.rounds_done = row.rounds_done if rounds_done is None else rounds_done
-            session.add(row)
+    def start_job(self, job: str) -> None:
+        """Say that a job runs."""
+        with self._writer() as session:
+            session.exec(update(JobRow).where(col(JobRow.id) == job).values(status="running"))
 
-    def interrupt_running(self) -> list[str]:
-        """After a restart: whatever was running is interrupted; returns the jobs."""
-        with self._session() as session:
-            rows = session.exec(select(JobRow).where(col(JobRow.status).in_(("submitted", "running")))).all()
-            for row in rows:
-                row.status = "interrupted"
-                session.add(row)
-            return [row.id for row in rows]
+    def end_job(self, job: str, status: str, rounds_done: int, time: str, data: dict[str, Any]) -> None:
+        """Set a job's last status together with its last event: who sees the one sees the other."""
+        with self._writer() as session:
+            ended = {"status": status, "rounds_done": rounds_done}
+            session.exec(update(JobRow).where(col(JobRow.id) == job).values(ended))
+            _put_event(session, job, time, status, data)
 
-    def add_event(self, job: str, time: str, kind: str, data: dict[str, Any]) -> int:
-        """Append an event to a job; returns its number."""
+    def unfinished(self) -> Sequence[JobRow]:
+        """Jobs that have not ended: after a start, those that the last run left behind."""
         with self._session() as session:
-            last = session.exec(select(func.max(EventRow.number)).where(EventRow.job == job)).one()
-            number = (last or 0) + 1
-            session.add(EventRow(job=job, number=number, time=time, kind=kind, data=json.dumps(data, ensure_ascii=False)))
-            return number
+            return session.exec(select(JobRow).where(col(JobRow.status).in_(OPEN_STATUSES))).all()
 
-    def events(self, job: str, after: int, limit: int = 500) -> Sequence[EventRow]:
-        """Events of a job after a number."""
+    def add_event(self, job: str, time: str, kind: str, data: dict[str, Any]) -> None:
+        """Append an event to a job."""
+        with self._writer() as session:
+            _put_event(session, job, time, kind, data)
+
+    def events(self, job: str, after: int, limit: int = 500) -> tuple[str, Sequence[EventRow]]:
+        """A job's status and its events after a number; status first, so that an ended job's last event is in sight."""
         with self._session() as session:
+            status = session.exec(select(JobRow.status).where(JobRow.id == job)).one()
             query = (
                 select(EventRow)
                 .where(EventRow.job == job, EventRow.number > after)
                 .order_by(col(EventRow.number))
                 .limit(limit)
             )
-            return session.exec(query).all()
+            return status, session.exec(query).all()
+
+
+def _is_full(session: Session, receiver: str, more: int) -> bool:
+    query = select(func.count(), func.sum(func.length(MailRow.envelope))).where(MailRow.receiver == receiver)
+    count, size = session.exec(query).one()
+    return count >= MAIL_PER_MEMBER or (size or 0) + more > MAIL_BYTES_PER_MEMBER
+
+
+def _put_event(session: Session, job: str, time: str, kind: str, data: dict[str, Any]) -> None:
+    last = session.exec(select(func.max(EventRow.number)).where(EventRow.job == job)).one()
+    text = json.dumps(data, ensure_ascii=False)
+    session.add(EventRow(job=job, number=(last or 0) + 1, time=time, kind=kind, data=text))

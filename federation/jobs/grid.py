@@ -6,8 +6,10 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from . import strategies
-from .codec import ContentError, content_digest, decode_many, describe, header_bytes
+from .codec import Array, Content, ContentError, content_digest, decode_many, describe, header_bytes
 from .flower import Grid, Message, RecordDict, Run, answer, to_content, to_records, valid_type
 from .frames import Channel, FrameError
 from .session import MAX_BODY
@@ -41,6 +43,7 @@ class JobGrid(Grid):
         self._strategy: object = None
         self._replies: dict[str, Message] = {}
         self._sent = 0
+        self._whole: dict[tuple[str, str], np.dtype[Any]] = {}
         self._lock = threading.RLock()
         self.refusal: RefusedError | None = None
 
@@ -153,7 +156,7 @@ class JobGrid(Grid):
             index = by_object.get(id(message.content))
             if index is None:
                 try:
-                    content, buffers = describe(to_content(message.content))
+                    content, buffers = describe(self._as_first_sent(to_content(message.content)))
                 except ValueError as error:
                     code = error.code if isinstance(error, ContentError) else "array"
                     raise RefusedError("content-unsupported", f"a message's content: {code}", name) from None
@@ -183,6 +186,25 @@ class JobGrid(Grid):
         }
         return header, body
 
+    def _as_first_sent(self, content: Content) -> Content:
+        """Return the content with integer and bool arrays in the type they were first sent in.
+
+        Flower's mean turns a counter (BatchNorm's ``num_batches_tracked``) into float64 after the first round, while
+        clients go on replying what their model holds; a node refuses a reply of another type than was sent.
+
+        Raises:
+            ContentError: a counter has become a number that is no integer's.
+        """
+        arrays: dict[str, dict[str, Array]] = {}
+        for record, entries in content.arrays.items():
+            arrays[record] = {}
+            for name, array in entries.items():
+                first = self._whole.get((record, name), array.dtype)
+                if first.kind in "iub":
+                    self._whole[record, name] = first
+                arrays[record][name] = array if array.dtype == first else _rounded(array, first)
+        return Content(arrays, content.metrics, content.configs)
+
     def _receive(self, sent: Mapping[str, Message]) -> None:
         header, body = self._channel.receive(MAX_BODY)
         if header["op"] == "abort":
@@ -196,3 +218,22 @@ class JobGrid(Grid):
             key = next(iter(sent)) if self._sums else by_node[reply["node_id"]]
             records = to_records(next(contents)) if "content" in reply else str(reply["error"])
             self._replies[key] = answer(sent[key], key, records)
+
+
+def _rounded(array: Array, dtype: np.dtype[Any]) -> Array:
+    """Return an array as integers or bools, each to the nearest that the type holds."""
+    if array.dtype.kind not in "iubf":
+        raise ContentError("content-dtype")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise ContentError("content-dtype")
+    if dtype.kind == "b":
+        return np.asarray(np.rint(array), dtype=np.bool_)
+    limits = np.iinfo(dtype)
+    if array.dtype.kind != "f":
+        return np.asarray(np.clip(array, limits.min, limits.max), dtype=dtype)
+    values = np.rint(array.astype(np.float64))
+    # float64 has no 2^63 - 1: what rounds up to 2^63 is put in by hand, for the cast would wrap
+    above, below = values >= float(limits.max), values <= float(limits.min)
+    whole = np.where(above | below, 0, values).astype(dtype)
+    whole[above], whole[below] = limits.max, limits.min
+    return whole

@@ -24,6 +24,9 @@ from .session import finish, integer, lay_out_imports, open_channel, table
 from .strategies import RefusedError, announce_starts
 
 
+WORK = Path("/work")
+
+
 def _run(channel: Channel, header: Mapping[str, object], app: Path) -> JobGrid:
     """Run the app's main; returns the grid, which knows of refusals that the app swallowed."""
     project = load_project(app)
@@ -106,6 +109,17 @@ def _results(folder: Path, cap: int) -> Iterator[tuple[str, bytes]]:
             yield str(path), data
 
 
+def _enter(folder: Path) -> None:
+    """Work in this folder where it exists: the trusted side gives a session its own, and what is in it is the result.
+
+    Where Python started is no place to import from any more: the app can write there.
+    """
+    if folder.is_dir():
+        before = Path.cwd()
+        os.chdir(folder)
+        sys.path[:] = [entry for entry in sys.path if entry and Path(entry).resolve() != before]
+
+
 def serve(channel: Channel) -> None:
     """Run one job's server part."""
     header, _ = channel.receive(0)
@@ -128,5 +142,6 @@ def serve(channel: Channel) -> None:
 
 def main() -> None:
     """Serve the channel that the environment names, then leave."""
+    _enter(WORK)
     serve(open_channel())
     finish()

@@ -1,0 +1,87 @@
+"""What happens in jobs, told to whoever waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from typing import Any
+
+from coordinator.store import CoordinatorStore
+from federation.home import now
+from federation.statements import instant_text
+from federation.wire import messages as m
+
+PAGE_BYTES = 1024 * 1024
+"""Of events in one answer, at least one event; a header takes three times as much."""
+EVENT_BYTES = 256 * 1024
+
+
+class EventFeed:
+    """Keeps events and wakes those who wait; nothing is held for a job that nobody waits for."""
+
+    def __init__(self, store: CoordinatorStore) -> None:
+        self._store = store
+        self._waiting: dict[str, asyncio.Event] = {}
+
+    async def tell(self, job: str, kind: str, data: dict[str, Any]) -> None:
+        """Append an event; it is durable when this returns."""
+        await asyncio.to_thread(self._store.add_event, job, instant_text(now()), kind, _fit(data))
+        self._wake(job)
+
+    async def end(self, job: str, status: str, rounds_done: int, data: dict[str, Any]) -> None:
+        """Append a job's last event and set its last status."""
+        await asyncio.to_thread(self._store.end_job, job, status, rounds_done, instant_text(now()), _fit(data))
+        self._wake(job)
+
+    def _wake(self, job: str) -> None:
+        if (waiting := self._waiting.pop(job, None)) is not None:
+            waiting.set()
+
+    async def after(self, job: str, number: int, wait: float) -> m.Events:
+        """A job's events after a number; where there is none yet, up to ``wait`` seconds are given it to come."""
+        # Taken before the store is read: an event that comes in between is either read or has set it.
+        coming = self._waiting.setdefault(job, asyncio.Event())
+        try:
+            found = await self._read(job, number)
+            if found.events or not wait or found.status not in ("submitted", "running"):
+                return found
+            try:
+                async with asyncio.timeout(wait):
+                    await coming.wait()
+            except TimeoutError:
+                return found
+            return await self._read(job, number)
+        finally:
+            if not coming.is_set() and self._waiting.get(job) is coming:
+                # Others that wait on the same one are woken, look again and wait anew: rare, and nothing stays behind.
+                self._wake(job)
+
+    async def _read(self, job: str, number: int) -> m.Events:
+        status, rows = await asyncio.to_thread(self._store.events, job, number)
+        events: list[m.Event] = []
+        size = 0
+        for row in rows:
+            size += len(row.data.encode()) + 200
+            if events and size > PAGE_BYTES:
+                break
+            events.append(m.Event(number=row.number, time=row.time, kind=row.kind, data=json.loads(row.data)))
+        return m.Events(events=tuple(events), status=status)
+
+
+def _fit(data: dict[str, Any]) -> dict[str, Any]:
+    fit: dict[str, Any] = _finite(data)
+    if len(json.dumps(fit)) > EVENT_BYTES:
+        return {key: value for key, value in fit.items() if len(json.dumps(value)) <= 4096}
+    return fit
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN; a metric that is one is shown as null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value

@@ -1,0 +1,192 @@
+"""The trusted end of an app's Grid: its exchanges checked, carried to the nodes and answered.
+
+What the session says is never believed: what it asks must be what the plan holds, and what it is given is what the plan
+lets its author see.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from coordinator.results import ResultFolder
+from coordinator.rounds import Exchange, Rounds
+from coordinator.server_session import ServerPartError, ServerSession
+from federation.jobs.codec import Content, ContentError, describe
+from federation.jobs.failures import SERVER_CODES
+from federation.statements import JobPlan
+from federation.wire.body import Buffer
+
+METRICS_RECORD = "metrics"
+FELL_OUT = "fell-out"
+_TEXT = 2000
+
+Tell = Callable[[str, dict[str, Any]], Awaitable[None]]
+
+
+class TrustedGrid:
+    """Serves one server part until it is done.
+
+    Args:
+        numbers: the random ids under which the app knows the nodes it started with.
+        tell: appends an event that the requester sees.
+    """
+
+    def __init__(
+        self, plan: JobPlan, numbers: Mapping[str, int], rounds: Rounds, result: ResultFolder, tell: Tell
+    ) -> None:
+        self._plan = plan
+        self._numbers = dict(numbers)
+        self._rounds = rounds
+        self._result = result
+        self._tell = tell
+        self.history: list[dict[str, Any]] = []
+        self.rounds_done = 0
+        self.total_weight = 0
+
+    async def serve(self, session: ServerSession) -> None:
+        """Carry exchanges, keep files, until the app is done.
+
+        Raises:
+            ServerPartError: the app failed, or broke the protocol.
+            KeyongError: an exchange could not be made. The app is not asked what it makes of it.
+        """
+        leaving = False
+        while True:
+            header, body = await session.receive()
+            match header.get("op"):
+                case "exchange" if not leaving:
+                    await self._exchange(session, header, body)
+                case "file":
+                    leaving = True
+                    await asyncio.to_thread(self._result.put_output, header.get("path"), body)
+                case "done" if not len(body):
+                    return
+                case "error":
+                    raise failure(header)
+                case _:
+                    raise ServerPartError("the server part sent a frame that has no place here", code="server-frame")
+
+    async def _exchange(self, session: ServerSession, header: Mapping[str, Any], body: memoryview) -> None:
+        stage = self._check(header)
+        exchange = await self._rounds.exchange(stage, header["contents"][0], body)
+        await self._report(exchange)
+        try:
+            frame, buffers = self._reply(exchange, header["weight_key"])
+        except ContentError as error:
+            raise ServerPartError("the replies cannot be given to the app ({what})", what=error.code) from None
+        await session.send(frame, buffers)
+
+    def _check(self, header: Mapping[str, Any]) -> str:
+        stage, messages, contents = header.get("type"), header.get("messages"), header.get("contents")
+        if stage not in ("train", "evaluate") or f"fed:{stage}" not in self._plan.actions:
+            raise ServerPartError(
+                "the app asked for {stage}, which the plan does not hold",
+                hint="plan it (`keyong job run --action`), or take it out of the app; there are train and evaluate",
+                code="action-not-planned",
+                stage=str(stage)[:40],
+            )
+        if not isinstance(contents, list) or len(contents) != 1 or not isinstance(contents[0], dict):
+            raise ServerPartError(
+                "the app sent different contents to different nodes; a plan's content is one for all",
+                hint="send every node the same arrays and the same config",
+                code="not-one-broadcast",
+            )
+        if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
+            raise ServerPartError("the server part sent a malformed exchange", code="server-frame")
+        addressed = [message.get("node_id") for message in messages]
+        if any(type(node) is not int for node in addressed) or sorted(addressed) != sorted(self._numbers.values()):
+            raise ServerPartError(
+                "the app addressed {count} of {whole} nodes, or others; the whole cohort takes part in every round",
+                hint="leave fraction_train and fraction_evaluate at 1.0, or 0.0 to skip a stage",
+                code="not-whole-cohort",
+                count=len(addressed),
+                whole=len(self._numbers),
+            )
+        key = header.get("weight_key")
+        if not isinstance(key, str) or not 0 < len(key) <= 128:
+            raise ServerPartError("the server part sent a malformed exchange", code="server-frame")
+        return str(stage)
+
+    async def _report(self, exchange: Exchange) -> None:
+        for node, code in sorted(exchange.fallen.items()):
+            await self._tell("fell-out", {"node": node, "code": code, "round": exchange.round})
+        training = exchange.stage == "train"
+        self.rounds_done += training
+        entry: dict[str, Any] = {
+            "exchange": exchange.round,
+            "stage": exchange.stage,
+            "round": self.rounds_done,
+            "participants": len(exchange.contributed),
+        }
+        self.total_weight = sum(exchange.weights.values())
+        if exchange.aggregate is not None:
+            self.total_weight = exchange.aggregate.total_weight
+            entry["metrics"] = exchange.aggregate.metrics
+            entry["saturated"] = exchange.aggregate.saturated
+            if training:
+                await asyncio.to_thread(self._result.put_model, exchange.aggregate.arrays)
+        elif exchange.sent.arrays:
+            # Under `each` the app alone makes the aggregate; what it sends next is the newest that is seen of it.
+            await asyncio.to_thread(self._result.put_model, exchange.sent.arrays)
+        self.history.append(entry)
+        await self._tell("round", entry)
+
+    def _reply(self, exchange: Exchange, weight_key: str) -> tuple[dict[str, Any], list[Buffer]]:
+        if exchange.aggregate is not None:
+            aggregate = exchange.aggregate
+            metrics = {**aggregate.metrics, weight_key: aggregate.total_weight}
+            content = Content(arrays=aggregate.arrays, metrics={_free(METRICS_RECORD, aggregate.arrays): metrics})
+            described, buffers = describe(content)
+            return {"op": "replies", "replies": [{"node_id": 0, "content": described}]}, list(buffers)
+        replies: list[dict[str, Any]] = []
+        body: list[Buffer] = []
+        for node, number in self._numbers.items():
+            if node in exchange.replies:
+                reply = with_weight(exchange.replies[node], weight_key, exchange.weights[node])
+                described, buffers = describe(reply)
+                replies.append({"node_id": number, "content": described})
+                body += buffers
+            else:
+                replies.append({"node_id": number, "error": exchange.fallen.get(node, FELL_OUT)})
+        return {"op": "replies", "replies": replies}, body
+
+
+def with_weight(reply: Content, weight_key: str, weight: int) -> Content:
+    """A single reply whose weight is the rows that its node's receipt states, whatever the app's code claimed."""
+    metrics = {record: dict(entries) for record, entries in reply.metrics.items()}
+    places = [record for record, entries in metrics.items() if weight_key in entries] or list(metrics)[:1]
+    for record in places or [_free(METRICS_RECORD, reply.arrays)]:
+        metrics.setdefault(record, {})[weight_key] = weight
+    return Content(reply.arrays, metrics, reply.configs)
+
+
+def _free(name: str, taken: Mapping[str, object]) -> str:
+    # the records of a content share one name space, and the app chose the arrays' names
+    while name in taken:
+        name += "-"
+    return name
+
+
+def failure(header: Mapping[str, Any]) -> ServerPartError:
+    """The error for a frame that says why the session cannot go on; a code that is none becomes ``server-part``."""
+    code = str(header.get("code", ""))
+    code = code if code in SERVER_CODES else ServerPartError.code
+    reason = str(header.get("reason", ""))[:_TEXT]
+    strategy = str(header.get("strategy", ""))[:100]
+    traceback = str(header.get("traceback", "")).strip()[-_TEXT:]
+    if strategy:
+        return ServerPartError(
+            "the strategy {strategy} cannot run here: {reason}", code=code, strategy=strategy, reason=reason
+        )
+    if code == "app-missing-dependency":
+        return ServerPartError(
+            "the runtime has no module named {module}",
+            hint="an app may import what the runtime holds (`keyong node runtime show`), and its own modules",
+            code=code,
+            module=reason,
+        )
+    return ServerPartError(
+        "the server part failed ({what}): {reason}", code=code, what=code, reason=traceback or reason
+    )
