@@ -9,17 +9,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from federation.errors import KeyongError
 from federation.statements import (
     Agreement,
     Envelope,
     Invocation,
     JobPlan,
     PlannedDataset,
+    Roster,
     RosterHistory,
     StatementError,
+    UnknownMemberError,
     open_agreement,
 )
+
+TIER = "T2"
+"""What a session of this node is isolated by; see ``sandbox.Tier``."""
 
 
 class AdmissionError(StatementError):
@@ -66,11 +70,7 @@ def admit_plan(
     claimed = JobPlan.read(envelope)
     requester = roster.member(claimed.requester)
     plan = JobPlan.open(envelope, [requester.public], now)
-    named = history.by_digest(plan.roster)
-    for planned in plan.cohort:
-        # Same keys then and now: a cohort member that was removed or replaced since is a different cohort.
-        if named.member(planned.node).statement_key != roster.member(planned.node).statement_key:
-            raise AdmissionError("the cohort changed since the plan was signed", hint="plan the job again", code="roster-changed")
+    check_cohort(plan, history.by_digest(plan.roster), roster)
     coordinator = roster.member(plan.coordinator, "coordinator")
     mine = plan.at(node)
     if plan.runtime != runtime:
@@ -81,6 +81,7 @@ def admit_plan(
             planned=plan.runtime[:19],
             here=runtime[:19],
         )
+    _check_strength(plan, roster.member(node).tier)
     agreement_envelope = find_agreement(mine.agreement)
     agreement = open_agreement(agreement_envelope, lambda member: roster.member(member).public, now)
     if agreement.provider != node or agreement.consumer != plan.requester or agreement.dataset != mine.dataset:
@@ -88,6 +89,45 @@ def admit_plan(
     outside = {requester.entity, coordinator.entity}
     entities = frozenset(roster.member(planned.node).entity for planned in plan.cohort) - outside
     return AdmittedPlan(envelope, plan, mine, agreement, agreement_envelope.digest, entities, requester.entity)
+
+
+def check_cohort(plan: JobPlan, named: Roster, roster: Roster) -> None:
+    """Raise unless all parties of a plan are who they were when it was signed.
+
+    Same keys and entities then and now: a party that was removed or replaced since makes another cohort.
+    """
+    if roster.version == named.version:
+        return
+    for party in (plan.requester, plan.coordinator, *(planned.node for planned in plan.cohort)):
+        if _identity(named, party) != _identity(roster, party):
+            raise AdmissionError(
+                "the parties changed since the plan was signed", hint="plan the job again", code="roster-changed"
+            )
+
+
+def _identity(roster: Roster, party: str) -> tuple[str, str] | None:
+    try:
+        member = roster.member(party)
+    except UnknownMemberError:
+        return None
+    return member.statement_key, member.entity
+
+
+def _check_strength(plan: JobPlan, floor: str) -> None:
+    if max(plan.tier, floor) > TIER:
+        raise AdmissionError(
+            "isolation of tier {wanted} is demanded, and this node gives {here}",
+            hint="lower the demand, or run the node where stronger isolation exists (`keyong doctor`)",
+            code="tier-unavailable",
+            wanted=max(plan.tier, floor),
+            here=TIER,
+        )
+    if plan.aggregation == "each" and plan.protection != "fed:none":
+        raise AdmissionError(
+            "single replies are shown under fed:protection fed:none alone",
+            hint="plan the job with aggregation sum",
+            code="each-unprotected",
+        )
 
 
 @dataclass(frozen=True)
@@ -107,17 +147,16 @@ def admit_step(
     plan = admitted.plan
     invocation = Invocation.open(envelope, [roster.member(plan.coordinator, "coordinator").public], now)
     plan.check_time(now)
+    admitted.agreement.check_time(now)
+    check_cohort(plan, history.by_digest(plan.roster), roster)
     if invocation.plan != admitted.digest or invocation.node != node:
         raise AdmissionError("the invocation is for another plan or node", code="invocation-mismatch")
     if invocation.content != content:
         raise AdmissionError("the content is not what the invocation was signed for", code="content-mismatch")
     if invocation.action not in plan.actions:
-        raise AdmissionError("the plan does not hold the action {action}", code="action-not-planned", action=invocation.action)
+        raise AdmissionError(
+            "the plan does not hold the action {action}", code="action-not-planned", action=invocation.action
+        )
     if invocation.round > 2 * plan.rounds + 1:
         raise AdmissionError("the plan ends after {rounds} rounds", code="rounds-exceeded", rounds=plan.rounds)
     return AdmittedStep(admitted, envelope, invocation)
-
-
-def code_of(error: KeyongError) -> str:
-    """The closed code under which a refusal leaves."""
-    return error.code

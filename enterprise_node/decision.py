@@ -9,6 +9,7 @@ from enterprise_node.admission import AdmittedPlan
 from federation.policy import Request, check_parties, decide, granted_columns, output_kinds, parse_policy, refusal
 from federation.statements import DecisionRecord
 
+
 def judge(
     admitted: AdmittedPlan, facts: Mapping[str, Any], *, uses_taken: int | None, continuing: bool
 ) -> DecisionRecord:

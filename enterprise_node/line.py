@@ -3,7 +3,10 @@
     admission -> decision + INTENT -> materialise -> sandbox -> output gate -> protection -> OUTCOME
 
 Each stage is a module of its own and a function of what the one before handed on; this module only strings them together and
-makes sure that an INTENT is followed by an OUTCOME whatever happens in between (invariant 2).
+makes sure that an INTENT is followed by an OUTCOME whatever happens in between (invariant 2). Nothing here is cancelled
+between the two: a caller that goes away, a revocation and the node's own end all *stop* the job, and its step then settles
+as killed. Whatever ends a step other than ``ok`` ends the job here: the app's state is gone, and a gate that could be asked
+again and again would be a door.
 """
 
 from __future__ import annotations
@@ -11,80 +14,46 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from pathlib import Path
+from datetime import datetime
 from typing import Any
 
 import structlog
 
-from enterprise_node.admission import AdmittedPlan, AdmittedStep, admit_plan, admit_step
-from enterprise_node.decision import columns_for
-from enterprise_node.materialise import Snapshot, materialise
-from enterprise_node.output_gate import check_reply
-from enterprise_node.protection import check_available, protect
+from enterprise_node._threads import until_done
+from enterprise_node.admission import TIER, AdmittedPlan, AdmittedStep, admit_plan, admit_step, check_cohort
+from enterprise_node.job import Job, JobEndedError
+from enterprise_node.protection import check_available
+from enterprise_node.receipts import Done, of_refusal, of_step
 from enterprise_node.record import Intent, Record, denied_record
-from enterprise_node.session import JobSession, SessionRequest, remove_tree
-from enterprise_node.source_file import Reading
+from enterprise_node.recovery import close_open_steps
+from enterprise_node.refusals import Refusals
+from enterprise_node.stages import Stages
 from enterprise_node.store import NodeStore, RegisteredDataset
-from federation.errors import DeniedError, KeyongError, UsageError
+from federation.errors import DeniedError, KeyongError, UnavailableError
 from federation.holdings import Holdings
 from federation.home import Home
-from federation.jobs.codec import Content, ContentError, content_digest, decode, encode
+from federation.jobs.codec import content_digest
+from federation.ledger import LedgerError
 from federation.policy import refusal
-from federation.secagg import EncodedReply, Layout
-from federation.statements import (
-    Column,
-    DecisionRecord,
-    Envelope,
-    Isolation,
-    JobPlan,
-    Receipt,
-)
+from federation.statements import Column, Envelope, JobPlan, Receipt
 from federation.statements.code import CodeBundle
-from federation.wire.body import Buffer
+from federation.statements.receipt import Outcome
 from federation.wire.messages import Invoked, JobOpened, pack
-from federation.wire.peer import Outgoing
+from federation.wire.peer import Outgoing, place_of
 from sandbox import Runtime
 
 log = structlog.get_logger("keyong.node")
 
-RECEIPT_VALIDITY = timedelta(days=3650)
-"""A receipt is evidence; it does not lapse with the agreement it rests on."""
+OPEN_JOBS = 16
+"""Jobs open at once; each may hold a sandbox, a snapshot and its code."""
 
 
 class NotInForceError(DeniedError):
     """The agreement a plan names is not in force at this node."""
 
     code = "agreement"
-
-
-@dataclass
-class Job:
-    """A plan this node has admitted, and what lives as long as it."""
-
-    admitted: AdmittedPlan
-    bundle: CodeBundle
-    dataset: RegisteredDataset
-    node_number: int
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    session: JobSession | None = None
-    answers: dict[str, Outgoing] = field(default_factory=dict)
-    """The answer to the last invocation by its digest: asked again, it is given again, never computed twice."""
-
-
-@dataclass(frozen=True)
-class Done:
-    """What one run of the line produced, for its receipt."""
-
-    reply: EncodedReply | Content
-    buffers: list[Buffer]
-    header: str
-    digest: str
-    weight: int
-    normalised: int
-    saturated: int
 
 
 class Line:
@@ -107,36 +76,55 @@ class Line:
         self._clock = clock
         self._key = home.key("statement")
         self._node = home.identity.member
-        self._spool = home.folder("spool")
+        self._stages = Stages(home, runtime)
+        self._refusals = Refusals(record, time.monotonic)
+        self._running: set[str] = set()
+        self._unsettled = False
         self.jobs: dict[str, Job] = {}
 
     # -- opening a job ------------------------------------------------------------------------------------------------
 
     async def open_job(self, envelope: Envelope, bundle_bytes: memoryview, node_number: int) -> JobOpened:
-        """Admit a plan and say whether its first step would be permitted now. Nothing is reserved; a denial is recorded."""
+        """Admit a plan and say whether its first step would be permitted now. Nothing is reserved; a denial is recorded.
+
+        A plan that is open already stays as it is, whoever asks again.
+        """
         now = self._clock()
-        decision = DecisionRecord(permit=False)
         try:
-            admitted = self._admit(envelope, now)
-            check_available(admitted.plan)
-            dataset = self._store.dataset(admitted.mine.dataset)
-            if dataset.data_version != admitted.mine.data_version:
-                raise DeniedError(
-                    "the dataset has another version now", hint="plan the job again", code="data-version"
-                )
-            bundle = await asyncio.to_thread(CodeBundle.from_bytes, bundle_bytes)
-            if bundle.digest != admitted.plan.code:
-                raise DeniedError("the code is not what the plan was signed for", code="code-mismatch")
-            for action in admitted.plan.actions:
-                decision = self._record.rehearse(admitted, self._facts(action, dataset, now))
-                if not decision.permit:
-                    raise refusal(decision)
+            job = self.jobs.get(envelope.digest)
+            if job is None:
+                self._check_room()
+                job = await asyncio.to_thread(self._consider, envelope, bundle_bytes, node_number, now)
+                self._check_room()
+                job = self.jobs.setdefault(envelope.digest, job)
+            job.check_live()
+        except (UnavailableError, LedgerError):
+            raise
         except KeyongError as error:
-            receipt = await self._refuse_plan(envelope, decision, error, now)
-            return JobOpened(permitted=False, code=error.code, receipt=receipt)
-        self.jobs[admitted.digest] = Job(admitted, bundle, dataset, node_number)
-        log.info("job-opened", plan=admitted.plan.id, requester=admitted.plan.requester, purpose=admitted.plan.purpose)
+            receipt, _ = await self._refuse(envelope, envelope, envelope.digest, error, now)
+            return JobOpened(permitted=False, code=error.code, receipt=pack(receipt) if receipt else "")
+        plan = job.admitted.plan
+        log.info("job-opened", plan=plan.id, requester=plan.requester, purpose=plan.purpose)
         return JobOpened(permitted=True)
+
+    def _check_room(self) -> None:
+        if len(self.jobs) >= OPEN_JOBS:
+            raise DeniedError(
+                "this node has {count} jobs open, as many as it takes", code="too-many-jobs", count=len(self.jobs)
+            )
+
+    def _consider(self, envelope: Envelope, bundle_bytes: memoryview, node_number: int, now: datetime) -> Job:
+        admitted = self._admit(envelope, now)
+        check_available(admitted.plan)
+        dataset = self._dataset(admitted)
+        bundle = CodeBundle.from_bytes(bundle_bytes)
+        if bundle.digest != admitted.plan.code:
+            raise DeniedError("the code is not what the plan was signed for", code="code-mismatch")
+        for action in admitted.plan.actions:
+            decision = self._record.rehearse(admitted, self._facts(action, dataset, now))
+            if not decision.permit:
+                raise refusal(decision)
+        return Job(admitted, bundle, dataset, node_number)
 
     def _admit(self, envelope: Envelope, now: datetime) -> AdmittedPlan:
         return admit_plan(
@@ -161,188 +149,183 @@ class Line:
 
     def _facts(self, action: str, dataset: RegisteredDataset, now: datetime) -> dict[str, Any]:
         columns = tuple(Column.model_validate(item).name for item in json.loads(dataset.columns))
-        return {"action": action, "now": now, "accepted": self._store.accepted(), "columns": columns, "tier": "T2"}
+        return {"action": action, "now": now, "accepted": self._store.accepted(), "columns": columns, "tier": TIER}
 
-    async def _refuse_plan(self, envelope: Envelope, decision: DecisionRecord, error: KeyongError, now: datetime) -> str:
-        log.info("job-denied", plan=envelope.digest, code=error.code, reason=str(error))
-        if isinstance(error, DeniedError) and not decision.rule:
-            decision = denied_record(error, "")
-        fields = {"plan": envelope.digest, "code": error.code, "decision": decision.model_dump(mode="json")}
-        await self._record.write("denied", fields)
-        try:
-            plan = JobPlan.read(envelope)
-            mine = plan.at(self._node)
-        except KeyongError:
-            return ""
-        receipt = Receipt(
-            issued=now,
-            expires=now + RECEIPT_VALIDITY,
-            node=self._node,
-            plan=envelope.digest,
-            invocation=envelope.digest,
-            round=0,
-            stage="open",
-            intent=-1,
-            outcome="denied",
-            code=error.code,
-            decision=decision,
-            dataset=mine.dataset,
-            code_digest=plan.code,
-            runtime=plan.runtime,
-            isolation=Isolation(),
-            input=envelope.digest,
-            protection=plan.protection,
-            started=now,
-            ended=now,
-        )
-        return pack(receipt.seal(self._key))
+    def _dataset(self, admitted: AdmittedPlan) -> RegisteredDataset:
+        dataset = self._store.dataset(admitted.mine.dataset)
+        if dataset.data_version != admitted.mine.data_version:
+            raise DeniedError("the dataset has another version now", hint="plan the job again", code="data-version")
+        return dataset
+
+    async def _refuse(
+        self, envelope: Envelope, plan: Envelope | None, plan_digest: str, error: KeyongError, now: datetime
+    ) -> tuple[Envelope | None, bytes]:
+        """Put a refusal on record; returns its receipt and the proof beside it, both empty where it was only counted."""
+        log.info("denied", statement=envelope.digest, code=error.code, reason=str(error))
+        agreement = plan_agreement(plan, self._node)
+        decision = denied_record(error, agreement)
+        receipt = None
+        if plan is not None and (job_plan := read_plan(plan)) is not None:
+            receipt = of_refusal(self._node, job_plan, plan_digest, envelope, error.code, decision, now)
+        fields: dict[str, object] = {"statement": envelope.digest, "plan": plan_digest}
+        if receipt is None:
+            await self._refusals.write(error.code, {**fields, "decision": decision.model_dump(mode="json")})
+            return None, b""
+        sealed = receipt.seal(self._key)
+        appended = await self._refusals.write(error.code, {**fields, "receipt": sealed.to_bytes()})
+        if appended is None:
+            return None, b""
+        return sealed, await asyncio.to_thread(self._record.ledger.receipt_bundle, appended.index)
 
     # -- one step -----------------------------------------------------------------------------------------------------
 
     async def invoke(self, plan_digest: str, envelope: Envelope, content_header: bytes, body: memoryview) -> Outgoing:
-        """Take one invocation down the line and answer with its receipt, whatever became of it."""
+        """Take one invocation down the line and answer with its receipt, whatever became of it.
+
+        Asked again for the step it answered last, it gives the same answer. A caller that is cancelled stops the job.
+
+        Raises:
+            DeniedError: there is no such job, or so many refusals that this one was only counted.
+            UnavailableError, LedgerError: nothing could be put on record, so nothing ran, or nothing of it leaves.
+        """
         job = self.jobs.get(plan_digest)
         if job is None:
-            raise DeniedError("this node has no such job open", code="no-such-job")
+            error = JobEndedError("this node has no such job open", code="no-such-job")
+            await self._refuse(envelope, None, plan_digest, error, self._clock())
+            raise error
         async with job.lock:
             answered = job.answers.get(envelope.digest)
             if answered is not None:
                 return answered
-            digest = await asyncio.to_thread(content_digest, content_header, [body])
-            now = self._clock()
-            step = admit_step(
-                job.admitted, envelope, node=self._node, history=self._home.history, content=digest, now=now
-            )
-            # The agreement may have been revoked, or a clock run out, since the job was opened.
-            self._agreement(job.admitted.agreement_digest)
-            answer = await self._decide_and_run(job, step, content_header, body, now)
+            work = asyncio.create_task(self._take(job, envelope, content_header, body))
+            try:
+                return await asyncio.shield(work)
+            except asyncio.CancelledError:
+                job.stop("cancelled")
+                await until_done(work)
+                if not work.cancelled():
+                    work.exception()
+                raise
+
+    async def _take(self, job: Job, envelope: Envelope, content_header: bytes, body: memoryview) -> Outgoing:
+        started = self._clock()
+        self._running.add(envelope.digest)
+        try:
+            try:
+                step = await asyncio.to_thread(self._admit_step, job, envelope, content_header, body, started)
+                facts = await asyncio.to_thread(self._facts, step.invocation.action, job.dataset, started)
+                intent = await self._record.intend(step, facts, lambda: self._check_in_force(job), self._runtime.digest)
+            except (UnavailableError, LedgerError):
+                raise
+            except KeyongError as error:
+                return await self._deny(job, envelope, error, started)
+            answer = await self._run_and_settle(job, step, intent, content_header, body, started)
             job.answers = {envelope.digest: answer}
             return answer
+        finally:
+            self._running.discard(envelope.digest)
+            job.touched = time.monotonic()
 
-    async def _decide_and_run(
-        self, job: Job, step: AdmittedStep, content_header: bytes, body: memoryview, started: datetime
+    def _admit_step(
+        self, job: Job, envelope: Envelope, content_header: bytes, body: memoryview, now: datetime
+    ) -> AdmittedStep:
+        job.check_live()
+        content = content_digest(content_header, [body])
+        history = self._home.history
+        step = admit_step(job.admitted, envelope, node=self._node, history=history, content=content, now=now)
+        self._dataset(job.admitted)
+        return step
+
+    def _check_in_force(self, job: Job) -> None:
+        """Raise once the job was stopped or its agreement ended; asked in the transactions of INTENT and OUTCOME."""
+        if self._holdings.state(job.admitted.agreement_digest) != "in-force":
+            self._agreement(job.admitted.agreement_digest)
+        job.check_live()
+
+    async def _deny(self, job: Job, envelope: Envelope, error: KeyongError, now: datetime) -> Outgoing:
+        receipt, proof = await self._refuse(envelope, job.admitted.envelope, job.admitted.digest, error, now)
+        if receipt is None:
+            raise error
+        return Outgoing(Invoked(receipt=pack(receipt), proof=base64.b64encode(proof).decode()).to_bytes())
+
+    async def _run_and_settle(
+        self, job: Job, step: AdmittedStep, intent: Intent, content_header: bytes, body: memoryview, started: datetime
     ) -> Outgoing:
-        facts = self._facts(step.invocation.action, job.dataset, started)
+        outcome, code, done = await self._run_until_stopped(job, step, content_header, body)
         try:
-            job.admitted.agreement.check_time(started)
-            intent = await self._record.intend(step, facts)
-        except DeniedError as error:
-            decision = denied_record(error, job.admitted.agreement_digest)
-            return await self._outcome(job, step, Intent(-1, decision), started, "denied", error.code)
-        try:
-            done = await self._run(job, step, content_header, body)
-        except asyncio.CancelledError:
-            if job.session is not None:
-                job.session.kill()
-            await asyncio.shield(self._outcome(job, step, intent, started, "killed", "cancelled"))
+            if done is not None:
+                try:
+                    return await self._settle(job, step, intent, started, outcome, code, done)
+                except DeniedError as error:  # stopped or revoked before the OUTCOME was durable: nothing leaves
+                    outcome, code = "killed", job.reason or error.code
+            job.stop(code)
+            return await self._settle(job, step, intent, started, outcome, code, None)
+        except (UnavailableError, LedgerError):
+            # An INTENT stands open. Nothing leaves; the OUTCOME follows as soon as the ledger takes it (see sweep).
+            job.stop("ledger-unavailable")
+            self._unsettled = True
             raise
-        except DeniedError as error:
-            log.info("output-refused", plan=job.admitted.plan.id, code=error.code, reason=str(error))
-            return await self._outcome(job, step, intent, started, "denied", error.code)
-        except KeyongError as error:
-            log.warning("job-failed", plan=job.admitted.plan.id, code=error.code, reason=str(error))
-            return await self._outcome(job, step, intent, started, "failed", error.code)
-        except Exception as error:
-            log.error("line-failed", plan=job.admitted.plan.id, error=type(error).__name__, exc_info=True)
-            return await self._outcome(job, step, intent, started, "failed", "internal")
-        return await self._outcome(job, step, intent, started, "ok", "", done)
+        finally:
+            if job.stopped.is_set():
+                await self._end_session(job)
 
-    async def _run(self, job: Job, step: AdmittedStep, content_header: bytes, body: memoryview) -> Done:
-        plan, stage = job.admitted.plan, step.invocation.stage
+    async def _run_until_stopped(
+        self, job: Job, step: AdmittedStep, content_header: bytes, body: memoryview
+    ) -> tuple[Outcome, str, Done | None]:
+        plan = job.admitted.plan.id
+        work = asyncio.create_task(self._stages.run(job, step, content_header, body))
+        stop = asyncio.create_task(job.stopped.wait())
+        await asyncio.wait((work, stop), return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if job.stopped.is_set():
+            if job.session is not None:
+                await job.session.kill()
+            work.cancel()
+            await until_done(work)
+            if not work.cancelled():
+                work.exception()
+            return "killed", job.reason, None
         try:
-            sent = decode(content_header, body)
-        except ContentError as error:
-            raise UsageError("the broadcast content is malformed", code=error.code) from None
-        if job.session is None:
-            job.session = await self._open_session(job, step.invocation.action)
-        session = job.session
-        header = json.loads(content_header)
-        reply = await session.call(stage, header, [body], float(plan.round_seconds))
-        output = plan.outputs.of(stage)
-        weight = session.snapshot.rows
+            return "ok", "", work.result()
+        except DeniedError as error:
+            log.info("output-refused", plan=plan, code=error.code, reason=str(error))
+            return "denied", error.code, None
+        except KeyongError as error:
+            log.warning("job-failed", plan=plan, code=error.code, reason=str(error))
+            return "failed", error.code, None
+        except Exception as error:
+            # Its text may hold a row's value; type and place do not.
+            log.error("line-failed", plan=plan, error=type(error).__name__, at=place_of(error))
+            return "failed", "internal", None
 
-        def judge() -> Done:
-            gated = check_reply(reply, sent, output, plan.outputs.maximal_bytes)
-            layout = Layout.derive(sent.arrays, output)
-            protected = protect(gated, sent, plan, stage, weight, layout)
-            if isinstance(protected, EncodedReply):
-                buffers: list[Buffer] = list(protected.to_buffers())
-                return Done(protected, buffers, "", protected.digest(), weight, gated.normalised, protected.saturated)
-            text, views = encode(protected)
-            return Done(protected, list(views), text.decode(), content_digest(text, views), weight, gated.normalised, 0)
-
-        return await asyncio.to_thread(judge)
-
-    async def _open_session(self, job: Job, action: str) -> JobSession:
-        plan, dataset = job.admitted.plan, job.dataset
-        folder = self._home.folder("sessions", plan.id.removeprefix("urn:uuid:"))
-        if any(folder.iterdir()):
-            remove_tree(folder)
-            folder = self._home.folder("sessions", plan.id.removeprefix("urn:uuid:"))
-        columns = tuple(Column.model_validate(item) for item in json.loads(dataset.columns))
-        names = columns_for(job.admitted, action, tuple(column.name for column in columns))
-        granted = tuple(column for column in columns if column.name in names)
-        snapshot: Snapshot = await asyncio.to_thread(materialise_dataset, dataset, granted, folder / "data")
-        request = SessionRequest(
-            bundle=job.bundle,
-            snapshot=snapshot,
-            runtime=self._runtime,
-            node_number=job.node_number,
-            run_id=run_id_of(plan.id),
-            run_config={key: json.loads(value) for key, value in plan.run_config.items()},
-            memory_bytes=plan.memory_bytes,
-            wall_seconds=float(plan.round_seconds) * (2 * plan.rounds + 2),
-            body_limit=plan.outputs.maximal_bytes,
-            logs=self._home.folder("logs", plan.id.removeprefix("urn:uuid:")),
-        )
-        return await JobSession.open(folder, request, self._spool)
-
-    async def _outcome(
+    async def _settle(
         self,
         job: Job,
         step: AdmittedStep,
         intent: Intent,
         started: datetime,
-        outcome: str,
+        outcome: Outcome,
         code: str,
-        done: Done | None = None,
+        done: Done | None,
     ) -> Outgoing:
         """Write OUTCOME, then and only then hand on what leaves."""
-        plan, ended = job.admitted.plan, self._clock()
-        session = job.session
-        receipt = Receipt(
-            issued=ended,
-            expires=ended + RECEIPT_VALIDITY,
-            node=self._node,
-            plan=job.admitted.digest,
-            invocation=step.envelope.digest,
-            round=step.invocation.round,
-            attempt=step.invocation.attempt,
-            stage=step.invocation.stage,
-            intent=intent.index,
-            outcome=outcome,  # type: ignore[arg-type]
+        receipt: Receipt = of_step(
+            step,
+            intent.index,
+            intent.decision,
+            job.held(),
+            outcome=outcome,
             code=code,
-            decision=intent.decision,
-            dataset=job.admitted.mine.dataset,
-            data_version=job.admitted.mine.data_version,
-            snapshot=session.snapshot.digest if session is not None else "",
-            code_digest=plan.code,
+            done=done,
             runtime=self._runtime.digest,
-            isolation=session.isolation if session is not None else Isolation(),
-            input=step.invocation.content,
-            output=done.digest if done else "",
-            output_bytes=sum(memoryview(part).nbytes for part in done.buffers) if done else 0,
-            weight=done.weight if done else 0,
-            saturated=done.saturated if done else 0,
-            normalised=done.normalised if done else 0,
-            protection=plan.protection,
-            exception=UNPROTECTED if plan.protection == "fed:none" else "",
             started=started,
-            ended=ended,
-            cost=job.admitted.agreement.cost,
+            ended=self._clock(),
         )
         envelope = receipt.seal(self._key)
-        appended = await self._record.settle(receipt, envelope)
+        if done is None:
+            appended = await self._record.settle(receipt, envelope)
+        else:
+            appended = await self._record.settle(receipt, envelope, lambda: self._check_in_force(job))
         proof = await asyncio.to_thread(self._record.ledger.receipt_bundle, appended.index)
         header = Invoked(
             receipt=pack(envelope), proof=base64.b64encode(proof).decode(), reply=done.header if done else ""
@@ -351,39 +334,71 @@ class Line:
 
     # -- ending -------------------------------------------------------------------------------------------------------
 
-    async def close_job(self, plan_digest: str) -> None:
-        """End a job: session killed, snapshot removed, its output kept for the owner."""
+    async def close_job(self, plan_digest: str, reason: str = "closed") -> None:
+        """End a job: a running step killed at once, snapshot removed, the app's output kept for the owner."""
         job = self.jobs.pop(plan_digest, None)
         if job is None:
             return
-        if job.session is not None:
-            job.session.kill()
+        job.stop(reason)
         async with job.lock:
-            if job.session is not None:
-                await job.session.close()
-                job.session = None
+            await self._end_session(job)
+
+    async def _end_session(self, job: Job) -> None:
+        session, job.session = job.session, None
+        if session is not None:
+            await session.close()
 
     async def revoke(self, agreement_digest: str) -> None:
         """End every job that rests on an agreement, at once."""
-        for digest, job in list(self.jobs.items()):
-            if job.admitted.agreement_digest == agreement_digest:
-                await self.close_job(digest)
+        await self._close_all(
+            {
+                digest: "agreement-revoked"
+                for digest, job in self.jobs.items()
+                if job.admitted.agreement_digest == agreement_digest
+            }
+        )
+
+    async def sweep(self) -> None:
+        """End jobs that lost their ground: agreement ended, plan expired, parties changed, long idle. Settle what is open."""
+        now = self._clock()
+        jobs = dict(self.jobs)
+        reasons = await asyncio.to_thread(lambda: {digest: self._lost(job, now) for digest, job in jobs.items()})
+        await self._close_all({digest: reason for digest, reason in reasons.items() if reason})
+        if self._unsettled:
+            await close_open_steps(self._record, self._key, self._node, now, frozenset(self._running))
+            self._unsettled = False
+
+    def _lost(self, job: Job, now: datetime) -> str:
+        try:
+            self._agreement(job.admitted.agreement_digest)
+            job.admitted.plan.check_time(now)
+            job.admitted.agreement.check_time(now)
+            history = self._home.history
+            check_cohort(job.admitted.plan, history.by_digest(job.admitted.plan.roster), history.latest)
+        except UnavailableError:
+            return ""
+        except KeyongError as error:
+            return error.code
+        return "idle" if job.idle() else ""
 
     async def close(self) -> None:
-        """End all jobs."""
-        for digest in list(self.jobs):
-            await self.close_job(digest)
+        """End all jobs; steps that run settle as killed."""
+        await self._close_all(dict.fromkeys(self.jobs, "node-stopped"))
+        await self._refusals.flush()
+
+    async def _close_all(self, reasons: dict[str, str]) -> None:
+        await asyncio.gather(*(self.close_job(digest, reason) for digest, reason in reasons.items()))
 
 
-UNPROTECTED = "unprotected updates, permitted in words by the agreement: fed:protection fed:none"
+def read_plan(envelope: Envelope) -> JobPlan | None:
+    """The plan in an envelope; None where it holds none."""
+    try:
+        return JobPlan.read(envelope)
+    except KeyongError:
+        return None
 
 
-def run_id_of(plan_id: str) -> int:
-    """Flower's run id for a plan: 63 bits of its random id, the same at every party."""
-    return int(plan_id.removeprefix("urn:uuid:").replace("-", "")[:16], 16) >> 1
-
-
-def materialise_dataset(dataset: RegisteredDataset, columns: tuple[Column, ...], folder: Path) -> Snapshot:
-    """Make the snapshot of a registered dataset with the granted columns."""
-    reading = Reading.model_validate_json(dataset.reading)
-    return materialise(Path(dataset.path), columns, dataset.fingerprint, folder, reading=reading)
+def plan_agreement(envelope: Envelope | None, node: str) -> str:
+    """Digest of the agreement that a plan names for this node; empty where it names none."""
+    plan = read_plan(envelope) if envelope is not None else None
+    return next((planned.agreement for planned in plan.cohort if planned.node == node), "") if plan else ""

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from enterprise_node.admission import AdmittedPlan, AdmittedStep
 from enterprise_node.decision import judge
-from federation.errors import DeniedError
+from federation.crypto import canonical_json
+from federation.errors import DeniedError, KeyongError
 from federation.ledger import Appended, Ledger
 from federation.policy import PolicyDeniedError
 from federation.statements import DecisionRecord, Envelope, Receipt, ReplayError
@@ -23,8 +24,12 @@ _SCHEMA = (
         agreement TEXT NOT NULL, plan TEXT NOT NULL, PRIMARY KEY (agreement, plan)) STRICT""",
     """CREATE TABLE step (
         plan TEXT NOT NULL, round INTEGER NOT NULL, attempt INTEGER NOT NULL, stage TEXT NOT NULL,
-        invocation TEXT NOT NULL, outcome TEXT, PRIMARY KEY (plan, round, attempt, stage)) STRICT""",
+        invocation TEXT NOT NULL, intent INTEGER NOT NULL, outcome TEXT, PRIMARY KEY (plan, round, attempt, stage)) STRICT""",
+    "CREATE INDEX step_open ON step (plan) WHERE outcome IS NULL",
 )
+
+DECISION_BYTES = 128 * 1024
+"""Largest decision that a receipt and an entry take beside everything else they hold."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +51,15 @@ class Record:
         """Append an entry that needs no decision."""
         return await asyncio.wrap_future(self.ledger.submit(kind, fields))
 
-    async def intend(self, step: AdmittedStep, request: Mapping[str, object]) -> Intent:
+    async def intend(
+        self, step: AdmittedStep, request: Mapping[str, object], guard: Callable[[], None], runtime: str
+    ) -> Intent:
         """Decide, reserve one use (with the plan's first step) and write INTENT, all or nothing.
+
+        Args:
+            guard: raises where the job or its agreement has ended; asked inside the transaction, so that a revocation
+                that is on record before this entry is never overlooked.
+            runtime: digest of what the job will run on.
 
         Raises:
             PolicyDeniedError: a clause forbids it; nothing was reserved.
@@ -58,16 +70,20 @@ class Record:
         decided: list[DecisionRecord] = []
 
         def reserve(connection: sqlite3.Connection) -> Mapping[str, object]:
+            guard()
             decision = decide_within(connection, admitted, request)
             last = connection.execute("SELECT max(round) FROM step WHERE plan = ?", (admitted.digest,)).fetchone()[0]
             if last is not None and invocation.round <= last:
                 raise ReplayError("round {round} of this plan was taken before", round=invocation.round)
             connection.execute(
-                "INSERT OR IGNORE INTO plan_use (agreement, plan) VALUES (?, ?)", (admitted.agreement_digest, admitted.digest)
+                "INSERT OR IGNORE INTO plan_use (agreement, plan) VALUES (?, ?)",
+                (admitted.agreement_digest, admitted.digest),
             )
+            # The index this entry is about to get: entries before it in the transaction are flushed, and none can come between.
+            index = connection.execute("SELECT coalesce(max(idx), -1) + 1 FROM entry").fetchone()[0]
             connection.execute(
-                "INSERT INTO step (plan, round, attempt, stage, invocation) VALUES (?, ?, ?, ?, ?)",
-                (admitted.digest, invocation.round, invocation.attempt, invocation.stage, step.envelope.digest),
+                "INSERT INTO step (plan, round, attempt, stage, invocation, intent) VALUES (?, ?, ?, ?, ?, ?)",
+                (admitted.digest, invocation.round, invocation.attempt, invocation.stage, step.envelope.digest, index),
             )
             decided.append(decision)
             return {"decision": decision.model_dump(mode="json")}
@@ -82,6 +98,8 @@ class Record:
             "purpose": admitted.plan.purpose,
             "action": invocation.action,
             "code": admitted.plan.code,
+            "runtime": runtime,
+            "protection": admitted.plan.protection,
             "round": invocation.round,
             "attempt": invocation.attempt,
             "stage": invocation.stage,
@@ -89,14 +107,21 @@ class Record:
         appended = await asyncio.wrap_future(self.ledger.submit("intent", fields, apply=reserve))
         return Intent(appended.index, decided[-1])
 
-    async def settle(self, receipt: Receipt, envelope: Envelope) -> Appended:
-        """Write OUTCOME and close the step it belongs to, in one transaction."""
+    async def settle(self, receipt: Receipt, envelope: Envelope, guard: Callable[[], None] = lambda: None) -> Appended:
+        """Write OUTCOME and close the step it belongs to, in one transaction; an INTENT has one OUTCOME.
+
+        Args:
+            guard: as for :meth:`intend`; an outcome ``ok`` must not follow a revocation.
+        """
 
         def close(connection: sqlite3.Connection) -> None:
-            connection.execute(
-                "UPDATE step SET outcome = ? WHERE plan = ? AND round = ? AND attempt = ? AND stage = ? AND outcome IS NULL",
-                (receipt.outcome, receipt.plan, receipt.round, receipt.attempt, receipt.stage),
+            guard()
+            closed = connection.execute(
+                "UPDATE step SET outcome = ? WHERE plan = ? AND invocation = ? AND intent = ? AND outcome IS NULL",
+                (receipt.outcome, receipt.plan, receipt.invocation, receipt.intent),
             )
+            if closed.rowcount != 1:
+                raise ReplayError("entry {intent} has its outcome already", intent=receipt.intent)
 
         fields: dict[str, object] = {
             "receipt": envelope.to_bytes(),
@@ -106,8 +131,6 @@ class Record:
             "dataset": receipt.dataset,
             "intent": receipt.intent,
         }
-        if receipt.intent < 0:
-            return await asyncio.wrap_future(self.ledger.submit("outcome", fields))
         return await asyncio.wrap_future(self.ledger.submit("outcome", fields, ref=receipt.intent, apply=close))
 
     def rehearse(self, admitted: AdmittedPlan, request: Mapping[str, object]) -> DecisionRecord:
@@ -118,18 +141,18 @@ class Record:
             except PolicyDeniedError as error:
                 return error.record
 
-    def open_steps(self) -> list[tuple[str, int, int, str, str]]:
-        """Steps with an INTENT and no OUTCOME: (plan, round, attempt, stage, invocation)."""
+    def open_steps(self) -> list[int]:
+        """Indices of the INTENT entries without an OUTCOME, oldest first."""
         with self.ledger.reader() as connection:
-            rows = connection.execute(
-                "SELECT plan, round, attempt, stage, invocation FROM step WHERE outcome IS NULL ORDER BY plan, round"
-            ).fetchall()
-        return [tuple(row) for row in rows]
+            rows = connection.execute("SELECT intent FROM step WHERE outcome IS NULL ORDER BY intent").fetchall()
+        return [int(row[0]) for row in rows]
 
     def uses(self, agreement: str) -> int:
         """Uses of an agreement reserved so far."""
         with self.ledger.reader() as connection:
-            return int(connection.execute("SELECT count(*) FROM plan_use WHERE agreement = ?", (agreement,)).fetchone()[0])
+            return int(
+                connection.execute("SELECT count(*) FROM plan_use WHERE agreement = ?", (agreement,)).fetchone()[0]
+            )
 
 
 def decide_within(
@@ -137,15 +160,27 @@ def decide_within(
 ) -> DecisionRecord:
     """Judge with the uses as this transaction sees them."""
     key = (admitted.agreement_digest, admitted.digest)
-    continuing = connection.execute("SELECT 1 FROM plan_use WHERE agreement = ? AND plan = ?", key).fetchone() is not None
+    continuing = (
+        connection.execute("SELECT 1 FROM plan_use WHERE agreement = ? AND plan = ?", key).fetchone() is not None
+    )
     taken = connection.execute("SELECT count(*) FROM plan_use WHERE agreement = ?", key[:1]).fetchone()[0]
-    return judge(admitted, request, uses_taken=int(taken), continuing=continuing)
+    decision = judge(admitted, request, uses_taken=int(taken), continuing=continuing)
+    if _size(decision) > DECISION_BYTES:
+        raise DeniedError(
+            "the agreement's clauses are too long to be put on record with every step",
+            hint="agree on shorter clauses",
+            code="decision-size",
+        )
+    return decision
 
 
-def denied_record(error: DeniedError, agreement: str) -> DecisionRecord:
-    """A decision record for a refusal that no policy clause made."""
+def denied_record(error: KeyongError, agreement: str) -> DecisionRecord:
+    """The decision that a refusal stands for: the policy's, or one that names the check that failed."""
     if isinstance(error, PolicyDeniedError):
-        return error.record
+        record = error.record
+        return record if _size(record) <= DECISION_BYTES else record.model_copy(update={"constraints": ()})
     return DecisionRecord(permit=False, agreement=agreement, rule=error.code)
 
 
+def _size(decision: DecisionRecord) -> int:
+    return len(canonical_json(decision.model_dump(mode="json")))

@@ -2,52 +2,63 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Collection
 from datetime import datetime
 
-from enterprise_node.line import RECEIPT_VALIDITY
+from enterprise_node.receipts import RECEIPT_VALIDITY
 from enterprise_node.record import Record
 from federation.crypto import SigningKey
+from federation.ledger import HeadError
 from federation.statements import DecisionRecord, Envelope, Invocation, Isolation, Receipt
 
+ABORTED = "aborted"
 
-async def close_open_steps(record: Record, key: SigningKey, node: str, now: datetime) -> int:
-    """Write OUTCOME ``killed``/``aborted`` for every step that a crash left open; returns how many."""
-    steps = record.open_steps()
-    if not steps:
-        return 0
-    intents: dict[str, tuple[int, dict[str, object]]] = {}
-    for entry in record.ledger.find(kind="intent"):
-        fields = record.ledger.fields(entry.index)
-        raw = fields["invocation"]
-        assert isinstance(raw, bytes)
-        intents[Envelope.from_bytes(raw).digest] = (entry.index, fields)
-    for plan, round_number, attempt, stage, invocation in steps:
-        index, fields = intents[invocation]
-        raw = fields["invocation"]
-        assert isinstance(raw, bytes)
-        step = Invocation.read(Envelope.from_bytes(raw))
+
+async def close_open_steps(
+    record: Record, key: SigningKey, node: str, now: datetime, running: Collection[str] = ()
+) -> int:
+    """Write OUTCOME ``killed``/``aborted`` for every step that was left open; returns how many.
+
+    Args:
+        running: invocations (digests) that are at work in this process and will settle by themselves.
+
+    Raises:
+        HeadError: an open step names an entry that is no INTENT: the node's state and its ledger do not fit.
+    """
+    closed = 0
+    for index in await asyncio.to_thread(record.open_steps):
+        entry = record.ledger.entry(index)
+        if entry.kind != "intent":
+            raise HeadError("entry {at} is not the INTENT that the node's state says it is", at=index)
+        fields = record.ledger.fields(index)
+        envelope = Envelope.from_bytes(fields["invocation"])
+        if envelope.digest in running:
+            continue
+        step = Invocation.read(envelope)
         receipt = Receipt(
             issued=now,
             expires=now + RECEIPT_VALIDITY,
             node=node,
-            plan=plan,
-            invocation=invocation,
-            round=round_number,
-            attempt=attempt,
-            stage=stage,
+            plan=step.plan,
+            invocation=envelope.digest,
+            round=step.round,
+            attempt=step.attempt,
+            stage=step.stage,
             intent=index,
             outcome="killed",
-            code="aborted",
+            code=ABORTED,
             decision=DecisionRecord.model_validate(fields["decision"]),
-            dataset=str(fields["dataset"]),
-            data_version=str(fields["data_version"]),
-            code_digest=str(fields["code"]),
-            runtime="sha256:" + "0" * 64,
+            dataset=fields["dataset"],
+            data_version=fields["data_version"],
+            code_digest=fields["code"],
+            runtime=fields["runtime"],
             isolation=Isolation(),
             input=step.content,
-            protection="",
+            protection=fields["protection"],
             started=now,
             ended=now,
         )
         await record.settle(receipt, receipt.seal(key))
-    return len(steps)
+        closed += 1
+    return closed

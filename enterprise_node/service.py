@@ -6,25 +6,31 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from typing import Any
 
 import structlog
 
+from enterprise_node._threads import until_done
 from enterprise_node.line import Line
 from enterprise_node.record import Record
 from enterprise_node.recovery import close_open_steps
 from enterprise_node.session import remove_tree
 from enterprise_node.store import NodeStore
-from federation.errors import UsageError
+from federation.errors import UnavailableError, UsageError
 from federation.holdings import Holdings, open_engine
 from federation.home import Home, now
-from federation.statements import Envelope, Invocation
+from federation.ledger import LedgerError
+from federation.statements import Envelope, Invocation, JobPlan
 from federation.wire.dial import keep_attached
-from federation.wire.member import connect, greet, learn, read_mail
+from federation.wire.member import connect, fetch_rosters, greet, learn, read_mail
 from federation.wire.messages import Empty, Envelopes, Invoke, JobClose, JobOpen, Publish, pack, unpack
 from federation.wire.peer import Incoming, Outgoing, Peer
 from sandbox import Runtime, run_canary
 
 log = structlog.get_logger("keyong.node")
+
+TEND_SECONDS = 1.0
+"""How soon a change that another process of this home made takes effect: a revocation, a dataset."""
 
 
 class NodeService:
@@ -37,15 +43,13 @@ class NodeService:
     def __init__(self, home: Home, runtime: Runtime) -> None:
         self._home = home
         self._runtime = runtime
-        engine = open_engine(home.path / "store.db")
-        self._store = NodeStore(engine)
-        self._holdings = Holdings(engine)
+        self._engine = open_engine(home.path / "store.db")
+        self._store = NodeStore(self._engine)
+        self._holdings = Holdings(self._engine)
         self._record = Record(home.open_ledger())
         self.line = Line(home, self._record, self._store, self._holdings, runtime, now)
-        self._peer: Peer | None = None
-        self._mail = asyncio.Lock()
-        self._reading: set[asyncio.Task[None]] = set()
-        self._methods: dict[str, Callable[[Incoming], Awaitable[Outgoing]]] = {
+        self._mail = asyncio.Event()
+        self._methods: dict[str, Callable[[Peer, Incoming], Awaitable[Outgoing]]] = {
             "job.open": self._job_open,
             "job.invoke": self._job_invoke,
             "job.close": self._job_close,
@@ -54,27 +58,47 @@ class NodeService:
         }
 
     async def run(self, on_state: Callable[[str], None]) -> None:
-        """Serve until cancelled. ``on_state`` hears ``ready`` once, then ``attached`` or ``detached: why``."""
-        closed = await close_open_steps(
-            self._record, self._home.key("statement"), self._home.identity.member, now()
-        )
+        """Serve until cancelled. ``on_state`` hears ``ready`` once, then ``attached`` or ``detached: why``.
+
+        However it ends, steps that run settle as killed, sessions and snapshots go, and the ledger is closed last.
+        """
+        try:
+            await self._start()
+            on_state("ready")
+            tending = asyncio.create_task(self._tend())
+            linked = asyncio.create_task(
+                keep_attached(
+                    lambda: self._connect(),
+                    lambda peer: self._serve(peer, on_state),
+                    on_down=lambda error: on_state(f"detached: {error}"),
+                    jitter=random.Random(),  # spreads reconnects; nothing secret
+                )
+            )
+            await _first_of((tending, linked))
+        finally:
+            ending = asyncio.create_task(self._stop())
+            await until_done(ending)
+            ending.result()
+
+    async def _start(self) -> None:
+        key, member = self._home.key("statement"), self._home.identity.member
+        closed = await close_open_steps(self._record, key, member, now())
         if closed:
             log.warning("closed-open-intents", count=closed)
         for leftover in self._home.folder("sessions").iterdir():
-            remove_tree(leftover)
+            await asyncio.to_thread(remove_tree, leftover)
         await asyncio.to_thread(run_canary)
         await self._record.write("node", {"event": "started", "runtime": self._runtime.digest})
-        on_state("ready")
+
+    async def _stop(self) -> None:
         try:
-            await keep_attached(
-                lambda: self._connect(),
-                lambda peer: self._serve(peer, on_state),
-                on_down=lambda error: on_state(f"detached: {error}"),
-                jitter=random.Random(),
-            )
-        finally:
             await self.line.close()
-            self._record.ledger.close()
+            await self._record.write("node", {"event": "stopped"})
+        except (UnavailableError, LedgerError) as error:
+            log.error("stop-not-recorded", code=error.code)
+        finally:
+            await asyncio.to_thread(self._record.ledger.close)
+            self._engine.dispose()
 
     def _connect(self) -> AbstractAsyncContextManager[Peer]:
         return connect(self._home, self._handle)
@@ -82,72 +106,97 @@ class NodeService:
     async def _serve(self, peer: Peer, on_state: Callable[[str], None]) -> None:
         await greet(peer, self._home, self._record.ledger, serves="node")
         await self.publish(peer)
-        await self._read_mail(peer)
-        self._peer = peer
+        self._mail.set()  # what came while we were away
         on_state("attached")
-        try:
-            await self._watch(peer)
-        finally:
-            self._peer = None
+        pushed = asyncio.create_task(self._read_mail_when_told(peer))
+        watched = asyncio.create_task(self._publish_changes(peer))
+        over = asyncio.create_task(peer.ended())
+        tasks: tuple[asyncio.Task[Any], ...] = (pushed, watched, over)
+        await _first_of(tasks)
 
-    async def _watch(self, peer: Peer) -> None:
-        # What an owner's command changed in the store (a dataset, an agreement) is noticed here.
-        stamp = self._stamp()
+    async def _publish_changes(self, peer: Peer) -> None:
+        # What an owner's command changed in the store is noticed here.
+        stamp = await asyncio.to_thread(self._stamp)
         while True:
-            done = await peer.ended(1.0)
-            if done:
-                return
-            if (current := self._stamp()) != stamp:
+            await asyncio.sleep(TEND_SECONDS)
+            if (current := await asyncio.to_thread(self._stamp)) != stamp:
                 stamp = current
                 await self.publish(peer)
-                await self._end_revoked()
 
     def _stamp(self) -> tuple[object, ...]:
-        datasets = tuple((row.id, row.data_version, row.description) for row in self._store.datasets())
-        return (datasets, tuple((held.digest, held.state) for held in self._holdings.list()))
+        return tuple((row.id, row.data_version, row.description) for row in self._store.datasets())
+
+    async def _read_mail_when_told(self, peer: Peer) -> None:
+        # One reader, however often it is told: pushes cannot pile up.
+        while True:
+            await self._mail.wait()
+            self._mail.clear()
+            await read_mail(peer, self._home, self._holdings, self._record.ledger)
+            await self.line.sweep()
+
+    async def _tend(self) -> None:
+        # Attached or not: a revocation by the owner's own command ends jobs within this time.
+        while True:
+            await asyncio.sleep(TEND_SECONDS)
+            try:
+                await self.line.sweep()
+            except UnavailableError as error:
+                log.warning("sweep-put-off", code=error.code)
 
     async def publish(self, peer: Peer) -> None:
         """Tell the coordinator what this node offers."""
         entries = tuple(pack(Envelope.from_bytes(row.description)) for row in self._store.datasets())
-        await peer.call("catalog.publish", Publish(datasets=entries, runtime=self._runtime.digest).to_bytes(), timeout=30)
-
-    async def _read_mail(self, peer: Peer) -> None:
-        async with self._mail:
-            await read_mail(peer, self._home, self._holdings, self._record.ledger)
-        await self._end_revoked()
-
-    async def _end_revoked(self) -> None:
-        for held in self._holdings.list("revoked"):
-            await self.line.revoke(held.digest)
+        await peer.call(
+            "catalog.publish", Publish(datasets=entries, runtime=self._runtime.digest).to_bytes(), timeout=30
+        )
 
     async def _handle(self, peer: Peer, message: Incoming) -> Outgoing:
         method = self._methods.get(message.method)
         if method is None:
-            raise UsageError("this node does not know the method {method}", code="no-such-method", method=message.method[:40])
-        return await method(message)
+            raise UsageError(
+                "this node does not know the method {method}", code="no-such-method", method=message.method[:40]
+            )
+        return await method(peer, message)
 
-    async def _job_open(self, message: Incoming) -> Outgoing:
+    async def _job_open(self, peer: Peer, message: Incoming) -> Outgoing:
         request = JobOpen.from_bytes(message.header)
-        opened = await self.line.open_job(unpack(request.plan), message.body, request.node_number)
+        envelope = unpack(request.plan)
+        if not self._knows(JobPlan.read(envelope).roster):
+            await fetch_rosters(peer, self._home, self._record.ledger)
+        opened = await self.line.open_job(envelope, message.body, request.node_number)
         return Outgoing(opened.to_bytes())
 
-    async def _job_invoke(self, message: Incoming) -> Outgoing:
+    def _knows(self, roster: str) -> bool:
+        return any(envelope.digest == roster for envelope in self._home.history.envelopes)
+
+    async def _job_invoke(self, peer: Peer, message: Incoming) -> Outgoing:
         request = Invoke.from_bytes(message.header)
         envelope = unpack(request.invocation)
         plan = Invocation.read(envelope).plan
         return await self.line.invoke(plan, envelope, request.content.encode(), message.body)
 
-    async def _job_close(self, message: Incoming) -> Outgoing:
+    async def _job_close(self, peer: Peer, message: Incoming) -> Outgoing:
         await self.line.close_job(JobClose.from_bytes(message.header).plan)
         return Outgoing(Empty().to_bytes())
 
-    async def _mail_push(self, message: Incoming) -> Outgoing:
-        if self._peer is not None:
-            task = asyncio.create_task(self._read_mail(self._peer))
-            self._reading.add(task)
-            task.add_done_callback(self._reading.discard)
+    async def _mail_push(self, peer: Peer, message: Incoming) -> Outgoing:
+        self._mail.set()
         return Outgoing(Empty().to_bytes())
 
-    async def _roster_push(self, message: Incoming) -> Outgoing:
+    async def _roster_push(self, peer: Peer, message: Incoming) -> Outgoing:
         await asyncio.to_thread(learn, self._home, self._record.ledger, Envelopes.from_bytes(message.header).envelopes)
+        await self.line.sweep()
         return Outgoing(Empty().to_bytes())
+
+
+async def _first_of(tasks: tuple[asyncio.Task[Any], ...]) -> None:
+    """Wait for the first of some tasks to end, give up the others, and raise what it raised."""
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            if task.done():
+                task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

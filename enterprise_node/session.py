@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 
+from enterprise_node._threads import in_thread, until_done
 from enterprise_node.materialise import Snapshot
 from federation.errors import KeyongError
 from federation.jobs.codec import Content, ContentError, decode
@@ -23,6 +24,8 @@ from sandbox import Limits, Mount, Runtime, SandboxError, Session, SessionSpec, 
 log = structlog.get_logger("keyong.node")
 
 START_SECONDS = 300.0
+ENDING_SECONDS = 2.0
+"""A process that closed its end of the channel is at its end; one that is not after this time is made to be."""
 REFUSALS = frozenset(
     {
         "app-config",
@@ -74,26 +77,16 @@ class JobSession:
 
     @classmethod
     async def open(cls, folder: Path, request: SessionRequest, spool: Path) -> JobSession:
-        """Lay out the code, open the sandbox and load the app.
+        """Lay out the code, open the sandbox and load the app; what it printed is kept where that fails, too.
 
         Raises:
             SandboxUnavailableError: the isolation that is demanded cannot be had here.
             JobFailedError: the app cannot be loaded.
         """
-        app = folder / "app"
-        app.mkdir()
-        request.bundle.write(app)
-        spec = SessionSpec(
-            runtime=request.runtime,
-            argv=("-m", "keyong_job", "client"),
-            mounts=(Mount(app, "/app"), Mount(request.snapshot.folder, "/data")),
-            env={"OMP_NUM_THREADS": "1", "FLWR_TELEMETRY_ENABLED": "0"},
-            limits=Limits(memory_bytes=request.memory_bytes, wall_seconds=request.wall_seconds),
-        )
         try:
-            session = await asyncio.to_thread(open_session, spec)
+            session = await in_thread(lambda: _open_sandbox(folder, request), undo=lambda one: one.close())
         except SandboxError as error:
-            raise SandboxUnavailableError(error.template, hint=error.hint_template, **error.params) from None
+            raise SandboxUnavailableError.of(error) from None
         channel = SessionChannel(session.channel, body_limit=request.body_limit, spool=spool)
         job = cls(folder, session, channel, request)
         start = {
@@ -136,7 +129,7 @@ class JobSession:
         if header.get("op") != "reply" or not isinstance(header.get("content"), dict):
             raise _failure(header)
         try:
-            return decode(header["content"], view)
+            return await asyncio.to_thread(decode, header["content"], view)
         except ContentError as error:
             raise JobFailedError("the reply is not a content", code="app-reply-type", detail=error.code) from None
 
@@ -148,34 +141,69 @@ class JobSession:
                 await self._channel.send(header, body)
                 return await self._channel.receive()
         except TimeoutError:
-            self.kill()
+            await self.kill()
             raise JobFailedError("the job took longer than the plan allows", code="limit-wall") from None
         except SessionEndedError:
             raise await self._ended() from None
-        except SessionFrameError:
-            self.kill()
+        except SessionFrameError as error:
+            await self.kill()
+            if error.code == "session-frame-size":
+                raise JobFailedError(
+                    "the job's reply is larger than the plan allows", code="output-too-large"
+                ) from None
             raise JobFailedError("the job sent a malformed reply", code="app-reply-type") from None
 
     async def _ended(self) -> JobFailedError:
-        ending = await asyncio.to_thread(self._session.wait, 5.0)
-        if ending is not None and ending.limit:
+        try:
+            ending = await asyncio.to_thread(self._session.wait, ENDING_SECONDS)
+        except TimeoutError:  # it closed its channel and runs on
+            await self.kill()
+            return JobFailedError("the job's process no longer listens", code="app-exception")
+        if ending.limit:
             return JobFailedError("the job hit its limit of {limit}", code=f"limit-{ending.limit}", limit=ending.limit)
         return JobFailedError("the job's process ended", code="app-exception")
 
-    def kill(self) -> None:
+    async def kill(self) -> None:
         """End the session at once, without grace."""
-        self._session.kill()
+        await asyncio.to_thread(self._kill)
+
+    def _kill(self) -> None:
+        try:
+            self._session.kill()
+        except SandboxError as error:
+            log.error("session-not-killed", code=error.code, reason=str(error))
 
     async def close(self) -> None:
-        """End the session, keep its output for the owner, remove snapshot and code."""
-        await asyncio.to_thread(self._close)
+        """End the session, keep what it printed for the owner, remove snapshot and code. May be repeated."""
+        closing = asyncio.ensure_future(asyncio.to_thread(self._close))
+        await until_done(closing)
+        closing.result()
 
     def _close(self) -> None:
-        self._session.kill()
-        for name, data in (("stdout", self._session.stdout()), ("stderr", self._session.stderr())):
-            (self._logs / f"{name}.txt").write_bytes(data)
-        self._session.close()
-        remove_tree(self._folder)
+        self._kill()
+        try:
+            for name, data in (("stdout", self._session.stdout()), ("stderr", self._session.stderr())):
+                (self._logs / f"{name}.txt").write_bytes(data)
+            self._session.close()
+        except (OSError, SandboxError) as error:
+            log.error("session-not-closed", error=type(error).__name__)
+        finally:
+            remove_tree(self._folder)
+
+
+def _open_sandbox(folder: Path, request: SessionRequest) -> Session:
+    app = folder / "app"
+    app.mkdir()
+    request.bundle.write(app)
+    return open_session(
+        SessionSpec(
+            runtime=request.runtime,
+            argv=("-m", "keyong_job", "client"),
+            mounts=(Mount(app, "/app"), Mount(request.snapshot.folder, "/data")),
+            env={"OMP_NUM_THREADS": "1", "FLWR_TELEMETRY_ENABLED": "0"},
+            limits=Limits(memory_bytes=request.memory_bytes, wall_seconds=request.wall_seconds),
+        )
+    )
 
 
 class SandboxUnavailableError(KeyongError):
@@ -183,6 +211,11 @@ class SandboxUnavailableError(KeyongError):
 
     code = "sandbox-unavailable"
     exit_code = 5
+
+    @classmethod
+    def of(cls, error: SandboxError) -> SandboxUnavailableError:
+        """The sandbox's refusal under our root."""
+        return cls(error.template, hint=error.hint_template, code=None, **{str(k): v for k, v in error.params.items()})
 
 
 def remove_tree(folder: Path) -> None:

@@ -194,7 +194,9 @@ class Holdings:
         with self._session() as session:
             rows = session.exec(select(Holding)).all()
         bare = name.removeprefix("urn:uuid:").removeprefix("sha256:")
-        hits = [row for row in rows if row.id.removeprefix("urn:uuid:").startswith(bare) or row.digest[7:].startswith(bare)]
+        hits = [
+            row for row in rows if row.id.removeprefix("urn:uuid:").startswith(bare) or row.digest[7:].startswith(bare)
+        ]
         if len(hits) != 1 or len(bare) < 4:
             raise NoSuchAgreementError(
                 "{count} agreements held here are called {name}",

@@ -108,7 +108,9 @@ class Home:
         make_private_dir(path / "ledger")
         Ledger.create(path / "ledger", ledger_origin(identity.consortium, identity.member), keys.ledger).close()
         # Last: a home without identity.json is no home yet, and can be made again.
-        write_private(path / "identity.json", json.dumps(identity.model_dump(mode="json"), ensure_ascii=False, indent=1).encode())
+        write_private(
+            path / "identity.json", json.dumps(identity.model_dump(mode="json"), ensure_ascii=False, indent=1).encode()
+        )
         return cls(path)
 
     def key(self, role: str) -> SigningKey:
@@ -215,7 +217,9 @@ def refuse_occupied(path: Path) -> None:
     """Raise where the folder already holds an identity: keys are never overwritten."""
     if (path / "identity.json").exists() or (path / "keys").exists():
         raise UsageError(
-            "{path} already holds an identity", hint="choose another folder with --home, or move this one away", path=str(path)
+            "{path} already holds an identity",
+            hint="choose another folder with --home, or move this one away",
+            path=str(path),
         )
 
 

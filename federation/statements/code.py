@@ -19,7 +19,18 @@ from federation.errors import UsageError, VerificationError
 MAXIMAL_FILES = 2000
 MAXIMAL_BYTES = 32 * 1024 * 1024
 _HEADER_BYTES = 1024 * 1024
-_LEFT_OUT = {".git", ".hg", ".svn", ".venv", "venv", "node_modules", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache"}
+_LEFT_OUT = {
+    ".git",
+    ".hg",
+    ".svn",
+    ".venv",
+    "venv",
+    "node_modules",
+    "__pycache__",
+    ".mypy_cache",
+    ".ruff_cache",
+    ".pytest_cache",
+}
 _LEFT_OUT_ENDINGS = (".pyc", ".pyo", ".egg-info")
 
 
@@ -64,7 +75,12 @@ class CodeBundle:
         """Read a bundle strictly; anything that does not add up raises :class:`BundleError`."""
         view = memoryview(data)
         length = int.from_bytes(view[:4], "big")
-        if len(view) < 4 or length > _HEADER_BYTES or len(view) > MAXIMAL_BYTES + _HEADER_BYTES or 4 + length > len(view):
+        if (
+            len(view) < 4
+            or length > _HEADER_BYTES
+            or len(view) > MAXIMAL_BYTES + _HEADER_BYTES
+            or 4 + length > len(view)
+        ):
             raise BundleError("a code bundle is cut short or too large")
         header = bytes(view[4 : 4 + length])
         listing: Any = parse_json(header, limit=_HEADER_BYTES)
@@ -76,7 +92,12 @@ class CodeBundle:
             if not isinstance(item, dict) or set(item) != {"path", "sha256", "size"}:
                 raise BundleError("a code bundle's list of files is malformed")
             path, size = item["path"], item["size"]
-            if not isinstance(path, str) or not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= MAXIMAL_BYTES:
+            if (
+                not isinstance(path, str)
+                or not isinstance(size, int)
+                or isinstance(size, bool)
+                or not 0 <= size <= MAXIMAL_BYTES
+            ):
                 raise BundleError("a code bundle's list of files is malformed")
             _check_path(path)
             body = bytes(view[at : at + size])
@@ -109,10 +130,14 @@ def bundle_folder(folder: Path) -> CodeBundle:
         AppFolderError: not a folder, no ``pyproject.toml``, a link or device in it, or too large.
     """
     if not folder.is_dir():
-        raise AppFolderError("{path} is not a folder", hint="give the app's folder, the one that holds pyproject.toml", path=str(folder))
+        raise AppFolderError(
+            "{path} is not a folder", hint="give the app's folder, the one that holds pyproject.toml", path=str(folder)
+        )
     if not (folder / "pyproject.toml").is_file():
         raise AppFolderError(
-            "{path} holds no pyproject.toml", hint="a Flower app declares its parts there ([tool.flwr.app.components])", path=str(folder)
+            "{path} holds no pyproject.toml",
+            hint="a Flower app declares its parts there ([tool.flwr.app.components])",
+            path=str(folder),
         )
     files: dict[str, bytes] = {}
     total = 0
@@ -128,7 +153,9 @@ def bundle_folder(folder: Path) -> CodeBundle:
                 continue
             if not stat.S_ISREG(mode):
                 raise AppFolderError(
-                    "{path} is a link or a device; an app is made of plain files", hint="copy what it points to", path=relative
+                    "{path} is a link or a device; an app is made of plain files",
+                    hint="copy what it points to",
+                    path=relative,
                 )
             _check_path(relative)
             total += path.stat().st_size
@@ -142,7 +169,9 @@ def bundle_folder(folder: Path) -> CodeBundle:
             try:
                 files[relative] = path.read_bytes()
             except OSError as error:
-                raise AppFolderError("{path} cannot be read: {reason}", path=relative, reason=error.strerror or "") from None
+                raise AppFolderError(
+                    "{path} cannot be read: {reason}", path=relative, reason=error.strerror or ""
+                ) from None
     return CodeBundle(files)
 
 

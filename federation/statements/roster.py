@@ -115,7 +115,9 @@ class Roster(Statement):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         ids = [member.id for member in self.members]
-        keys = [*self.root.keys] + [key for member in self.members for key in (member.statement_key, member.ledger_key, member.witness_key)]
+        keys = [*self.root.keys] + [
+            key for member in self.members for key in (member.statement_key, member.ledger_key, member.witness_key)
+        ]
         certificates = [member.tls_certificate for member in self.members]
         if len(set(ids)) != len(ids):
             raise ValueError("two members share an id")
@@ -136,7 +138,10 @@ class Roster(Statement):
             if member.id == member_id:
                 if role is not None and role not in member.roles:
                     raise UnknownMemberError(
-                        "{member} is not enrolled as {role}", member=member_id, role=role, hint="see `keyong consortium roster`"
+                        "{member} is not enrolled as {role}",
+                        member=member_id,
+                        role=role,
+                        hint="see `keyong consortium roster`",
                     )
                 return member
         raise UnknownMemberError("{member} is not in the roster", member=member_id[:64])
@@ -248,7 +253,9 @@ class RosterHistory:
         for envelope, roster in zip(self._envelopes, self._rosters, strict=False):
             if envelope.digest == wanted:
                 return roster
-        raise RosterChainError("a statement names a roster that is not known here", hint="fetch the newest roster, then try again")
+        raise RosterChainError(
+            "a statement names a roster that is not known here", hint="fetch the newest roster, then try again"
+        )
 
     def in_force(self, now: datetime) -> Roster:
         """The latest roster, or an error where it has expired."""

@@ -75,7 +75,11 @@ async def dial(
     Raises:
         UnreachableError: no connection within ``timeout`` seconds, or the TLS handshake was refused.
     """
-    options = (*CHANNEL_OPTIONS, ("grpc.ssl_target_name_override", server_name(address.member)), ("grpc.enable_http_proxy", 0))
+    options = (
+        *CHANNEL_OPTIONS,
+        ("grpc.ssl_target_name_override", server_name(address.member)),
+        ("grpc.enable_http_proxy", 0),
+    )
     channel = grpc.aio.secure_channel(
         address.target, dialling(key_pem, certificate_pem, address.certificate), options=options
     )

@@ -1,0 +1,57 @@
+"""A job at this node: the plan it admitted and what lives as long as that."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+
+from enterprise_node.admission import AdmittedPlan
+from enterprise_node.receipts import Held
+from enterprise_node.session import JobSession
+from enterprise_node.store import RegisteredDataset
+from federation.errors import DeniedError
+from federation.statements.code import CodeBundle
+from federation.wire.peer import Outgoing
+
+
+class JobEndedError(DeniedError):
+    """The job is over at this node: its session is gone, and with it the app's state."""
+
+    code = "job-ended"
+
+
+@dataclass
+class Job:
+    """One open job. It ends once, for one reason; no step runs after that."""
+
+    admitted: AdmittedPlan
+    bundle: CodeBundle
+    dataset: RegisteredDataset
+    node_number: int
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    session: JobSession | None = None
+    answers: dict[str, Outgoing] = field(default_factory=dict)
+    """The answer to the last invocation by its digest: asked again, it is given again, never computed twice."""
+    stopped: asyncio.Event = field(default_factory=asyncio.Event)
+    reason: str = ""
+    touched: float = field(default_factory=time.monotonic)
+
+    def stop(self, reason: str) -> None:
+        """End the job; the first reason stays."""
+        if not self.stopped.is_set():
+            self.reason = reason
+            self.stopped.set()
+
+    def check_live(self) -> None:
+        """Raise once the job has ended."""
+        if self.stopped.is_set():
+            raise JobEndedError("the job has ended at this node ({reason})", hint="plan it anew", reason=self.reason)
+
+    def idle(self) -> bool:
+        """Whether no step has come for longer than two whole rounds of the plan may take."""
+        return not self.lock.locked() and time.monotonic() - self.touched > 2 * self.admitted.plan.round_seconds + 600
+
+    def held(self) -> Held:
+        """What holds the job now, for a receipt."""
+        return Held(self.session.snapshot, self.session.isolation) if self.session is not None else Held()

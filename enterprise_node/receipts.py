@@ -1,0 +1,122 @@
+"""Receipts as this node writes them: of a step that ran, of one that was refused, of one that a crash cut short."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from enterprise_node.admission import AdmittedStep
+from enterprise_node.materialise import Snapshot
+from federation.errors import KeyongError
+from federation.jobs.codec import Content
+from federation.secagg import EncodedReply
+from federation.statements import DecisionRecord, Envelope, Invocation, Isolation, JobPlan, Receipt
+from federation.statements.receipt import Outcome
+from federation.wire.body import Buffer, total_bytes
+
+RECEIPT_VALIDITY = timedelta(days=3650)
+"""A receipt is evidence; it does not lapse with the agreement it rests on."""
+
+UNPROTECTED = "unprotected updates, permitted in words by the agreement: fed:protection fed:none"
+
+
+@dataclass(frozen=True)
+class Done:
+    """What one run of the line produced: the reply as it leaves, and what its receipt says of it."""
+
+    reply: EncodedReply | Content
+    buffers: list[Buffer]
+    header: str
+    digest: str
+    weight: int
+    normalised: int
+    saturated: int
+
+
+@dataclass(frozen=True)
+class Held:
+    """What held a step: the snapshot it read and the session it ran in, where it came that far."""
+
+    snapshot: Snapshot | None = None
+    isolation: Isolation = field(default_factory=Isolation)
+
+
+def of_step(
+    step: AdmittedStep,
+    intent: int,
+    decision: DecisionRecord,
+    held: Held,
+    *,
+    outcome: Outcome,
+    code: str,
+    done: Done | None,
+    runtime: str,
+    started: datetime,
+    ended: datetime,
+) -> Receipt:
+    """The receipt of a step that had its INTENT."""
+    admitted, invocation, plan = step.admitted, step.invocation, step.admitted.plan
+    return Receipt(
+        issued=ended,
+        expires=ended + RECEIPT_VALIDITY,
+        node=admitted.mine.node,
+        plan=admitted.digest,
+        invocation=step.envelope.digest,
+        round=invocation.round,
+        attempt=invocation.attempt,
+        stage=invocation.stage,
+        intent=intent,
+        outcome=outcome,
+        code=code,
+        decision=decision,
+        dataset=admitted.mine.dataset,
+        data_version=admitted.mine.data_version,
+        snapshot=held.snapshot.digest if held.snapshot else "",
+        code_digest=plan.code,
+        runtime=runtime,
+        isolation=held.isolation,
+        input=invocation.content,
+        output=done.digest if done else "",
+        output_bytes=total_bytes(done.buffers) if done else 0,
+        weight=done.weight if done else 0,
+        saturated=done.saturated if done else 0,
+        normalised=done.normalised if done else 0,
+        protection=plan.protection,
+        exception=UNPROTECTED if plan.protection == "fed:none" else "",
+        started=started,
+        ended=ended,
+        cost=admitted.agreement.cost,
+    )
+
+
+def of_refusal(
+    node: str, plan: JobPlan, plan_digest: str, envelope: Envelope, code: str, decision: DecisionRecord, now: datetime
+) -> Receipt | None:
+    """The receipt of a plan or an invocation that was refused before an INTENT; None where it cannot be read as one."""
+    try:
+        mine = plan.at(node)
+        step = None if envelope.payload_type == JobPlan.TYPE else Invocation.read(envelope)
+    except KeyongError:
+        return None
+    return Receipt(
+        issued=now,
+        expires=now + RECEIPT_VALIDITY,
+        node=node,
+        plan=plan_digest,
+        invocation=envelope.digest,
+        round=step.round if step else 0,
+        attempt=step.attempt if step else 1,
+        stage=step.stage if step else "open",
+        intent=-1,
+        outcome="denied",
+        code=code,
+        decision=decision,
+        dataset=mine.dataset,
+        code_digest=plan.code,
+        runtime=plan.runtime,
+        isolation=Isolation(),
+        input=step.content if step else envelope.digest,
+        protection=plan.protection,
+        started=now,
+        ended=now,
+    )
