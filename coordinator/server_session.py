@@ -14,7 +14,7 @@ from federation.wire.session_channel import SessionChannel, SessionEndedError
 from sandbox import Limits, Mount, Runtime, SandboxError, Session, SessionSpec, open_session
 
 WORK_PLACE = "/work"
-"""Where the session starts its app (``keyong_job server`` goes there), and whose files are the result."""
+"""Where the app works, and whose files are the result; ``keyong_job server`` goes there by ``KEYONG_WORK``."""
 WORK_BYTES = 512 * 1024 * 1024
 END_SECONDS = 5.0
 """How long a process may go on that has closed its channel."""
@@ -63,7 +63,7 @@ class ServerSession:
                 argv=("-m", "keyong_job", "server"),
                 mounts=(Mount(app, "/app"),),
                 scratch={WORK_PLACE: WORK_BYTES},
-                env={"OMP_NUM_THREADS": "1", "FLWR_TELEMETRY_ENABLED": "0"},
+                env={"OMP_NUM_THREADS": "1", "FLWR_TELEMETRY_ENABLED": "0", "KEYONG_WORK": WORK_PLACE},
                 limits=Limits(memory_bytes=memory_bytes, wall_seconds=wall_seconds),
             )
             session = await _opened(spec)

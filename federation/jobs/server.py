@@ -24,7 +24,7 @@ from .session import finish, integer, lay_out_imports, open_channel, table
 from .strategies import RefusedError, announce_starts
 
 
-WORK = Path("/work")
+WORK_VARIABLE = "KEYONG_WORK"
 
 
 def _run(channel: Channel, header: Mapping[str, object], app: Path) -> JobGrid:
@@ -109,12 +109,13 @@ def _results(folder: Path, cap: int) -> Iterator[tuple[str, bytes]]:
             yield str(path), data
 
 
-def _enter(folder: Path) -> None:
-    """Work in this folder where it exists: the trusted side gives a session its own, and what is in it is the result.
+def _enter_work() -> None:
+    """Go where the trusted side says that the app works, and whose files are the result; stay here if it says nothing.
 
     Where Python started is no place to import from any more: the app can write there.
     """
-    if folder.is_dir():
+    folder = os.environ.pop(WORK_VARIABLE, "")
+    if folder:
         before = Path.cwd()
         os.chdir(folder)
         sys.path[:] = [entry for entry in sys.path if entry and Path(entry).resolve() != before]
@@ -142,6 +143,6 @@ def serve(channel: Channel) -> None:
 
 def main() -> None:
     """Serve the channel that the environment names, then leave."""
-    _enter(WORK)
+    _enter_work()
     serve(open_channel())
     finish()

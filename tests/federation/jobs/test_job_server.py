@@ -73,7 +73,7 @@ class _EveryReply(JobGrid):
                     client(
                         message.metadata.message_type,
                         message.metadata.dst_node_id,
-                        flower.to_content(message.content),
+                        self._as_first_sent(flower.to_content(message.content)),
                     )
                 ),
             )
