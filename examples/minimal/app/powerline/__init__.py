@@ -1,0 +1,1 @@
+"""Power of a mill drive from load and speed: linear, three coefficients, one array."""
