@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import click
 import typer
 from typer.core import TyperCommand, TyperGroup
+from typer.models import ArgumentInfo
 
 from keyong.cli import _state
 from keyong.cli._output import width
@@ -131,7 +132,7 @@ def render(command: click.Command, ctx: click.Context) -> str:
     if isinstance(command, Group):
         lines += _section("Commands", [(name, translate_data(text)) for name, text in command.summaries(ctx)], wide)
     ours, globals_ = _options(command, ctx)
-    arguments = [_argument(parameter, ctx) for parameter in command.get_params(ctx) if parameter.param_type_name == "argument"]
+    arguments = [_argument(command, parameter, ctx) for parameter in command.get_params(ctx) if parameter.param_type_name == "argument"]
     lines += _section("Arguments", arguments, wide)
     lines += _section("Options", ours, wide)
     if examples := [part for part in parts if part.startswith("$")]:
@@ -151,8 +152,19 @@ def _pieces(command: click.Command, ctx: click.Context) -> list[str]:
     return [*pieces, translate("COMMAND")] if isinstance(command, Group) else pieces
 
 
-def _argument(parameter: click.Parameter, ctx: click.Context) -> tuple[str, str]:
-    return parameter.make_metavar(ctx), translate_data(getattr(parameter, "help", "") or "")
+def _argument(command: click.Command, parameter: click.Parameter, ctx: click.Context) -> tuple[str, str]:
+    return parameter.make_metavar(ctx), translate_data(getattr(parameter, "help", None) or _declared_help(command, parameter))
+
+
+def _declared_help(command: click.Command, parameter: click.Parameter) -> str:
+    """The help of an argument as it was written: with click 8.5, typer's own copy of it is lost."""
+    if command.callback is None:
+        return ""
+    found = inspect.signature(inspect.unwrap(command.callback), eval_str=True).parameters.get(str(parameter.name))
+    for part in getattr(found.annotation, "__metadata__", ()) if found is not None else ():
+        if isinstance(part, ArgumentInfo):
+            return part.help or ""
+    return ""
 
 
 def _options(command: click.Command, ctx: click.Context) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
@@ -190,7 +202,7 @@ def _section(title: str, rows: list[tuple[str, str]], wide: int) -> list[str]:
     if not rows:
         return []
     column = min(max(width(name) for name, _ in rows), 30) + 4
-    lines = [translate_data(title) + ":"]
+    lines = [translate("{title}:", title=translate_data(title))]
     for name, text in rows:
         wrapped = wrap(text, wide - column, "") or [""]
         head = "  " + name

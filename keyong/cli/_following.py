@@ -72,7 +72,13 @@ def _take(course: Course, event: Event) -> None:
         narrate("started with {count} participants", count=data.get("participants"))
     elif event.kind == "fell-out":
         message, hint = explain_refusal(str(data.get("code", "")), None)
-        narrate("{node} fell out in exchange {round} ({code}) {message}", node=data.get("node"), round=data.get("round"), code=data.get("code"), message=message)
+        narrate(
+            "{node} fell out in exchange {round} ({code}): {message}",
+            node=data.get("node"),
+            round=data.get("round"),
+            code=data.get("code"),
+            message=message or "-",
+        )
         if hint:
             narrate("hint: {hint}", hint=hint)
 
@@ -149,8 +155,8 @@ def _print_refusal(node: str, code: str, clause: Any, exit_code: int) -> None:
     message, hint = explain_refusal(code, clause)
     print_error(
         code,
-        translate("{node} refused ({code}) {message}", node=node, code=code, message=message),
+        translate("{node} refused ({code}): {message}", node=node, code=code, message=message or "-"),
         hint,
         exit_code,
-        english=(f"{node} refused ({code}) {english[0]}", english[1]),
+        english=(f"{node} refused ({code}): {english[0] or '-'}", english[1]),
     )

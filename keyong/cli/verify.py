@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -47,8 +48,9 @@ def verify(
     from keyong.cli._evidence import open_evidence
     from keyong.cli._statements import StatementCheck, read_proofs
 
+    fingerprint = _fingerprint(root)
     try:
-        with open_evidence(path, root.strip().lower()) as evidence:
+        with open_evidence(path, fingerprint) as evidence:
             check = StatementCheck(evidence.rosters)
             proofs = read_proofs(receipts, evidence.vkey, check) if receipts is not None else []
             with _progress() as progress:
@@ -57,6 +59,15 @@ def verify(
         _fail(error)
     _show(evidence, verdict, check.count, len(proofs))
     _demand(require, verdict)
+
+
+def _fingerprint(text: str) -> str:
+    from federation.errors import UsageError
+
+    fingerprint = text.strip().lower()
+    if re.fullmatch(r"sha256:[0-9a-f]{64}", fingerprint) is None:
+        raise UsageError("{text} is not a root fingerprint", hint="it is sha256: and 64 hexadecimal digits, as `keyong whoami` shows it", text=text[:90])
+    return fingerprint
 
 
 def _progress() -> Any:

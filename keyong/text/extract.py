@@ -6,17 +6,20 @@
 A sentence of the catalogue is a string literal that is
 
 * the first argument of, or ``hint=`` in, a call of a class whose name ends in ``Error`` or ``Notice``;
-* the first argument of ``_``, ``mark``, ``translate``, ``narrate``, ``say``, ``ask`` or ``question``, the second of ``report``;
-* a heading of ``table``, a name in ``facts``, the title of ``_section``, in the command line;
-* ``help=`` of an option, and each paragraph of a command's or group's text that is not an example.
+* in ``keyong/``, the first argument of ``_``, ``mark``, ``translate``, ``narrate``, ``say``, ``ask`` or ``question``, or the
+  second of ``report``;
+* there too, a heading of ``table``, a name in ``facts``, the title of ``_section``, ``help=`` of an option, and each paragraph
+  of a command's or group's text that is not an example.
 """
 
 from __future__ import annotations
 
 import ast
+import builtins
 import string
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 PROJECT = Path(__file__).parents[2]
@@ -40,7 +43,7 @@ def sentences(project: Path = PROJECT) -> Sentences:
             place = path.relative_to(project).as_posix()
             if place.startswith(LEFT_OUT) or "_generated" in place:
                 continue
-            for text, line in in_source(path.read_text(encoding="utf-8"), command="/cli" in place):
+            for text, line in in_source(path.read_text(encoding="utf-8"), command=package == "keyong"):
                 found.setdefault(text, []).append(f"{place}:{line}")
     return found
 
@@ -64,23 +67,23 @@ def in_source(source: str, *, command: bool = False) -> Iterator[tuple[str, int]
 def _in_call(node: ast.Call, command: bool) -> Iterator[ast.expr]:
     name = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id if isinstance(node.func, ast.Name) else ""
     keywords = {keyword.arg: keyword.value for keyword in node.keywords}
-    if name.endswith(("Error", "Notice")):
+    if name.endswith(("Error", "Notice")) and not hasattr(builtins, name):  # Python's own errors reach no person
         yield from node.args[:1]
         if "hint" in keywords:
             yield keywords["hint"]
-    elif name in FIRST:
+    if not command:
+        return
+    if name in FIRST:
         yield from node.args[:1]
     elif name in SECOND:
         yield from node.args[1:2]
-    if not command:
-        return
-    if name == "table" and node.args and isinstance(node.args[0], ast.Tuple):
+    elif name == "table" and node.args and isinstance(node.args[0], ast.Tuple):
         yield from node.args[0].elts
     elif name == "facts" and node.args and isinstance(node.args[0], ast.Tuple):
         yield from (pair.elts[0] for pair in node.args[0].elts if isinstance(pair, ast.Tuple) and pair.elts)
     elif name in ("_section", "Finding", "Commands"):
         yield from node.args[:1]
-    if name in ("Option", "Argument", "Commands", "Typer", "version_option") and "help" in keywords:
+    elif name in ("Option", "Argument", "Typer", "version_option") and "help" in keywords:
         yield keywords["help"]
 
 
@@ -151,7 +154,8 @@ def update(project: Path = PROJECT, translations: dict[str, str] | None = None) 
 
     known = {**_read(), **(translations or {})}
     catalogue = Catalog(locale="zh", project="keyong", version="1", fuzzy=False, header_comment="# Chinese texts of keyong.")
-    catalogue.revision_date = catalogue.creation_date = "2026-01-01 00:00+0000"  # type: ignore[assignment]
+    # Fixed, so that the file changes with its sentences alone.
+    catalogue.revision_date = catalogue.creation_date = datetime(2026, 1, 1, tzinfo=UTC)
     for text, where in sorted(sentences(project).items()):
         catalogue.add(text, known.get(text, ""), locations=[(one.rpartition(":")[0], 0) for one in dict.fromkeys(where)])
     PO.parent.mkdir(parents=True, exist_ok=True)
