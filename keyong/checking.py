@@ -273,7 +273,7 @@ def as_toml(outputs: OutputSchema) -> str:
     """The schema as an app would declare it."""
     lines = []
     for stage in ("train", "evaluate"):
-        part = outputs.of(stage)  # type: ignore[arg-type]
+        part = outputs.train if stage == "train" else outputs.evaluate
         arrays: Any = "sent" if part.sent and not part.arrays else [
             *(["sent"] if part.sent else []),
             *(array.model_dump(mode="json") for array in part.arrays),

@@ -28,6 +28,7 @@ from federation.statements import (
     StageOutput,
 )
 from federation.statements.code import CodeBundle
+from federation.statements.plan import Action, Aggregation, Protection
 from keyong.client import PublishedDataset
 
 PLAN_VALIDITY = timedelta(days=7)
@@ -74,7 +75,6 @@ def choose(
         NoAgreementError: a named dataset has no agreement in force, or none has.
         UsageError: a named dataset is not published.
     """
-    at = now()
     me = home.identity.member
     mine = [held for held in holdings.list("in-force") if held.consumer == me]
     wanted = _wanted(catalog, datasets)
@@ -153,7 +153,7 @@ def _permits(
     return True
 
 
-def protection_of(agreements: Sequence[Agreement]) -> str:
+def protection_of(agreements: Sequence[Agreement]) -> Protection:
     """``fed:none`` where every agreement permits it in words; ``fed:masked`` otherwise."""
     for agreement in agreements:
         if "fed:none" not in json.dumps(agreement.policy):
@@ -168,11 +168,11 @@ def make_plan(
     bundle: CodeBundle,
     runtime: str,
     purpose: str,
-    actions: Sequence[str],
+    actions: Sequence[Action],
     run_config: Mapping[str, Any],
     rounds: int,
     outputs: OutputSchema,
-    aggregation: str = "sum",
+    aggregation: Aggregation = "sum",
     scale: str = "8",
     clip: str | None = None,
     minimal_participants: int | None = None,
@@ -265,8 +265,10 @@ def outputs_from(table: Any) -> OutputSchema:
         extra = set(table) - {"train", "evaluate", "maximal-bytes"}
         if extra:
             raise OutputsError("unknown keys in the outputs: {keys}", keys=", ".join(sorted(extra)))
-        options = {"maximal_bytes": table["maximal-bytes"]} if "maximal-bytes" in table else {}
-        return OutputSchema(**stages, **options)
+        schema = OutputSchema(train=stages["train"], evaluate=stages["evaluate"])
+        if "maximal-bytes" in table:
+            schema = OutputSchema(**{**dict(schema), "maximal_bytes": table["maximal-bytes"]})
+        return schema
     except (ValidationError, TypeError, AttributeError, ValueError) as error:
         what = error.errors(include_url=False, include_input=False)[0]["msg"] if isinstance(error, ValidationError) else "not of the form"
         raise OutputsError(

@@ -258,7 +258,7 @@ def _change_one_byte(database: Path) -> int:
     """Flip one bit in the middle of an entry's bytes; returns its index."""
     with sqlite3.connect(database) as connection:
         count = connection.execute("SELECT count(*) FROM entry").fetchone()[0]
-        index = count // 2
+        index = int(count) // 2
         data = bytearray(connection.execute("SELECT data FROM entry WHERE idx = ?", (index,)).fetchone()[0])
         data[len(data) // 2] ^= 1
         connection.execute("UPDATE entry SET data = ? WHERE idx = ?", (bytes(data), index))

@@ -1,0 +1,69 @@
+"""Durable entries a second: many threads append to one ledger, each waiting for its COMMIT.
+
+Compared with what the same disk does without a ledger: one fsync'd write after another.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from federation.crypto import SigningKey
+from federation.ledger import Ledger
+from keyong.bench.figure import Figure
+
+TARGET_SECONDS_PER_ENTRY = 1 / 5000
+TARGET_P99_SECONDS = 0.050
+FIELDS = {"plan": "sha256:" + "0" * 64, "action": "fed:train"}
+
+
+def measure(entries: int = 20_000, threads: int = 64) -> list[Figure]:
+    """Append ``entries`` from ``threads`` threads; figures are seconds, so that smaller is better."""
+    with tempfile.TemporaryDirectory(prefix="keyong-bench-") as name:
+        folder = Path(name)
+        one_write = _one_write(folder / "plain", 50)
+        waits: list[float] = []
+        with Ledger.create(folder, "keyong/bench", SigningKey.generate()) as ledger:
+            seconds = _append(ledger, entries // threads, threads, waits)
+    waits.sort()
+    each = seconds / len(waits)
+    compared = "one fsync'd write of 200 bytes"
+    return [
+        Figure("ledger-seconds-per-entry", each, "s", TARGET_SECONDS_PER_ENTRY, compared, each / one_write),
+        Figure("ledger-p99-seconds", waits[int(len(waits) * 0.99)], "s", TARGET_P99_SECONDS, compared, None),
+        Figure("plain-write-seconds", one_write, "s", None),
+    ]
+
+
+def _append(ledger: Ledger, count: int, threads: int, waits: list[float]) -> float:
+    def work() -> None:
+        mine = []
+        for number in range(count):
+            began = time.perf_counter()
+            ledger.append("intent", {**FIELDS, "round": number})
+            mine.append(time.perf_counter() - began)
+        waits.extend(mine)
+
+    workers = [threading.Thread(target=work) for _ in range(threads)]
+    began = time.perf_counter()
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    return time.perf_counter() - began
+
+
+def _one_write(path: Path, count: int) -> float:
+    times = []
+    with path.open("wb") as file:
+        for _ in range(count):
+            began = time.perf_counter()
+            file.write(b"x" * 200)
+            file.flush()
+            os.fsync(file.fileno())
+            times.append(time.perf_counter() - began)
+    return statistics.median(times)
