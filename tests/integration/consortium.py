@@ -1,0 +1,175 @@
+"""A consortium of an institute, which coordinates, and three mills: founded, joined, serving, agreed, by commands alone."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.integration.apps import write_app
+from tests.integration.parties import Ended, Party, Service, until
+
+MILLS = ("mill-a", "mill-b", "mill-c")
+ROWS = {"mill-a": 200, "mill-b": 300, "mill-c": 500}
+PURPOSE = "fed:ProcessOptimization"
+
+
+class Consortium:
+    """A running consortium. Agreements under ``PURPOSE`` permit any code, any number of times."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.institute = Party(folder, "institute")
+        self.mills = [Party(folder, name) for name in MILLS]
+        self.fingerprint = ""
+        self.app = write_app(folder / "app")
+        (folder / "invitations").mkdir(mode=0o700)
+        (folder / "records").mkdir(mode=0o700)
+
+    @property
+    def parties(self) -> list[Party]:
+        """All parties."""
+        return [self.institute, *self.mills]
+
+    def mill(self, letter: str) -> Party:
+        """A mill by its letter."""
+        return next(mill for mill in self.mills if mill.name == f"mill-{letter}")
+
+    def begin(self) -> None:
+        """Found, join, register, serve, accept and agree."""
+        self.found()
+        for mill in self.mills:
+            self.join(mill)
+
+        def serve(mill: Party) -> None:
+            write_records(self.records(mill), ROWS[mill.name], seed=MILLS.index(mill.name))
+            mill.ok("node", "dataset", "add", "passes", self.records(mill), "--title", "Passes", "--simulated")
+            self.serve_node(mill)
+
+        at_once(serve, self.mills)
+        # After the last has joined: an entity counts once the owner has accepted it.
+        at_once(lambda mill: mill.ok("peers", "accept", "--all"), self.mills)
+        self.agree(self.mills, "--purpose", PURPOSE, "--expires", "30d", "--protection", "none")
+
+    def found(self) -> None:
+        """Found the consortium and serve its coordinator."""
+        address = f"127.0.0.1:{free_port()}"
+        self.institute.ok(
+            "consortium", "init", "--name", "Mills", "--member", "institute", "--entity", "Rolling Institute", "--address", address
+        )
+        self.fingerprint = self.institute.ok("whoami").json["consortium"]["fingerprint"]
+        self.serve_coordinator()
+
+    def serve_coordinator(self) -> Service:
+        """Start the coordinator."""
+        return self.institute.serve("coordinator", "serve", until="ready")
+
+    def serve_node(self, mill: Party) -> Service:
+        """Start a mill's node."""
+        return mill.serve("node", "serve", until="attached")
+
+    def invite(self, member: str, entity: str = "", *more: str) -> Path:
+        """An invitation in a file."""
+        path = self.folder / "invitations" / member
+        self.institute.ok("consortium", "invite", member, "--entity", entity or f"{member} Ltd", *more, "-o", path)
+        return path
+
+    def join(self, party: Party) -> None:
+        """Invite a party and let it join."""
+        party.ok("join", self.invite(party.name), "--fingerprint", self.fingerprint)
+
+    def records(self, mill: Party) -> Path:
+        """A mill's file of rows."""
+        return self.folder / "records" / f"{mill.name}.csv"
+
+    def agree(self, mills: Sequence[Party], *clauses: str | Path, dataset: str = "passes") -> list[dict[str, Any]]:
+        """Each mill offers under these clauses, the institute signs; returns once every mill holds it signed."""
+        common = ("agreement", "offer", "--to", "institute", "--dataset", dataset, "--title", "Test")
+        at_once(lambda mill: mill.ok(*common, *clauses), mills)
+        names = {mill.name: mill for mill in mills}
+        offers = [one for one in self.institute.ok("inbox").json["offers"] if one["provider"] in names]
+        for offer in offers:
+            self.institute.ok("agreement", "sign", offer["id"])
+        for offer in offers:
+            mill = names[offer["provider"]]
+            until(partial(self._holds, mill, offer["digest"]), f"no signed agreement reached {mill.name}")
+        return offers
+
+    def _holds(self, mill: Party, digest: str) -> bool:
+        listed = mill.ok("agreement", "list", "--all").json
+        return any(one["digest"] == digest and one["state"] in ("in-force", "expired") for one in listed)
+
+    def job(self, app: Path | None = None, *more: str | Path, purpose: str = PURPOSE, form: str = "text") -> Ended:
+        """Run a job to its end."""
+        return self.institute.run("job", "run", app or self.app, "--purpose", purpose, "--yes", *more, form=form)
+
+    def job_id(self) -> str:
+        """The newest job."""
+        return str(self.institute.ok("job", "list").json[0]["job"])
+
+    def logs(self, mill: Party, job: str) -> dict[str, str]:
+        """What a job printed at a mill, as its owner sees it."""
+        return dict(mill.ok("job", "logs", job).json)
+
+    def entries(self, party: Party, kind: str = "") -> list[dict[str, Any]]:
+        """A party's ledger, entries of one kind."""
+        listed = party.ok("ledger", "show", "--last", "1000").json
+        return [one for one in listed if not kind or one["kind"] == kind]
+
+    def stop(self) -> None:
+        """End every process."""
+        for party in reversed(self.parties):
+            if party.service is not None:
+                party.service.stop()
+
+
+def at_once(act: Callable[[Party], object], parties: Iterable[Party]) -> None:
+    """Let parties do the same thing, all at a time."""
+    with ThreadPoolExecutor(4) as pool:
+        for _ in pool.map(act, parties):
+            pass
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[Consortium]:
+    """A consortium that serves until the block ends."""
+    consortium = Consortium(folder)
+    try:
+        consortium.begin()
+        yield consortium
+    finally:
+        consortium.stop()
+
+
+def write_records(path: Path, rows: int, seed: int) -> None:
+    """Rows of a linear law with noise, written to the last digit."""
+    random = np.random.default_rng(seed)
+    x = random.normal(size=(rows, 3))
+    y = x @ np.array([1.0, 2.0, -1.0]) + 0.5 + 0.1 * random.normal(size=rows)
+    lines = ["x1,x2,x3,y", *(",".join(repr(float(v)) for v in (*a, b)) for a, b in zip(x, y, strict=True))]
+    path.write_text("\n".join(lines) + "\n")
+
+
+def read_records(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The rows as the test reads them: inputs with a column of ones, and the target."""
+    data = np.loadtxt(path, delimiter=",", skiprows=1)
+    return np.column_stack([data[:, :3], np.ones(len(data))]), data[:, 3]
+
+
+def free_port() -> int:
+    """A port that is free now on loopback."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def as_text(value: object) -> str:
+    """A value as one searchable text."""
+    return json.dumps(value, ensure_ascii=False)
