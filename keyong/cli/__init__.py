@@ -1,7 +1,7 @@
 """The command ``keyong``.
 
-The contract with whoever runs it: data on stdout, narration on stderr; errors as ``error: …`` and ``hint: …`` in lower case;
-exit code 0 ok, 1 internal, 2 usage, 3 denied, 4 verification failed, 5 unavailable, 130 interrupted.
+The contract with whoever runs it: data on stdout, narration on stderr; errors as ``error: …`` and ``hint: …`` in
+lower case; exit code 0 ok, 1 internal, 2 usage, 3 denied, 4 verification failed, 5 unavailable, 130 interrupted.
 """
 
 from __future__ import annotations

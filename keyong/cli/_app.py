@@ -53,7 +53,12 @@ def load_app(path: Path, settings: Sequence[str], outputs: Path | None) -> App:
         project = load_project(path)
         config = fuse(project.config, parse_settings(settings, project.config))
     except ProjectError as error:
-        raise AppError("the app does not hold: {why}", hint="see [tool.flwr.app] in its pyproject.toml", why=str(error), code=error.code) from None
+        raise AppError(
+            "the app does not hold: {why}",
+            hint="see [tool.flwr.app] in its pyproject.toml",
+            why=str(error),
+            code=error.code,
+        ) from None
     schema = declared_outputs(document) if outputs is None else _outputs_file(outputs)
     return App(bundle, dict(config), schema, project.fit_for_sums)
 
@@ -64,7 +69,9 @@ def parse_settings(settings: Sequence[str], known: Any) -> dict[str, Any]:
     for text in settings:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
-            raise AppError("{text} is not a setting", hint="write --config key=value", text=text[:80], code="app-config")
+            raise AppError(
+                "{text} is not a setting", hint="write --config key=value", text=text[:80], code="app-config"
+            )
         key = key.strip()
         if key not in known:
             raise AppError(

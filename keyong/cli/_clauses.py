@@ -15,14 +15,19 @@ from federation.errors import UsageError
 from keyong.text import translate
 
 ActionOption = Annotated[
-    list[str] | None, typer.Option("--action", metavar="ACTION", help="What may be done: train, evaluate; repeat it. Default: both.")
+    list[str] | None,
+    typer.Option("--action", metavar="ACTION", help="What may be done: train, evaluate; repeat it. Default: both."),
 ]
 PurposeOption = Annotated[
-    list[str] | None, typer.Option("--purpose", metavar="PURPOSE", help="For what, for example fed:RollingForceModel; repeat it.")
+    list[str] | None,
+    typer.Option("--purpose", metavar="PURPOSE", help="For what, for example fed:RollingForceModel; repeat it."),
 ]
-CountOption = Annotated[int | None, typer.Option("--count", min=1, metavar="N", help="How many jobs in all; without it, any number.")]
+CountOption = Annotated[
+    int | None, typer.Option("--count", min=1, metavar="N", help="How many jobs in all; without it, any number.")
+]
 ExpiresOption = Annotated[
-    str | None, typer.Option("--expires", metavar="WHEN", help="Until when: a date, an instant, or a duration such as 90d or 10s.")
+    str | None,
+    typer.Option("--expires", metavar="WHEN", help="Until when: a date, an instant, or a duration such as 90d or 10s."),
 ]
 CodeOption = Annotated[
     list[str] | None, typer.Option("--code", metavar="SHA256", help="Digest of the only code that may run; repeat it.")
@@ -31,11 +36,17 @@ AppOption = Annotated[
     list[Path] | None, typer.Option("--app", metavar="PATH", help="The same, by the app's folder; repeat it.")
 ]
 ProtectionOption = Annotated[
-    str, typer.Option("--protection", metavar="masked|none", help="none also permits updates that others can see.", show_default=True)
+    str,
+    typer.Option(
+        "--protection", metavar="masked|none", help="none also permits updates that others can see.", show_default=True
+    ),
 ]
-TierOption = Annotated[str | None, typer.Option("--min-tier", metavar="T1..T3", help="The weakest isolation that jobs may run in.")]
+TierOption = Annotated[
+    str | None, typer.Option("--min-tier", metavar="T1..T3", help="The weakest isolation that jobs may run in.")
+]
 ParticipantsOption = Annotated[
-    int | None, typer.Option("--min-participants", min=1, metavar="N", help="How many companies must take part at least.")
+    int | None,
+    typer.Option("--min-participants", min=1, metavar="N", help="How many companies must take part at least."),
 ]
 ColumnOption = Annotated[
     list[str] | None, typer.Option("--column", metavar="NAME", help="The only columns that jobs may see; repeat it.")
@@ -83,7 +94,9 @@ def gather(
     from keyong.cli._context import moment
 
     if not purpose:
-        raise UsageError("the agreement names no purpose", hint="give --purpose, for example --purpose fed:ProcessOptimization")
+        raise UsageError(
+            "the agreement names no purpose", hint="give --purpose, for example --purpose fed:ProcessOptimization"
+        )
     if not expires:
         raise UsageError("the agreement has no end", hint="give --expires, for example --expires 90d")
     if min_tier is not None and min_tier not in ("T1", "T2", "T3"):
@@ -107,7 +120,10 @@ def qualified(text: str, terms: tuple[str, ...]) -> str:
     term = text if ":" in text else f"fed:{text}"
     if term not in terms:
         raise UsageError(
-            "{text} is not known here", hint="one of: {terms}", text=text[:60], terms=", ".join(one.removeprefix("fed:") for one in terms)
+            "{text} is not known here",
+            hint="one of: {terms}",
+            text=text[:60],
+            terms=", ".join(one.removeprefix("fed:") for one in terms),
         )
     return term
 
@@ -118,7 +134,9 @@ def _digest_of(folder: Path) -> str:
     return bundle_folder(folder.expanduser()).digest
 
 
-def question(sentence: str, given: str | None, default: str = "", *, check: Callable[[str], object] = str) -> str | None:
+def question(
+    sentence: str, given: str | None, default: str = "", *, check: Callable[[str], object] = str
+) -> str | None:
     """Ask for what was not given, on the terminal, until the answer holds; None where it is left empty."""
     if given is not None:
         return given

@@ -104,7 +104,9 @@ class Command(_Helpful, TyperCommand):
 class Group(_Helpful, TyperGroup):
     """A group that names the nearest command when it does not have one."""
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if self.get_command(ctx, name) is None and not name.startswith("-"):
             raise _state.NoSuchCommandError(name, get_close_matches(name, self.list_commands(ctx), 3), ctx)
@@ -132,7 +134,11 @@ def render(command: click.Command, ctx: click.Context) -> str:
     if isinstance(command, Group):
         lines += _section("Commands", [(name, translate_data(text)) for name, text in command.summaries(ctx)], wide)
     ours, globals_ = _options(command, ctx)
-    arguments = [_argument(command, parameter, ctx) for parameter in command.get_params(ctx) if parameter.param_type_name == "argument"]
+    arguments = [
+        _argument(command, parameter, ctx)
+        for parameter in command.get_params(ctx)
+        if parameter.param_type_name == "argument"
+    ]
     lines += _section("Arguments", arguments, wide)
     lines += _section("Options", ours, wide)
     if examples := [part for part in parts if part.startswith("$")]:
@@ -153,7 +159,9 @@ def _pieces(command: click.Command, ctx: click.Context) -> list[str]:
 
 
 def _argument(command: click.Command, parameter: click.Parameter, ctx: click.Context) -> tuple[str, str]:
-    return parameter.make_metavar(ctx), translate_data(getattr(parameter, "help", None) or _declared_help(command, parameter))
+    return parameter.make_metavar(ctx), translate_data(
+        getattr(parameter, "help", None) or _declared_help(command, parameter)
+    )
 
 
 def _declared_help(command: click.Command, parameter: click.Parameter) -> str:
@@ -168,7 +176,8 @@ def _declared_help(command: click.Command, parameter: click.Parameter) -> str:
 
 
 def _options(command: click.Command, ctx: click.Context) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    ours, everywhere = [], []
+    ours: list[tuple[str, str]] = []
+    everywhere: list[tuple[str, str]] = []
     for parameter in command.get_params(ctx):
         if not isinstance(parameter, click.Option) or parameter.hidden:
             continue

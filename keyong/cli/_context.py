@@ -93,5 +93,9 @@ def split_dataset(text: str) -> tuple[str, str]:
     """MEMBER/DATASET as its two parts."""
     member, slash, dataset = text.partition("/")
     if not (member and slash and dataset) or "/" in dataset:
-        raise UsageError("{text} does not name a dataset", hint="write MEMBER/DATASET, as `keyong catalog list` shows it", text=text[:130])
+        raise UsageError(
+            "{text} does not name a dataset",
+            hint="write MEMBER/DATASET, as `keyong catalog list` shows it",
+            text=text[:130],
+        )
     return member, dataset

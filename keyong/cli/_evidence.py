@@ -1,7 +1,8 @@
 """Where a ledger is read from, whose it is, and which key that party has: everything rests on the root fingerprint.
 
-A home, a ledger's folder and an export all bring their rosters with them. Rosters are believed because their chain begins at the
-fingerprint that the person gave, never because of where they lie. The base installation suffices for all of this.
+A home, a ledger's folder and an export all bring their rosters with them. Rosters are believed because their chain
+begins at the fingerprint that the person gave, never because of where they lie. The base installation suffices for
+all of this.
 """
 
 from __future__ import annotations
@@ -73,7 +74,10 @@ class Rosters:
 
     def statement_keys(self, member: str) -> list[PublicKey]:
         """The keys that this member has signed statements with, newest first."""
-        return [PublicKey.from_text(text) for text in dict.fromkeys(one.statement_key for one in reversed(self.entries(member)))]
+        return [
+            PublicKey.from_text(text)
+            for text in dict.fromkeys(one.statement_key for one in reversed(self.entries(member)))
+        ]
 
 
 def write_export(target: Path, ledger_export: Path, envelopes: tuple[Envelope, ...]) -> None:
@@ -82,7 +86,10 @@ def write_export(target: Path, ledger_export: Path, envelopes: tuple[Envelope, .
 
     head = [{"format": FORMAT, "v": VERSION, "rosters": len(envelopes)}]
     lines = [json.dumps(one, separators=(",", ":")).encode() for one in head]
-    lines += [json.dumps({"roster": base64.b64encode(one.to_bytes()).decode()}, separators=(",", ":")).encode() for one in envelopes]
+    lines += [
+        json.dumps({"roster": base64.b64encode(one.to_bytes()).decode()}, separators=(",", ":")).encode()
+        for one in envelopes
+    ]
     write_private(target, b"\n".join(lines) + b"\n", replace=True)
     with target.open("ab") as file, ledger_export.open("rb") as source:
         _copy(source, file)
@@ -105,11 +112,15 @@ def open_evidence(path: Path, fingerprint: str) -> Iterator[Evidence]:
     if path.is_dir():
         folder = path / "ledger" if (path / "ledger").is_dir() else path
         if not (folder / "ledger.db").is_file():
-            raise UsageError("there is no ledger at {path}", hint="give a home, a ledger's folder, or an export file", path=path)
+            raise UsageError(
+                "there is no ledger at {path}", hint="give a home, a ledger's folder, or an export file", path=path
+            )
         yield _evidence(folder, _folder_rosters(folder.parent / "rosters"), _folder_origin(folder), fingerprint)
         return
     if not path.is_file():
-        raise UsageError("there is no ledger at {path}", hint="give a home, a ledger's folder, or an export file", path=path)
+        raise UsageError(
+            "there is no ledger at {path}", hint="give a home, a ledger's folder, or an export file", path=path
+        )
     with tempfile.TemporaryDirectory(prefix="keyong-verify-") as name:
         ledger = Path(name) / "ledger.export"
         envelopes, origin = _split_export(path, ledger)
@@ -155,8 +166,14 @@ def _split_export(path: Path, ledger: Path) -> tuple[list[Envelope], str]:
     with path.open("rb") as file:
         head = _object(file.readline(MAX_LINE_BYTES), path)
         count = head.get("rosters")
-        if (head.get("format"), head.get("v")) != (FORMAT, VERSION) or type(count) is not int or not 0 < count < MAX_ROSTERS:
-            raise EvidenceError("{path} is not an export of this version", hint="export it again with `keyong ledger export`", path=path)
+        if (
+            (head.get("format"), head.get("v")) != (FORMAT, VERSION)
+            or type(count) is not int
+            or not 0 < count < MAX_ROSTERS
+        ):
+            raise EvidenceError(
+                "{path} is not an export of this version", hint="export it again with `keyong ledger export`", path=path
+            )
         envelopes = [_roster(_object(file.readline(MAX_LINE_BYTES), path), path) for _ in range(count)]
         start = file.tell()
         origin = _object(file.readline(MAX_LINE_BYTES), path).get("origin")
@@ -172,7 +189,9 @@ def _object(line: bytes, path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
-        raise EvidenceError("{path} is not an export of this version", hint="export it again with `keyong ledger export`", path=path)
+        raise EvidenceError(
+            "{path} is not an export of this version", hint="export it again with `keyong ledger export`", path=path
+        )
     return value
 
 

@@ -85,7 +85,10 @@ def _take(course: Course, event: Event) -> None:
 
 def show_metrics(metrics: dict[str, Any]) -> str:
     """Metrics on one line."""
-    return "  ".join(f"{name}={value:.6g}" if isinstance(value, float) else f"{name}={value}" for name, value in sorted(metrics.items()))
+    return "  ".join(
+        f"{name}={value:.6g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in sorted(metrics.items())
+    )
 
 
 @contextmanager
@@ -95,12 +98,20 @@ def _progress(rounds: int) -> Iterator[Any]:
     elif sys.stderr.isatty():
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.fields[last]}"))
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[last]}"),
+        )
         with Progress(*columns, console=console(stderr=True)) as progress:
             task = progress.add_task(translate("rounds"), total=rounds, last="")
             yield lambda course: progress.update(task, completed=course.rounds_done, last=_last(course))
     else:
-        yield lambda course: narrate("round {done} of {rounds}  {last}", done=course.rounds_done, rounds=rounds, last=_last(course))
+        yield lambda course: narrate(
+            "round {done} of {rounds}  {last}", done=course.rounds_done, rounds=rounds, last=_last(course)
+        )
 
 
 def _last(course: Course) -> str:
@@ -120,7 +131,10 @@ def conclude(course: Course, job: str, plan_protection: str) -> int:
                 "unprotected": plan_protection == "fed:none",
                 "rounds_done": course.rounds_done,
                 "metrics": course.metrics,
-                "refusals": [{"node": one.get("node"), "code": one.get("code"), "clause": one.get("clause") or {}} for one in course.refusals],
+                "refusals": [
+                    {"node": one.get("node"), "code": one.get("code"), "clause": one.get("clause") or {}}
+                    for one in course.refusals
+                ],
             }
         )
     if course.status == "done":
@@ -140,9 +154,16 @@ def _explain_end(course: Course) -> None:
         return
     code, reason, hint = (str(course.data.get(key, "")) for key in ("code", "reason", "hint"))
     if course.status in ("cancelled", "interrupted"):
-        places = {"cancelled": "the job was cancelled", "interrupted": "the coordinator was restarted while the job ran"}
+        places = {
+            "cancelled": "the job was cancelled",
+            "interrupted": "the coordinator was restarted while the job ran",
+        }
         sentence = places[course.status]
-        message = translate("the job was cancelled") if course.status == "cancelled" else translate("the coordinator was restarted while the job ran")
+        message = (
+            translate("the job was cancelled")
+            if course.status == "cancelled"
+            else translate("the coordinator was restarted while the job ran")
+        )
         print_error(course.status, message, "", course.exit_code, english=(sentence, ""))
         return
     message = translate("the job failed ({code}): {reason}", code=code, reason=reason)

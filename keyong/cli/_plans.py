@@ -20,7 +20,11 @@ def narrate_agreements(chosen: Sequence[Choice]) -> None:
     narrate("under these agreements:")
     for choice in chosen:
         one = choice.published.description
-        sentence = "  {id}  {dataset}, {low} to {high} rows" if choice.published.online else "  {id}  {dataset}, {low} to {high} rows, NOT CONNECTED"
+        sentence = (
+            "  {id}  {dataset}, {low} to {high} rows"
+            if choice.published.online
+            else "  {id}  {dataset}, {low} to {high} rows, NOT CONNECTED"
+        )
         narrate(
             sentence,
             id=short(choice.holding),
@@ -43,10 +47,13 @@ def narrate_plan(plan: JobPlan) -> None:
     narrate("  participants  {count}, at least {least}", count=len(plan.cohort), least=plan.minimal_participants)
     narrate("  aggregation   {aggregation}", aggregation=plan.aggregation)
     if plan.run_config:
-        narrate("  config        {config}", config=", ".join(f"{key}={value}" for key, value in sorted(plan.run_config.items())))
+        narrate(
+            "  config        {config}",
+            config=", ".join(f"{key}={value}" for key, value in sorted(plan.run_config.items())),
+        )
     for stage in ("train", "evaluate"):
         if f"fed:{stage}" in plan.actions:
-            narrate("  {stage} may return {what}", stage=stage, what=describe_stage(plan.outputs.of(stage)))  # type: ignore[arg-type]
+            narrate("  {stage} may return {what}", stage=stage, what=describe_stage(plan.outputs.of(stage)))
     narrate("  valid until   {expires}", expires=instant_text(plan.expires))
     warn_unprotected(plan.protection)
 
@@ -54,7 +61,10 @@ def narrate_plan(plan: JobPlan) -> None:
 def warn_unprotected(protection: str) -> None:
     """Say aloud where a result rests on an exception."""
     if protection == "fed:none":
-        narrate("  UNPROTECTED: the coordinator and the requester could see single companies' updates; their agreements permit it in words (fed:none)")
+        narrate(
+            "  UNPROTECTED: the coordinator and the requester could see single companies' updates; "
+            "their agreements permit it in words (fed:none)"
+        )
 
 
 def describe_stage(stage: StageOutput) -> str:
@@ -72,7 +82,7 @@ def outputs_document(outputs: OutputSchema) -> dict[str, Any]:
     """The schema in the form that ``[tool.keyong.outputs]`` and ``--outputs`` take."""
     document: dict[str, Any] = {}
     for stage in ("train", "evaluate"):
-        one = outputs.of(stage)  # type: ignore[arg-type]
+        one = outputs.of(stage)
         arrays: list[Any] = (["sent"] if one.sent else []) + [array.model_dump(mode="json") for array in one.arrays]
         document[stage] = {
             "arrays": "sent" if arrays == ["sent"] else arrays,

@@ -9,25 +9,48 @@ from keyong.text import explain, mark, translate_data
 
 CODES: dict[str, tuple[str, str]] = {
     "agreement": (mark("the agreement is not in force at the node"), mark("agree anew: `keyong agreement request`")),
-    "agreement-revoked": (mark("the agreement was revoked"), mark("ask the owner, then agree anew: `keyong agreement request`")),
-    "agreement-mismatch": (mark("the agreement is not between these parties about this dataset"), mark("plan the job again")),
-    "expired": (mark("the plan, or the agreement it rests on, has expired"), mark("ask for a new agreement: `keyong agreement request`")),
-    "not-yet-valid": (mark("the plan is dated in the future"), mark("compare the clocks of both machines (timedatectl)")),
+    "agreement-revoked": (
+        mark("the agreement was revoked"),
+        mark("ask the owner, then agree anew: `keyong agreement request`"),
+    ),
+    "agreement-mismatch": (
+        mark("the agreement is not between these parties about this dataset"),
+        mark("plan the job again"),
+    ),
+    "expired": (
+        mark("the plan, or the agreement it rests on, has expired"),
+        mark("ask for a new agreement: `keyong agreement request`"),
+    ),
+    "not-yet-valid": (
+        mark("the plan is dated in the future"),
+        mark("compare the clocks of both machines (timedatectl)"),
+    ),
     "data-version": (mark("the dataset has another version now"), mark("plan the job again")),
-    "dataset-changed": (mark("the dataset's file is no longer the one that was published"), mark("its owner has to register it again")),
+    "dataset-changed": (
+        mark("the dataset's file is no longer the one that was published"),
+        mark("its owner has to register it again"),
+    ),
     "no-such-dataset": (mark("the dataset is no longer registered at the node"), mark("see `keyong catalog list`")),
-    "runtime-differs": (mark("the node runs jobs in another runtime"), mark("install the same versions on both sides, then `keyong node runtime build`")),
+    "runtime-differs": (
+        mark("the node runs jobs in another runtime"),
+        mark("install the same versions on both sides, then `keyong node runtime build`"),
+    ),
     "code-mismatch": (mark("the code is not what the plan was signed for"), mark("plan the job again")),
     "roster-changed": (mark("the membership changed since the plan was signed"), mark("plan the job again")),
     "protection-unavailable": (
         mark("the node cannot give the protection that the plan asks for"),
-        mark("masks are not part of this release; agreements may permit unprotected updates in words (--protection none)"),
+        mark(
+            "masks are not part of this release; agreements may permit unprotected updates in words (--protection none)"
+        ),
     ),
     "replay": (mark("this plan or step was presented before"), mark("plan the job again")),
     "node-offline": (mark("the node is not connected"), mark("its owner has to run `keyong node serve`")),
     "link-lost": (mark("the link to the node broke"), mark("try again when it is connected")),
     "no-answer": (mark("the node did not answer in time"), mark("try again, or give the job more time")),
-    "ledger-unavailable": (mark("the node cannot write its ledger, so it runs nothing"), mark("its owner has to look at the node's disk")),
+    "ledger-unavailable": (
+        mark("the node cannot write its ledger, so it runs nothing"),
+        mark("its owner has to look at the node's disk"),
+    ),
 }
 """Refusals that no clause of an agreement made, by code."""
 

@@ -57,8 +57,6 @@ class Root(Group):
 
 def root() -> click.Command:
     """The root command."""
-    version = click.version_option(
-        package_name="keyong", message="%(prog)s %(version)s", help="Show the version."
-    )
+    version = click.version_option(package_name="keyong", message="%(prog)s %(version)s", help="Show the version.")
     command: click.Command = version(Root(name="keyong", help=SUMMARY, no_args_is_help=True, rich_markup_mode=None))
     return command

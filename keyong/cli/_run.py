@@ -59,7 +59,9 @@ def _report(error: Exception) -> int:
     if isinstance(error, KeyongError) or _is_sandbox_error(error):
         explained: Any = error
         message, hint = explain(explained)
-        print_error(str(explained.code), message, hint, explained.exit_code, english=(explained.message, explained.hint))
+        print_error(
+            str(explained.code), message, hint, explained.exit_code, english=(explained.message, explained.hint)
+        )
         return int(explained.exit_code)
     if isinstance(error, ModuleNotFoundError) and (part := _missing_part(error.name or "")):
         from federation.errors import UsageError
@@ -108,7 +110,7 @@ def _write_traceback(error: Exception) -> str:
         for private in (folder.parent, folder):  # a home made here must be fit to become one
             private.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with open(descriptor, "w", encoding="utf-8") as file:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write("".join(traceback.format_exception(error)))
     except OSError:
         return ""
@@ -149,11 +151,11 @@ def _sentence(error: click.ClickException) -> tuple[str, dict[str, object]]:
 
 
 def _parameter(error: click.ClickException) -> str:
-    parameter = getattr(error, "param", None)
+    parameter, context = getattr(error, "param", None), getattr(error, "ctx", None)
     if parameter is None:
         return str(getattr(error, "param_hint", "") or "")
     if parameter.param_type_name == "argument":
-        return str(parameter.make_metavar(error.ctx)) if getattr(error, "ctx", None) else str(parameter.name).upper()
+        return str(parameter.make_metavar(context)) if context is not None else str(parameter.name).upper()
     return " / ".join(parameter.opts)
 
 

@@ -1,4 +1,4 @@
-"""What one run of the command knows from the start: language, format, home. Cheap: no import beyond the standard library."""
+"""What one run of the command knows from the start: language, format, home. Cheap to import."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def prepare(arguments: Sequence[str]) -> None:
         return flags.get(name) or os.environ.get(f"KEYONG_{name.upper()}") or str(config.get(name, ""))
 
     wanted = choose("lang")
-    spoken: Language = wanted if wanted in LANGUAGES else language_of_locale()  # type: ignore[assignment]
+    spoken: Language = wanted if wanted in LANGUAGES else language_of_locale()
     speak(spoken)
     _state = State(home, "json" if choose("format") == "json" else "text", flags)
 

@@ -30,9 +30,9 @@ class EmbeddedStatementError(VerificationError):
 
     code = "embedded-statement"
 
-    def __init__(self, template: str, *, index: int, hint: str = "", **params: object) -> None:
+    def __init__(self, template: str, *, index: int, field: str, why: str) -> None:
         self.index = index
-        super().__init__(template, hint=hint, index=index, **params)
+        super().__init__(template, index=index, field=field, why=why)
 
 
 class StatementCheck:
@@ -137,7 +137,12 @@ def read_proofs(folder: Path, vkey: VerifierKey, check: StatementCheck) -> list[
         check.check(Envelope.from_bytes(receipt))
         found.append(data)
     if not found:
-        raise UsageError("{path} holds no receipt of the ledger {origin}", hint="give the folder that `keyong job result` made", path=folder, origin=vkey.name)
+        raise UsageError(
+            "{path} holds no receipt of the ledger {origin}",
+            hint="give the folder that `keyong job result` made",
+            path=folder,
+            origin=vkey.name,
+        )
     return found
 
 

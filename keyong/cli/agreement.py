@@ -34,14 +34,17 @@ def offer(
     min_participants: clauses.ParticipantsOption = None,
     column: clauses.ColumnOption = None,
 ) -> None:
-    """Sign an offer for one of our datasets and send it; it becomes an agreement when the other side signs the same bytes.
+    """Sign an offer for one of our datasets and send it; it becomes an agreement when the other side signs the same
+    bytes.
 
     What the clauses do not permit is denied. Each use is one job, whatever its rounds.
 
     $ keyong agreement offer --to institute --dataset passes --purpose fed:RollingForceModel --count 3 --expires 90d \\
         --app ./rolling-force --min-participants 3
     """
-    _offer(to, dataset, title, action, purpose, count, expires, code, app, protection, min_tier, min_participants, column)
+    _offer(
+        to, dataset, title, action, purpose, count, expires, code, app, protection, min_tier, min_participants, column
+    )
 
 
 @app.command()
@@ -75,7 +78,22 @@ def new(
         uses = ask("how many jobs in all (empty: any number)", None if count is None else str(count), check=int)
         count = int(uses) if uses else None
         expires = ask("until when (a date, or 90d)", expires, "90d", check=lambda text: moment(text, now()))
-    _offer(to, dataset, title, action, purpose, count, expires, code, app, protection, min_tier, min_participants, column, ask_first=interactive())
+    _offer(
+        to,
+        dataset,
+        title,
+        action,
+        purpose,
+        count,
+        expires,
+        code,
+        app,
+        protection,
+        min_tier,
+        min_participants,
+        column,
+        ask_first=interactive(),
+    )
 
 
 def _offer(
@@ -90,7 +108,10 @@ def _offer(
     if not to:
         raise UsageError("it is not said to whom the offer goes", hint="give --to MEMBER")
     if not dataset:
-        raise UsageError("it is not said which dataset is offered", hint="give --dataset NAME, as `keyong node dataset list` shows it")
+        raise UsageError(
+            "it is not said which dataset is offered",
+            hint="give --dataset NAME, as `keyong node dataset list` shows it",
+        )
     wanted = clauses.gather(
         dataset, title=title, action=action, purpose=purpose, count=count, expires=expires, code=code, app=app,
         protection=protection, min_tier=min_tier, min_participants=min_participants, column=column,
@@ -111,7 +132,13 @@ def _check_columns(row: Any, columns: list[str] | None) -> None:
     known = [column["name"] for column in json.loads(row.columns)]
     for name in columns or ():
         if name not in known:
-            raise UsageError("the dataset {dataset} has no column {name}", hint="it has: {known}", dataset=row.id, name=name[:128], known=", ".join(known))
+            raise UsageError(
+                "the dataset {dataset} has no column {name}",
+                hint="it has: {known}",
+                dataset=row.id,
+                name=name[:128],
+                known=", ".join(known),
+            )
 
 
 def _confirm_offer(client: Any, to: str, dataset: str, wanted: clauses.Clauses) -> None:
@@ -135,7 +162,9 @@ def _confirm_offer(client: Any, to: str, dataset: str, wanted: clauses.Clauses) 
 
 @app.command()
 def request(
-    dataset: Annotated[str, typer.Argument(metavar="MEMBER/DATASET", help="The dataset, as `keyong catalog list` shows it.")],
+    dataset: Annotated[
+        str, typer.Argument(metavar="MEMBER/DATASET", help="The dataset, as `keyong catalog list` shows it.")
+    ],
     title: clauses.TitleOption = None,
     action: clauses.ActionOption = None,
     purpose: clauses.PurposeOption = None,
@@ -151,7 +180,8 @@ def request(
 ) -> None:
     """Ask the owner of a dataset for an agreement of this shape; it grants nothing until they offer and we sign.
 
-    $ keyong agreement request mill-a/passes --purpose fed:RollingForceModel --count 3 --expires 90d --app ./rolling-force
+    $ keyong agreement request mill-a/passes --purpose fed:RollingForceModel --count 3 --expires 90d --app \\
+        ./rolling-force
     """
     from federation.home import now
     from federation.policy import agreement_policy
@@ -170,7 +200,9 @@ def request(
             provider=provider, consumer=client.home.identity.member, dataset=name, now=now(),
             agreement_id=f"urn:uuid:{uuid.uuid4()}", **{**fields, "code": wanted.code or None},
         )  # fmt: skip
-        statement = agreeing.request(client, provider=provider, dataset=name, title=wanted.title, policy=policy, note=note)
+        statement = agreeing.request(
+            client, provider=provider, dataset=name, title=wanted.title, policy=policy, note=note
+        )
         _tell(client, statement.id, "asked {member}; their answer comes as an offer in `keyong inbox`", member=provider)
 
 
@@ -202,7 +234,9 @@ def _tell(client: Any, identifier: str, sentence: str, **places: object) -> None
 
 @app.command("list")
 def list_(
-    everything: Annotated[bool, typer.Option("--all", help="Also requests, and what is revoked, declined or expired.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also requests, and what is revoked, declined or expired.")
+    ] = False,
 ) -> None:
     """List agreements in force and offers, as far as they are known here (`keyong inbox` reads new mail).
 
@@ -271,4 +305,7 @@ def revoke(
     if as_json():
         emit(document(found))
         return
-    narrate("revoked; {member} is told", member=held.consumer if held.provider == client.home.identity.member else held.provider)
+    narrate(
+        "revoked; {member} is told",
+        member=held.consumer if held.provider == client.home.identity.member else held.provider,
+    )

@@ -16,7 +16,11 @@ app = Commands("See what nodes publish: datasets and their schema, without value
 @app.command("list")
 def list_(
     search: Annotated[
-        str, typer.Option(metavar="TEXT", help="Only those whose names, titles, descriptions or columns hold this, in either language.")
+        str,
+        typer.Option(
+            metavar="TEXT",
+            help="Only those whose names, titles, descriptions or columns hold this, in either language.",
+        ),
     ] = "",
 ) -> None:
     """List the datasets that the consortium's nodes publish; each entry is verified against its owner's signature.
@@ -26,7 +30,9 @@ def list_(
     from keyong.cli._context import open_client
 
     with open_client() as client:
-        entries = [entry for entry in client.catalog() if not search or search.casefold() in _searched(entry.description)]
+        entries = [
+            entry for entry in client.catalog() if not search or search.casefold() in _searched(entry.description)
+        ]
     if as_json():
         emit([_document(entry) for entry in entries])
         return
@@ -36,7 +42,15 @@ def list_(
         one = entry.description
         title = (one.title_zh if chinese else "") or one.title
         bounds = translate("{low} to {high}", low=one.rows_at_least, high=one.rows_at_most)
-        rows.append((f"{one.provider}/{one.dataset}", title, bounds, len(one.columns), translate("yes") if entry.online else translate("no")))
+        rows.append(
+            (
+                f"{one.provider}/{one.dataset}",
+                title,
+                bounds,
+                len(one.columns),
+                translate("yes") if entry.online else translate("no"),
+            )
+        )
     if rows:
         table(("dataset", "title", "rows", "columns", "connected"), rows)
     else:

@@ -29,13 +29,19 @@ def init(
     address: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where members will reach the coordinator.")],
     role: Annotated[
         list[str] | None,
-        typer.Option("--role", "--roles", metavar="ROLE", click_type=ROLES, help="A role of the founder; repeat it. Default: member, coordinator, analyst."),
+        typer.Option(
+            "--role",
+            "--roles",
+            metavar="ROLE",
+            click_type=ROLES,
+            help="A role of the founder; repeat it. Default: member, coordinator, analyst.",
+        ),
     ] = None,
 ) -> None:
     """Found a consortium: make its root key, the founder's keys, and the first roster.
 
-    The root key in this home signs every change of the membership. The fingerprint it prints is what others compare over
-    another channel.
+    The root key in this home signs every change of the membership. The fingerprint it prints is what others compare
+    over another channel.
 
     $ keyong --home ~/institute consortium init --name "Plate mills" --member institute \\
         --entity "Rolling Institute" --address 10.0.0.5:7443
@@ -57,7 +63,9 @@ def init(
             }
         )
         return
-    narrate("founded {name}; its root key is in {path} and nowhere else", name=name, path=home.path / "keys" / "root.key")
+    narrate(
+        "founded {name}; its root key is in {path} and nowhere else", name=name, path=home.path / "keys" / "root.key"
+    )
     facts((("consortium", identity.name), ("member", identity.member), ("root fingerprint", identity.fingerprint)))
 
 
@@ -70,17 +78,25 @@ def _check_address(address: str) -> None:
 
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise UsageError("{address} is not an address", hint="write HOST:PORT, for example 10.0.0.5:7443", address=address[:80])
+        raise UsageError(
+            "{address} is not an address", hint="write HOST:PORT, for example 10.0.0.5:7443", address=address[:80]
+        )
 
 
 @app.command()
 def invite(
     member: MemberArgument,
     entity: Annotated[str, typer.Option(metavar="NAME", help="Its legal entity, as registered.")],
-    role: Annotated[list[str] | None, typer.Option("--role", metavar="ROLE", click_type=ROLES, help="A role; repeat it. Default: member.")] = None,
-    days: Annotated[int, typer.Option(min=1, max=365, metavar="N", help="Days until the invitation expires.", show_default=True)] = 7,
+    role: Annotated[
+        list[str] | None,
+        typer.Option("--role", metavar="ROLE", click_type=ROLES, help="A role; repeat it. Default: member."),
+    ] = None,
+    days: Annotated[
+        int, typer.Option(min=1, max=365, metavar="N", help="Days until the invitation expires.", show_default=True)
+    ] = 7,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write it to a file for the owner alone, not to stdout.")
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="Write it to a file for the owner alone, not to stdout."),
     ] = None,
 ) -> None:
     """Make a one-time invitation for a new member.
@@ -107,9 +123,21 @@ def invite(
     text, expires = invitation.to_text(), instant_text(invitation.expires)
     if output is not None:
         _write_private(output, text + "\n")
-        narrate("the invitation for {member} is in {path}; it works once, until {expires}", member=member, path=output, expires=expires)
+        narrate(
+            "the invitation for {member} is in {path}; it works once, until {expires}",
+            member=member,
+            path=output,
+            expires=expires,
+        )
     if as_json():
-        emit({"member": member, "expires": expires, "invitation": text if output is None else "", "file": str(output or "")})
+        emit(
+            {
+                "member": member,
+                "expires": expires,
+                "invitation": text if output is None else "",
+                "file": str(output or ""),
+            }
+        )
     elif output is None:
         line(text)
 
@@ -143,7 +171,9 @@ def remove(member: MemberArgument) -> None:
     if as_json():
         emit({"removed": member, "roster_version": home.history.latest.version})
         return
-    narrate("{member} is out of the roster, from version {version} on", member=member, version=home.history.latest.version)
+    narrate(
+        "{member} is out of the roster, from version {version} on", member=member, version=home.history.latest.version
+    )
 
 
 @app.command()
@@ -163,7 +193,11 @@ def roster() -> None:
                 "name": latest.name,
                 "version": latest.version,
                 "expires": instant_text(latest.expires),
-                "root": {"threshold": latest.root.threshold, "keys": list(latest.root.keys), "fingerprint": latest.fingerprint},
+                "root": {
+                    "threshold": latest.root.threshold,
+                    "keys": list(latest.root.keys),
+                    "fingerprint": latest.fingerprint,
+                },
                 "members": [
                     {
                         "id": one.id,
@@ -179,5 +213,10 @@ def roster() -> None:
             }
         )
         return
-    narrate("{name}, roster version {version}, valid until {expires}", name=latest.name, version=latest.version, expires=instant_text(latest.expires))
+    narrate(
+        "{name}, roster version {version}, valid until {expires}",
+        name=latest.name,
+        version=latest.version,
+        expires=instant_text(latest.expires),
+    )
     table(("member", "legal entity", "roles"), ((one.id, one.entity, ", ".join(one.roles)) for one in latest.members))

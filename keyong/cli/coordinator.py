@@ -15,12 +15,22 @@ app = Commands("Run the coordinator, or ask how it stands.")
 
 @app.command("serve")
 def serve_(
-    listen: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Where to listen; by default the address in the roster. Port 0 takes a free one.")] = None,
-    runtime: Annotated[str | None, typer.Option(metavar="NAME", help="The runtime that jobs' server parts run in.")] = None,
-    log_level: Annotated[
-        Literal["debug", "info", "warning", "error"] | None, typer.Option(help="How much is logged on stderr.", metavar="LEVEL")
+    listen: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT", help="Where to listen; by default the address in the roster. Port 0 takes a free one."
+        ),
     ] = None,
-    log_format: Annotated[Literal["text", "json"] | None, typer.Option(help="Form of the log: text or json.", metavar="FORM")] = None,
+    runtime: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The runtime that jobs' server parts run in.")
+    ] = None,
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"] | None,
+        typer.Option(help="How much is logged on stderr.", metavar="LEVEL"),
+    ] = None,
+    log_format: Annotated[
+        Literal["text", "json"] | None, typer.Option(help="Form of the log: text or json.", metavar="FORM")
+    ] = None,
 ) -> None:
     """Serve the consortium: take links over mutual TLS, carry mail, run jobs' server parts in the sandbox.
 
@@ -42,7 +52,10 @@ def serve_(
     me = home.history.latest.member(home.identity.member)
     if "coordinator" not in me.roles:
         raise UnknownMemberError(
-            "{member} is not enrolled as {role}", member=me.id, role="coordinator", hint="see `keyong consortium roster`"
+            "{member} is not enrolled as {role}",
+            member=me.id,
+            role="coordinator",
+            hint="see `keyong consortium roster`",
         )
     from coordinator.service import CoordinatorService
 

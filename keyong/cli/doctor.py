@@ -31,7 +31,8 @@ class Finding:
 def doctor(
     offline: Annotated[bool, typer.Option("--offline", help="Do not ask the coordinator.")] = False,
 ) -> None:
-    """Check what this machine needs to run jobs: each layer of the sandbox, the runtime, the clock, the home, the coordinator.
+    """Check what this machine needs to run jobs: each layer of the sandbox, the runtime, the clock, the home, the
+    coordinator.
 
     The sandbox is proved by opening a session. Exit code 5 where something is missing; each line says how to repair it.
 
@@ -49,13 +50,22 @@ def doctor(
             {
                 "ok": sound,
                 "tiers": tiers,
-                "findings": [{"name": one.name, "ok": one.ok, "detail": one.detail, "fix": one.fix} for one in findings],
+                "findings": [
+                    {"name": one.name, "ok": one.ok, "detail": one.detail, "fix": one.fix} for one in findings
+                ],
             }
         )
     else:
         table(
             ("what", "state", "details"),
-            ((translate_data(one.name), translate("ok") if one.ok else translate("MISSING"), one.detail if one.ok else one.fix) for one in findings),
+            (
+                (
+                    translate_data(one.name),
+                    translate("ok") if one.ok else translate("MISSING"),
+                    one.detail if one.ok else one.fix,
+                )
+                for one in findings
+            ),
         )
         if sound:
             narrate("jobs can run here, isolated at {tiers}", tiers=", ".join(tiers))
@@ -99,7 +109,9 @@ def _runtime() -> Finding:
 
         found = runtime.load(_runtime_name())
     except ModuleNotFoundError:
-        return Finding("runtime", False, fix=translate("pip install 'keyong[node]' (this installation can verify, not run jobs)"))
+        return Finding(
+            "runtime", False, fix=translate("pip install 'keyong[node]' (this installation can verify, not run jobs)")
+        )
     except KeyongError as error:
         return Finding("runtime", False, fix=": ".join(explain(error)))
     return Finding("runtime", True, f"{found.path.name} {found.digest[:19]}")
@@ -128,7 +140,9 @@ def _modes(home: Path) -> Finding:
         relative = path.relative_to(home).parts
         if relative and relative[0] in ("sessions", "jobs", "logs", "spool"):
             continue  # below a private folder; a session's own user must be able to read its part
-        if path.lstat().st_mode & 0o077 and (path.is_dir() or path.suffix in (".key", ".json") or path.parent.name == "keys"):
+        if path.lstat().st_mode & 0o077 and (
+            path.is_dir() or path.suffix in (".key", ".json") or path.parent.name == "keys"
+        ):
             return Finding("home", False, fix=f"chmod {'700' if path.is_dir() else '600'} {path}")
     return Finding("home", True, str(home))
 
@@ -141,7 +155,13 @@ def _clock(issued: object) -> Finding:
 
     assert isinstance(issued, datetime)
     if now() + CLOCK_SKEW < issued:
-        return Finding("clock", False, fix=translate("the newest roster is dated after this machine's time: set the clock (timedatectl set-ntp true)"))
+        return Finding(
+            "clock",
+            False,
+            fix=translate(
+                "the newest roster is dated after this machine's time: set the clock (timedatectl set-ntp true)"
+            ),
+        )
     return Finding("clock", True, now().strftime("%Y-%m-%dT%H:%M:%SZ"))
 
 
@@ -153,7 +173,11 @@ def _coordinator() -> Finding:
         with open_client() as client:
             status = client.status()
     except ModuleNotFoundError:
-        return Finding("coordinator", False, fix=translate("pip install 'keyong[node]' (this installation can verify, not run jobs)"))
+        return Finding(
+            "coordinator",
+            False,
+            fix=translate("pip install 'keyong[node]' (this installation can verify, not run jobs)"),
+        )
     except KeyongError as error:
         message, hint = explain(error)
         return Finding("coordinator", False, fix=f"{message}: {hint}" if hint else message)

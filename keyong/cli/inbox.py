@@ -24,7 +24,13 @@ def inbox() -> None:
         offers = [held for held in client.holdings.list("offered") if held.consumer == me]
         requests = [held for held in client.holdings.list("requested") if held.provider == me]
     if as_json():
-        emit({"new": new, "offers": [document(held) for held in offers], "requests": [document(held) for held in requests]})
+        emit(
+            {
+                "new": new,
+                "offers": [document(held) for held in offers],
+                "requests": [document(held) for held in requests],
+            }
+        )
         return
     if not offers and not requests:
         narrate("nothing waits for an answer")

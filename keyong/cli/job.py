@@ -37,8 +37,8 @@ def list_() -> None:
     table(
         ("job", "status", "rounds", "requester", "purpose", "participants", "protection", "submitted"),
         (
-            (_bare(one.job)[:8], one.status, f"{one.rounds_done}/{one.rounds}", one.requester, one.purpose, one.participants,
-             _protection(one.protection), one.submitted)
+            (_bare(one.job)[:8], one.status, f"{one.rounds_done}/{one.rounds}", one.requester, one.purpose,
+             one.participants, _protection(one.protection), one.submitted)
             for one in jobs
         ),
     )  # fmt: skip
@@ -58,7 +58,10 @@ def _find(client: Client, name: str) -> JobSummary:
     hits = [one for one in client.jobs() if _bare(one.job).startswith(_bare(name))]
     if len(hits) != 1 or len(_bare(name)) < 4:
         raise UsageError(
-            "no job is called {job}", hint="see `keyong job list`; give at least the first four characters", job=name[:64], code="no-such-job"
+            "no job is called {job}",
+            hint="see `keyong job list`; give at least the first four characters",
+            job=name[:64],
+            code="no-such-job",
         )
     return hits[0]
 
@@ -150,7 +153,8 @@ def result(
     job: JobArgument,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="An empty or new folder.")],
 ) -> None:
-    """Fetch a job's result: last aggregate (model.safetensors), metrics.json, receipts, the server part's files in output/.
+    """Fetch a job's result: last aggregate (model.safetensors), metrics.json, receipts, the server part's files in
+    output/.
 
     Nothing in it is loaded or run here. Receipts carry their inclusion proofs beside them.
 
@@ -166,7 +170,13 @@ def result(
     if as_json():
         emit({"folder": str(folder), "files": _files(folder), "summary": summary})
         return
-    facts((("job", _bare(found.job)), ("status", summary.get("status", "")), ("rounds", f"{summary.get('rounds_done')}/{summary.get('rounds')}")))
+    facts(
+        (
+            ("job", _bare(found.job)),
+            ("status", summary.get("status", "")),
+            ("rounds", f"{summary.get('rounds_done')}/{summary.get('rounds')}"),
+        )
+    )
     for name in _files(folder):
         line(f"{folder}/{clean(name)}")
     warn_unprotected(str(summary.get("protection", "")))
@@ -178,7 +188,8 @@ def _files(folder: Path) -> list[str]:
 
 @app.command()
 def logs(job: JobArgument) -> None:
-    """Show what a job's code printed at this node. Only the owner of the data can read it; it never leaves this machine.
+    """Show what a job's code printed at this node. Only the owner of the data can read it; it never leaves this
+    machine.
 
     $ keyong --home ~/mill-a job logs 7c1f
     """
@@ -187,7 +198,11 @@ def logs(job: JobArgument) -> None:
 
     folder = open_home().path / "logs"
     bare = _bare(job)
-    hits = sorted(path for path in folder.glob("*") if path.is_dir() and path.name.startswith(bare)) if len(bare) >= 4 else []
+    hits = (
+        sorted(path for path in folder.glob("*") if path.is_dir() and path.name.startswith(bare))
+        if len(bare) >= 4
+        else []
+    )
     if len(hits) != 1:
         raise UsageError(
             "no job called {job} has run at this node",
@@ -195,7 +210,9 @@ def logs(job: JobArgument) -> None:
             job=job[:64],
             code="no-such-job",
         )
-    texts: dict[str, Any] = {path.stem: path.read_text(encoding="utf-8", errors="replace") for path in sorted(hits[0].glob("std*.txt"))}
+    texts: dict[str, Any] = {
+        path.stem: path.read_text(encoding="utf-8", errors="replace") for path in sorted(hits[0].glob("std*.txt"))
+    }
     if as_json():
         emit({"job": hits[0].name, **texts})
         return

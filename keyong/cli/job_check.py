@@ -25,20 +25,24 @@ if TYPE_CHECKING:
 def check(
     path: PathArgument,
     dataset: Annotated[
-        str | None, typer.Option("--dataset", metavar="MEMBER/DATASET", help="Make up rows from this dataset's published schema.")
+        str | None,
+        typer.Option("--dataset", metavar="MEMBER/DATASET", help="Make up rows from this dataset's published schema."),
     ] = None,
     schema: Annotated[
-        Path | None, typer.Option("--schema", metavar="FILE", help="Make up rows from a TOML or JSON file of columns: name, type.")
+        Path | None,
+        typer.Option("--schema", metavar="FILE", help="Make up rows from a TOML or JSON file of columns: name, type."),
     ] = None,
     config: ConfigOption = None,
     outputs: OutputsOption = None,
-    rows: Annotated[int, typer.Option(min=1, max=1_000_000, metavar="N", help="How many rows to make up.", show_default=True)] = 256,
+    rows: Annotated[
+        int, typer.Option(min=1, max=1_000_000, metavar="N", help="How many rows to make up.", show_default=True)
+    ] = 256,
     runtime: Annotated[str | None, typer.Option(metavar="NAME", help="The runtime to try it in.")] = None,
 ) -> None:
     """Try a Flower app on this machine, in the same sandbox as at the nodes, on rows made up from a schema.
 
-    Nobody is asked for data, no agreement is used. Shows the app's own output and full tracebacks, then what its replies
-    hold: the output schema that a plan would need.
+    Nobody is asked for data, no agreement is used. Shows the app's own output and full tracebacks, then what its
+    replies hold: the output schema that a plan would need.
 
     $ keyong job check ./rolling-force --dataset mill-a/passes
     """
@@ -83,7 +87,9 @@ def _columns(dataset: str | None, schema: Path | None) -> Sequence[Column]:
     from keyong.cli._context import open_client, split_dataset
 
     if (dataset is None) == (schema is None):
-        raise UsageError("it is not said what rows should look like", hint="give either --dataset MEMBER/DATASET or --schema FILE")
+        raise UsageError(
+            "it is not said what rows should look like", hint="give either --dataset MEMBER/DATASET or --schema FILE"
+        )
     if dataset is not None:
         member, name = split_dataset(dataset)
         with open_client() as client:
@@ -109,7 +115,8 @@ def read_schema(path: Path) -> tuple[Column, ...]:
     except (OSError, ValueError, KeyError, TypeError, ValidationError):
         raise UsageError(
             "{path} holds no columns",
-            hint='write [[columns]] tables with name and type, or use the output of "keyong catalog show --format json"',
+            hint="write [[columns]] tables with name and type, "
+            'or use the output of "keyong catalog show --format json"',
             path=path,
         ) from None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import click
 import typer
@@ -14,21 +14,31 @@ from keyong.cli._output import as_json, ask, emit_line, interactive, narrate
 if TYPE_CHECKING:
     from federation.ledger import Appended
     from federation.statements import JobPlan, OutputSchema
+    from federation.statements.plan import Action, Aggregation
     from keyong.cli._app import App
     from keyong.client import Client
     from keyong.planning import Choice
     from sandbox import Runtime
 
-PathArgument = Annotated[Path, typer.Argument(metavar="PATH", help="The app's folder, the one that holds pyproject.toml.")]
+PathArgument = Annotated[
+    Path, typer.Argument(metavar="PATH", help="The app's folder, the one that holds pyproject.toml.")
+]
 PurposeOption = Annotated[str, typer.Option(metavar="PURPOSE", help="For what, as the agreements name it.")]
 DatasetsOption = Annotated[
-    list[str] | None, typer.Option("--dataset", metavar="MEMBER/DATASET", help="A dataset to use; repeat it. Default: all that agreements permit.")
+    list[str] | None,
+    typer.Option(
+        "--dataset", metavar="MEMBER/DATASET", help="A dataset to use; repeat it. Default: all that agreements permit."
+    ),
 ]
 ConfigOption = Annotated[
-    list[str] | None, typer.Option("--config", metavar="KEY=VALUE", help="Replace a value of the app's config; repeat it.")
+    list[str] | None,
+    typer.Option("--config", metavar="KEY=VALUE", help="Replace a value of the app's config; repeat it."),
 ]
 OutputsOption = Annotated[
-    Path | None, typer.Option("--outputs", metavar="FILE", help="TOML with what replies may hold, instead of what the app declares.")
+    Path | None,
+    typer.Option(
+        "--outputs", metavar="FILE", help="TOML with what replies may hold, instead of what the app declares."
+    ),
 ]
 
 
@@ -37,15 +47,28 @@ def run(
     purpose: PurposeOption,
     dataset: DatasetsOption = None,
     config: ConfigOption = None,
-    rounds: Annotated[int | None, typer.Option(min=1, metavar="N", help="Rounds; by default the app's num-server-rounds.")] = None,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Rounds; by default the app's num-server-rounds.")
+    ] = None,
     outputs: OutputsOption = None,
     action: Annotated[
-        list[str] | None, typer.Option("--action", metavar="ACTION", help="What the job does: train, evaluate; repeat it. Default: both.")
+        list[str] | None,
+        typer.Option(
+            "--action", metavar="ACTION", help="What the job does: train, evaluate; repeat it. Default: both."
+        ),
     ] = None,
     aggregation: Annotated[
-        str, typer.Option(metavar="sum|each", click_type=click.Choice(["sum", "each"]), help="each shows single replies to the app, where agreements permit it.", show_default=True)
+        str,
+        typer.Option(
+            metavar="sum|each",
+            click_type=click.Choice(["sum", "each"]),
+            help="each shows single replies to the app, where agreements permit it.",
+            show_default=True,
+        ),
     ] = "sum",
-    min_participants: Annotated[int | None, typer.Option(min=1, metavar="N", help="How many nodes must take part; by default all of them.")] = None,
+    min_participants: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="How many nodes must take part; by default all of them.")
+    ] = None,
     runtime: Annotated[str | None, typer.Option(metavar="NAME", help="The runtime that the plan names.")] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before signing.")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Submit, print the job's id, and leave.")] = False,
@@ -56,7 +79,8 @@ def run(
     that nodes refused, naming the clause; 5 that nodes could not be reached.
 
     $ keyong job run ./rolling-force --purpose fed:RollingForceModel --config lr=0.01 --rounds 20
-    $ keyong job run ./rolling-force --purpose fed:RollingForceModel --dataset mill-a/passes --dataset mill-b/passes --yes
+    $ keyong job run ./rolling-force --purpose fed:RollingForceModel --dataset mill-a/passes --dataset mill-b/passes \\
+        --yes
     """
     from keyong.cli._app import load_app
     from keyong.cli._clauses import qualified
@@ -64,16 +88,30 @@ def run(
     from keyong.planning import choose, rounds_of
 
     app = load_app(path, config or (), outputs)
-    actions = [qualified(one, ("fed:train", "fed:evaluate")) for one in action or ("train", "evaluate")]
+    actions = [cast("Action", qualified(one, ("fed:train", "fed:evaluate"))) for one in action or ("train", "evaluate")]
     wanted_rounds = rounds_of(app.config, rounds)
     tree = load_runtime(runtime)
     with open_client() as client:
         client.read_mail()
         chosen = choose(
-            client.home, client.holdings, client.catalog(), purpose=purpose, actions=actions, code=app.bundle.digest, datasets=dataset or ()
+            client.home,
+            client.holdings,
+            client.catalog(),
+            purpose=purpose,
+            actions=actions,
+            code=app.bundle.digest,
+            datasets=dataset or (),
         )
         plan = _plan(
-            client, chosen, app, tree, purpose, actions, wanted_rounds, aggregation, min_participants
+            client,
+            chosen,
+            app,
+            tree,
+            purpose,
+            actions,
+            wanted_rounds,
+            cast("Aggregation", aggregation),
+            min_participants,
         )
         _present(chosen, plan)
         if interactive() and not yes and not as_json() and not ask("sign and run this?"):
@@ -82,8 +120,8 @@ def run(
 
 
 def _plan(
-    client: Client, chosen: Sequence[Choice], app: App, tree: Runtime, purpose: str, actions: list[str],
-    rounds: int, aggregation: str, min_participants: int | None,
+    client: Client, chosen: Sequence[Choice], app: App, tree: Runtime, purpose: str, actions: Sequence[Action],
+    rounds: int, aggregation: Aggregation, min_participants: int | None,
 ) -> JobPlan:  # fmt: skip
     from keyong.planning import make_plan
 
@@ -123,7 +161,9 @@ def _carry_out(client: Client, plan: JobPlan, app: App, detach: bool) -> None:
     from federation.errors import KeyongError
 
     envelope = plan.seal(client.home.key("statement"))
-    recorded = client.ledger.append("plan", {"plan": envelope.to_bytes(), "digest": envelope.digest, "purpose": plan.purpose})
+    recorded = client.ledger.append(
+        "plan", {"plan": envelope.to_bytes(), "digest": envelope.digest, "purpose": plan.purpose}
+    )
     try:
         job = client.submit(envelope, app.bundle.to_bytes())
     except KeyongError as error:

@@ -15,9 +15,14 @@ app = Commands()
 
 @app.command()
 def join(
-    invitation: Annotated[str, typer.Argument(metavar="INVITATION", help="The invitation's text, or the file that holds it.")],
+    invitation: Annotated[
+        str, typer.Argument(metavar="INVITATION", help="The invitation's text, or the file that holds it.")
+    ],
     fingerprint: Annotated[
-        str | None, typer.Option(metavar="SHA256", help="The root fingerprint you were told over another channel; refuse any other.")
+        str | None,
+        typer.Option(
+            metavar="SHA256", help="The root fingerprint you were told over another channel; refuse any other."
+        ),
     ] = None,
 ) -> None:
     """Enter a consortium with an invitation: make keys here, enrol, and pin the root.
@@ -47,6 +52,13 @@ def join(
         )
         return
     narrate("entered {name} as {member}", name=identity.name, member=identity.member)
-    facts((("member", identity.member), ("legal entity", identity.entity), ("roles", ", ".join(identity.roles)), ("root fingerprint", identity.fingerprint)))
+    facts(
+        (
+            ("member", identity.member),
+            ("legal entity", identity.entity),
+            ("roles", ", ".join(identity.roles)),
+            ("root fingerprint", identity.fingerprint),
+        )
+    )
     if fingerprint is None:
         narrate("compare the root fingerprint with the founder over another channel before you rely on it")

@@ -20,8 +20,13 @@ SHORTENED = 160
 @app.command()
 def show(
     entry: Annotated[int | None, typer.Argument(metavar="[ENTRY]", help="One entry, in full.")] = None,
-    kind: Annotated[str | None, typer.Option(metavar="KIND", help="Only entries of this kind, such as intent, outcome, denied, agreement.")] = None,
-    last: Annotated[int, typer.Option(min=1, max=100_000, metavar="N", help="How many of the newest entries.", show_default=True)] = 20,
+    kind: Annotated[
+        str | None,
+        typer.Option(metavar="KIND", help="Only entries of this kind, such as intent, outcome, denied, agreement."),
+    ] = None,
+    last: Annotated[
+        int, typer.Option(min=1, max=100_000, metavar="N", help="How many of the newest entries.", show_default=True)
+    ] = 20,
 ) -> None:
     """Show the newest entries of this party's ledger, or one entry with everything it holds.
 
@@ -39,7 +44,10 @@ def show(
     if as_json():
         emit([_document(one, fields) for one, fields in rows])
         return
-    table(("entry", "time", "kind", "settles", "holds"), ((one.index, one.time, one.kind, "" if one.ref is None else one.ref, _summary(fields)) for one, fields in rows))
+    table(
+        ("entry", "time", "kind", "settles", "holds"),
+        ((one.index, one.time, one.kind, "" if one.ref is None else one.ref, _summary(fields)) for one, fields in rows),
+    )
 
 
 def _newest(ledger: Ledger, kind: str | None, last: int) -> list[Entry]:
@@ -57,7 +65,15 @@ def _show_one(ledger: Ledger, index: int) -> None:
     if as_json():
         emit(_document(one, fields))
         return
-    facts((("entry", one.index), ("kind", one.kind), ("time", one.time), ("settles", "" if one.ref is None else str(one.ref)), ("previous", one.prev)))
+    facts(
+        (
+            ("entry", one.index),
+            ("kind", one.kind),
+            ("time", one.time),
+            ("settles", "" if one.ref is None else str(one.ref)),
+            ("previous", one.prev),
+        )
+    )
     for name, value in fields.items():
         line()
         line(f"{clean(name)}:")
@@ -106,8 +122,12 @@ def _summary(fields: dict[str, Any]) -> str:
 @app.command()
 def export(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it; for the owner alone, mode 0600.")],
-    withhold: Annotated[list[str] | None, typer.Option(metavar="FIELD", help="A field to leave sealed as a commitment; repeat it.")] = None,
-    sealed: Annotated[bool, typer.Option("--sealed", help="Leave every field sealed: envelopes and proofs alone.")] = False,
+    withhold: Annotated[
+        list[str] | None, typer.Option(metavar="FIELD", help="A field to leave sealed as a commitment; repeat it.")
+    ] = None,
+    sealed: Annotated[
+        bool, typer.Option("--sealed", help="Leave every field sealed: envelopes and proofs alone.")
+    ] = False,
 ) -> None:
     """Write the whole history and the rosters to one file that anybody can verify offline.
 

@@ -19,9 +19,12 @@ app.add_typer(node_runtime.app, name="runtime")
 def serve_(
     runtime: Annotated[str | None, typer.Option(metavar="NAME", help="The runtime that jobs run in.")] = None,
     log_level: Annotated[
-        Literal["debug", "info", "warning", "error"] | None, typer.Option(help="How much is logged on stderr.", metavar="LEVEL")
+        Literal["debug", "info", "warning", "error"] | None,
+        typer.Option(help="How much is logged on stderr.", metavar="LEVEL"),
     ] = None,
-    log_format: Annotated[Literal["text", "json"] | None, typer.Option(help="Form of the log: text or json.", metavar="FORM")] = None,
+    log_format: Annotated[
+        Literal["text", "json"] | None, typer.Option(help="Form of the log: text or json.", metavar="FORM")
+    ] = None,
 ) -> None:
     """Serve this company's datasets: dial the coordinator, and run what agreements permit in the sandbox.
 

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from federation.statements import DatasetDescription
 
 app = Commands("Register the company's own data, and choose what the catalog says of it.")
-NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The dataset's name: a-z, 0-9, dot, hyphen, underscore.")]
+NameArgument = Annotated[
+    str, typer.Argument(metavar="NAME", help="The dataset's name: a-z, 0-9, dot, hyphen, underscore.")
+]
 
 
 @app.command()
@@ -26,11 +28,19 @@ def add(
     description: Annotated[str, typer.Option(metavar="TEXT", help="What it is, in a few sentences.")] = "",
     description_zh: Annotated[str, typer.Option(metavar="TEXT", help="The same in Chinese.")] = "",
     column: Annotated[
-        list[str] | None, typer.Option(metavar="NAME:TYPE", help="Declare a column's type: integer, number, text, boolean, timestamp, date; repeat it.")
+        list[str] | None,
+        typer.Option(
+            metavar="NAME:TYPE",
+            help="Declare a column's type: integer, number, text, boolean, timestamp, date; repeat it.",
+        ),
     ] = None,
-    encoding: Annotated[str, typer.Option(metavar="NAME", help="Encoding of a CSV file, for example gb18030.", show_default=True)] = "utf-8",
+    encoding: Annotated[
+        str, typer.Option(metavar="NAME", help="Encoding of a CSV file, for example gb18030.", show_default=True)
+    ] = "utf-8",
     delimiter: Annotated[str | None, typer.Option(metavar="CHAR", help="What separates fields of a CSV file.")] = None,
-    null: Annotated[list[str] | None, typer.Option(metavar="MARK", help="A mark for missing values, such as NA; repeat it.")] = None,
+    null: Annotated[
+        list[str] | None, typer.Option(metavar="MARK", help="A mark for missing values, such as NA; repeat it.")
+    ] = None,
     simulated: Annotated[bool, typer.Option("--simulated", help="Say that the records are simulated.")] = False,
     industry: Annotated[str, typer.Option(metavar="CODE", help="Industry code of GB/T 4754.")] = "",
     level: Annotated[str, typer.Option(metavar="L1..L5", help="Security level of the data.")] = "",
@@ -38,8 +48,8 @@ def add(
 ) -> None:
     """Register a file as a dataset, or its next version: it is read whole, described, signed and put on record.
 
-    The catalog gets names and types of columns, and the number of rows as a range. No value is published, nor a minimum,
-    a maximum or a category that you did not declare.
+    The catalog gets names and types of columns, and the number of rows as a range. No value is published, nor a
+    minimum, a maximum or a category that you did not declare.
 
     $ keyong node dataset add passes rolling.csv --title "Plate rolling passes" --title-zh 中厚板轧制道次
     $ keyong node dataset add passes export.csv --title Passes --encoding gb18030 --column 轧制力:number
@@ -75,9 +85,19 @@ def add(
         register(home, source, described)
     if as_json():
         problems = [{"code": problem.code, "message": problem.message} for problem in source.problems]
-        emit({"dataset": _public(described), "rows": source.rows, "path": str(source.path), "registered": not dry_run, "problems": problems})
+        emit(
+            {
+                "dataset": _public(described),
+                "rows": source.rows,
+                "path": str(source.path),
+                "registered": not dry_run,
+                "problems": problems,
+            }
+        )
         return
-    narrate("read {path}: {rows} rows, {columns} columns", path=source.path, rows=source.rows, columns=len(source.columns))
+    narrate(
+        "read {path}: {rows} rows, {columns} columns", path=source.path, rows=source.rows, columns=len(source.columns)
+    )
     for problem in source.problems:
         narrate("note: {message}", message=explain(problem)[0])
     show_description(described)
@@ -117,7 +137,9 @@ def list_() -> None:
     if as_json():
         emit([{**_public(read_description(row)), "path": row.path, "rows": row.rows} for row in rows])
         return
-    table(("name", "title", "rows", "file"), ((row.id, read_description(row).title, row.rows, row.path) for row in rows))
+    table(
+        ("name", "title", "rows", "file"), ((row.id, read_description(row).title, row.rows, row.path) for row in rows)
+    )
 
 
 @app.command()

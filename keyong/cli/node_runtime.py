@@ -12,7 +12,9 @@ from keyong.cli._output import as_json, console, emit, facts, narrate
 from keyong.text import translate
 
 app = Commands("Build and show the runtime: the read-only tree that job code may import from.")
-NameOption = Annotated[str | None, typer.Option("--name", metavar="NAME", help="Which runtime; by default the one in the settings.")]
+NameOption = Annotated[
+    str | None, typer.Option("--name", metavar="NAME", help="Which runtime; by default the one in the settings.")
+]
 
 
 @app.command()
@@ -30,7 +32,12 @@ def build(name: NameOption = None) -> None:
 
     wanted = load(runtime=name).runtime
     with Progress(
-        TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), console=console(stderr=True), transient=True, disable=as_json()
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        console=console(stderr=True),
+        transient=True,
+        disable=as_json(),
     ) as progress:
         task = progress.add_task(translate("building the runtime"), total=None)
         runtime.build(wanted, progress=lambda done, total: progress.update(task, completed=done, total=total))

@@ -32,13 +32,18 @@ def list_() -> None:
         return
     table(
         ("legal entity", "members", "accepted"),
-        ((entity, ", ".join(ids), translate("yes") if entity in accepted else translate("no")) for entity, ids in members.items()),
+        (
+            (entity, ", ".join(ids), translate("yes") if entity in accepted else translate("no"))
+            for entity, ids in members.items()
+        ),
     )
 
 
 @app.command()
 def accept(
-    entities: Annotated[list[str] | None, typer.Argument(metavar="[ENTITY...]", help="Legal entities, as the roster writes them.")] = None,
+    entities: Annotated[
+        list[str] | None, typer.Argument(metavar="[ENTITY...]", help="Legal entities, as the roster writes them.")
+    ] = None,
     everyone: Annotated[bool, typer.Option("--all", help="All legal entities of the roster as it is now.")] = False,
 ) -> None:
     """Let legal entities count toward the minimum of participants that agreements demand; on record.
@@ -59,7 +64,9 @@ def accept(
         raise UsageError("no legal entity is named", hint="name them as `keyong peers list` shows them, or give --all")
     for entity in wanted:
         if entity not in known:
-            raise UsageError("the roster has no legal entity {entity}", hint="see `keyong peers list`", entity=entity[:200])
+            raise UsageError(
+                "the roster has no legal entity {entity}", hint="see `keyong peers list`", entity=entity[:200]
+            )
     new = accept_entities(home, wanted)
     if as_json():
         emit({"accepted": new})

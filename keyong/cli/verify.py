@@ -23,14 +23,26 @@ app = Commands()
 
 @app.command()
 def verify(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="A home, a ledger's folder, or a file made by `keyong ledger export`.")],
-    root: Annotated[str, typer.Option(metavar="FINGERPRINT", help="The consortium's root fingerprint, from a source that you trust.")],
+    path: Annotated[
+        Path,
+        typer.Argument(metavar="PATH", help="A home, a ledger's folder, or a file made by `keyong ledger export`."),
+    ],
+    root: Annotated[
+        str,
+        typer.Option(metavar="FINGERPRINT", help="The consortium's root fingerprint, from a source that you trust."),
+    ],
     receipts: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Receipts you hold of this ledger, as `keyong job result` fetched them.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Receipts you hold of this ledger, as `keyong job result` fetched them."),
     ] = None,
     require: Annotated[
         str,
-        typer.Option(metavar="integrity|anchored|complete", click_type=click.Choice(["integrity", "anchored", "complete"]), help="What exit code 0 demands.", show_default=True),
+        typer.Option(
+            metavar="integrity|anchored|complete",
+            click_type=click.Choice(["integrity", "anchored", "complete"]),
+            help="What exit code 0 demands.",
+            show_default=True,
+        ),
     ] = "integrity",
 ) -> None:
     """Verify a ledger offline: recompute every hash and check every signature, from the root fingerprint on.
@@ -54,7 +66,9 @@ def verify(
             check = StatementCheck(evidence.rosters)
             proofs = read_proofs(receipts, evidence.vkey, check) if receipts is not None else []
             with _progress() as progress:
-                verdict = verify_ledger(evidence.ledger, evidence.vkey, receipts=proofs, on_entry=check.on_entry, progress=progress)
+                verdict = verify_ledger(
+                    evidence.ledger, evidence.vkey, receipts=proofs, on_entry=check.on_entry, progress=progress
+                )
     except VerificationError as error:
         _fail(error)
     _show(evidence, verdict, check.count, len(proofs))
@@ -66,7 +80,11 @@ def _fingerprint(text: str) -> str:
 
     fingerprint = text.strip().lower()
     if re.fullmatch(r"sha256:[0-9a-f]{64}", fingerprint) is None:
-        raise UsageError("{text} is not a root fingerprint", hint="it is sha256: and 64 hexadecimal digits, as `keyong whoami` shows it", text=text[:90])
+        raise UsageError(
+            "{text} is not a root fingerprint",
+            hint="it is sha256: and 64 hexadecimal digits, as `keyong whoami` shows it",
+            text=text[:90],
+        )
     return fingerprint
 
 
@@ -129,7 +147,11 @@ def _show(evidence: Evidence, verdict: Verdict, statements: int, receipts: int) 
                     "erased": verdict.erased,
                     "withheld": verdict.withheld,
                 },
-                "anchoring": {"state": verdict.anchoring, "size": verdict.anchored_size, "witnesses": list(verdict.witnesses)},
+                "anchoring": {
+                    "state": verdict.anchoring,
+                    "size": verdict.anchored_size,
+                    "witnesses": list(verdict.witnesses),
+                },
                 "completeness": {
                     "state": verdict.completeness,
                     "open_intents": list(verdict.open_intents),
@@ -138,12 +160,28 @@ def _show(evidence: Evidence, verdict: Verdict, statements: int, receipts: int) 
             }
         )
         return
-    narrate("the ledger of {member} ({entity}) in {consortium}", member=evidence.member.id, entity=evidence.member.entity, consortium=evidence.history.latest.name)
-    facts((("integrity", _integrity(verdict, statements, receipts)), ("anchoring", _anchoring(verdict)), ("completeness", _completeness(verdict))))
+    narrate(
+        "the ledger of {member} ({entity}) in {consortium}",
+        member=evidence.member.id,
+        entity=evidence.member.entity,
+        consortium=evidence.history.latest.name,
+    )
+    facts(
+        (
+            ("integrity", _integrity(verdict, statements, receipts)),
+            ("anchoring", _anchoring(verdict)),
+            ("completeness", _completeness(verdict)),
+        )
+    )
 
 
 def _integrity(verdict: Verdict, statements: int, receipts: int) -> str:
-    text = translate("intact: {entries} entries, {statements} statements, newest {time}", entries=verdict.entries, statements=statements, time=verdict.last_time or "-")
+    text = translate(
+        "intact: {entries} entries, {statements} statements, newest {time}",
+        entries=verdict.entries,
+        statements=statements,
+        time=verdict.last_time or "-",
+    )
     if receipts:
         text += translate("; {count} receipts held are in it", count=receipts)
     if verdict.withheld:
@@ -167,7 +205,11 @@ def _completeness(verdict: Verdict) -> str:
         return translate("complete: every intent has its outcome")
     if verdict.completeness == "open":
         entries = ", ".join(str(index) for index in (*verdict.open_intents, *verdict.stray_outcomes)[:20])
-        return translate("open: {count} steps without their counterpart (entries {entries})", count=len(verdict.open_intents) + len(verdict.stray_outcomes), entries=entries)
+        return translate(
+            "open: {count} steps without their counterpart (entries {entries})",
+            count=len(verdict.open_intents) + len(verdict.stray_outcomes),
+            entries=entries,
+        )
     return translate("not judged")
 
 
@@ -176,7 +218,15 @@ def _demand(require: str, verdict: Verdict) -> None:
 
     if require == "anchored" and verdict.anchoring != "witnessed":
         raise VerificationError(
-            "the history is {state}, and anchoring was required", hint="have it witnessed, or compare it with receipts that others hold", code="unanchored", state=verdict.anchoring
+            "the history is {state}, and anchoring was required",
+            hint="have it witnessed, or compare it with receipts that others hold",
+            code="unanchored",
+            state=verdict.anchoring,
         )
     if require == "complete" and verdict.completeness != "complete":
-        raise VerificationError("the history is {state}, and completeness was required", hint="a node closes open steps at its next start", code="incomplete", state=verdict.completeness)
+        raise VerificationError(
+            "the history is {state}, and completeness was required",
+            hint="a node closes open steps at its next start",
+            code="incomplete",
+            state=verdict.completeness,
+        )

@@ -37,8 +37,15 @@ def whoami() -> None:
                 "enrolled": enrolled,
                 "consortium": {"id": identity.consortium, "name": identity.name, "fingerprint": identity.fingerprint},
                 "keys": {**keys, "tls": certificate},
-                "coordinator": {"member": latest.coordinator.id, "address": latest.coordinator.address or identity.address},
-                "roster": {"version": latest.version, "expires": instant_text(latest.expires), "digest": home.history.digest},
+                "coordinator": {
+                    "member": latest.coordinator.id,
+                    "address": latest.coordinator.address or identity.address,
+                },
+                "roster": {
+                    "version": latest.version,
+                    "expires": instant_text(latest.expires),
+                    "digest": home.history.digest,
+                },
                 "root_key_here": identity.founded,
             }
         )
@@ -63,4 +70,6 @@ def whoami() -> None:
     if not enrolled:
         from federation.errors import UnavailableError
 
-        raise UnavailableError("{member} is no longer in the roster", hint="ask the founder", code="not-enrolled", member=identity.member)
+        raise UnavailableError(
+            "{member} is no longer in the roster", hint="ask the founder", code="not-enrolled", member=identity.member
+        )

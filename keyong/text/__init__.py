@@ -28,7 +28,7 @@ class Explained(Protocol):
 
     template: str
     hint_template: str
-    params: Mapping[str, object] | dict[str, object]
+    params: dict[str, object]
 
 
 def language() -> Language:

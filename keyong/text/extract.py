@@ -1,15 +1,16 @@
 """The catalogue's upkeep: which sentences the code holds, which are translated, and the files they are kept in.
 
 ``python -m keyong.text.extract`` brings ``keyong.po`` up to date (new sentences untranslated, gone ones out), compiles
-``keyong.mo`` and names what is missing; with ``--check`` it only looks, and fails where anything is not as it should be.
+``keyong.mo`` and names what is missing; with ``--check`` it only looks, and fails where anything is not as it should
+be.
 
 A sentence of the catalogue is a string literal that is
 
 * the first argument of, or ``hint=`` in, a call of a class whose name ends in ``Error`` or ``Notice``;
-* in ``keyong/``, the first argument of ``_``, ``mark``, ``translate``, ``narrate``, ``say``, ``ask`` or ``question``, or the
-  second of ``report``;
-* there too, a heading of ``table``, a name in ``facts``, the title of ``_section``, ``help=`` of an option, and each paragraph
-  of a command's or group's text that is not an example.
+* in ``keyong/``, the first argument of ``_``, ``mark``, ``translate``, ``narrate``, ``say``, ``ask`` or ``question``,
+  or the second of ``report``;
+* there too, a heading of ``table``, a name in ``facts``, the title of ``_section``, ``help=`` of an option, and each
+  paragraph of a command's or group's text that is not an example.
 """
 
 from __future__ import annotations
@@ -59,13 +60,24 @@ def in_source(source: str, *, command: bool = False) -> Iterator[tuple[str, int]
         elif command and isinstance(node, ast.FunctionDef) and _is_command(node, tree):
             for paragraph in _prose(ast.get_docstring(node) or ""):
                 yield paragraph, node.lineno
-        elif command and isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "SUMMARY":
+        elif (
+            command
+            and isinstance(node, ast.Assign)
+            and isinstance(node.targets[0], ast.Name)
+            and node.targets[0].id == "SUMMARY"
+        ):
             for paragraph in _prose(_text(node.value)):
                 yield paragraph, node.lineno
 
 
 def _in_call(node: ast.Call, command: bool) -> Iterator[ast.expr]:
-    name = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id if isinstance(node.func, ast.Name) else ""
+    name = (
+        node.func.attr
+        if isinstance(node.func, ast.Attribute)
+        else node.func.id
+        if isinstance(node.func, ast.Name)
+        else ""
+    )
     keywords = {keyword.arg: keyword.value for keyword in node.keywords}
     if name.endswith(("Error", "Notice")) and not hasattr(builtins, name):  # Python's own errors reach no person
         yield from node.args[:1]
@@ -96,7 +108,9 @@ def _text(node: ast.expr) -> str:
 
 def _is_command(node: ast.FunctionDef, tree: ast.Module) -> bool:
     """Whether a function is registered as a command, by decorator or by a call in any module."""
-    decorated = any("command" in ast.unparse(decorator) or "callback" in ast.unparse(decorator) for decorator in node.decorator_list)
+    decorated = any(
+        "command" in ast.unparse(decorator) or "callback" in ast.unparse(decorator) for decorator in node.decorator_list
+    )
     return decorated or any("$ keyong" in paragraph for paragraph in (ast.get_docstring(node) or "").split("\n\n"))
 
 
@@ -153,11 +167,15 @@ def update(project: Path = PROJECT, translations: dict[str, str] | None = None) 
     from babel.messages.pofile import write_po
 
     known = {**_read(), **(translations or {})}
-    catalogue = Catalog(locale="zh", project="keyong", version="1", fuzzy=False, header_comment="# Chinese texts of keyong.")
+    catalogue = Catalog(
+        locale="zh", project="keyong", version="1", fuzzy=False, header_comment="# Chinese texts of keyong."
+    )
     # Fixed, so that the file changes with its sentences alone.
     catalogue.revision_date = catalogue.creation_date = datetime(2026, 1, 1, tzinfo=UTC)
     for text, where in sorted(sentences(project).items()):
-        catalogue.add(text, known.get(text, ""), locations=[(one.rpartition(":")[0], 0) for one in dict.fromkeys(where)])
+        catalogue.add(
+            text, known.get(text, ""), locations=[(one.rpartition(":")[0], 0) for one in dict.fromkeys(where)]
+        )
     PO.parent.mkdir(parents=True, exist_ok=True)
     with PO.open("wb") as file:
         write_po(file, catalogue, width=120, omit_header=False, include_lineno=False)
