@@ -528,7 +528,7 @@ async def test_inv4_the_app_runs_in_the_sandbox_and_only_its_gated_reply_leaves(
     plan = real.plan(real.agreement())
     await real.open(plan)
     try:
-        receipt, answer = await real.invoke(plan)
+        receipt, _ = await real.invoke(plan)
         assert (receipt.outcome, receipt.weight, receipt.isolation.tier) == ("ok", 3, "T2")
         assert receipt.isolation.seccomp and receipt.isolation.arguments and receipt.snapshot
         refused, empty = await real.invoke(plan, 2, mode="config")
