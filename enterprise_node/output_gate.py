@@ -91,8 +91,8 @@ def check_reply(content: Content, sent: Content, output: StageOutput, maximal_by
         )
     expected = expected_arrays(sent.arrays, output)
     found = {(record, name): array for record, entries in content.arrays.items() for name, array in entries.items()}
-    for (record, name), (dtype, shape, _) in expected.items():
-        _check_form(found.get((record, name)), record, name, dtype, shape)
+    for (record, name), (dtype, shape, was_sent) in expected.items():
+        _check_form(found.get((record, name)), record, name, dtype, shape, counts=was_sent)
     if len(found) > len(expected):
         raise OutputRefusedError(
             "the job's reply holds {count} arrays; the plan declares {expected}",
@@ -101,7 +101,8 @@ def check_reply(content: Content, sent: Content, output: StageOutput, maximal_by
             expected=len(expected),
         )
     metrics = _metrics(content, output)
-    size = sum(found[place].nbytes for place in expected) + METRIC_BYTES * len(metrics)
+    size = sum(found[place].size * np.dtype(dtype).itemsize for place, (dtype, _, _) in expected.items())
+    size += METRIC_BYTES * len(metrics)
     if size > maximal_bytes:
         raise OutputRefusedError(
             "the job's reply has {size} bytes; the plan allows {limit}",
@@ -111,8 +112,10 @@ def check_reply(content: Content, sent: Content, output: StageOutput, maximal_by
         )
     arrays: dict[str, dict[str, NDArray[Any]]] = {}
     normalised = 0
-    for record, name in expected:
-        clean, count = _normalise(found[record, name], record, name)
+    for (record, name), (dtype, _, _) in expected.items():
+        with np.errstate(over="ignore"):  # beyond the type's range it is infinite, and refused
+            plain = found[record, name].astype(dtype, copy=False)  # counts that went out as fractions: _check_form
+        clean, count = _normalise(plain, record, name)
         arrays.setdefault(record, {})[name] = clean
         normalised += count
     for name, value in metrics.items():
@@ -122,13 +125,22 @@ def check_reply(content: Content, sent: Content, output: StageOutput, maximal_by
     return GatedReply(gated, normalised, size)
 
 
-def _check_form(array: NDArray[Any] | None, record: str, name: str, dtype: str, shape: tuple[int, ...]) -> None:
+def _check_form(
+    array: NDArray[Any] | None, record: str, name: str, dtype: str, shape: tuple[int, ...], *, counts: bool
+) -> None:
+    """Raise unless an array is of the form that the schema gives it.
+
+    Args:
+        counts: integers are taken where fractions were sent. An adaptive strategy makes fractions of a counter, as
+            batch normalisation keeps one, and the model that loads them still answers with a whole number.
+    """
     place = {"record": record, "name": name}
     if array is None:
         raise OutputRefusedError(
             "the job's reply lacks the array {record}/{name}", code="output-missing-array", **place
         )
-    if array.dtype != np.dtype(dtype):
+    whole = counts and np.dtype(dtype).kind == "f" and array.dtype.kind in "iu"
+    if array.dtype != np.dtype(dtype) and not whole:
         raise OutputRefusedError(
             "the array {record}/{name} of the job's reply is not of type {dtype}",
             code="output-dtype",

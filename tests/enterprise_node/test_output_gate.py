@@ -197,3 +197,12 @@ def test_without_sent_only_declared_arrays_may_come_back() -> None:
     with pytest.raises(OutputRefusedError) as refused:
         gate(output=output)
     assert refused.value.code == "output-extra-array"
+
+
+def test_a_count_where_a_fraction_was_sent_takes_its_type() -> None:
+    gated = gate(changed("arrays", "b", np.array([3, -4], "i8")))
+    clean = gated.content.arrays["arrays"]["b"]
+    assert clean.dtype == np.dtype("f4") and clean.tolist() == [3.0, -4.0]
+    assert gated.bytes == 8 + 48 + 8 + 4 + 16
+    with pytest.raises(OutputRefusedError, match="of type float16"):  # declared by its author, and not what was sent
+        gate(changed("extra", "v", np.array([3, 4], "i8")))
