@@ -1,4 +1,4 @@
-"""Write a small CSV of made-up drive records: ``python make_csv.py PLANT-NUMBER FILE``. Each plant has its own range of loads."""
+"""Write a small CSV of made-up drive records: ``python make_csv.py PLANT-NUMBER FILE``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def write(plant: int, file: Path, rows: int = 400) -> None:
-    """Write ``rows`` records of plant ``plant``: load, speed, and the power they take, with 3 kW of noise."""
+    """Write ``rows`` records of a plant (each has its own range of loads), power with 3 kW of noise."""
     random.seed(plant)
     with file.open("w", newline="", encoding="utf-8") as stream:
         out = csv.writer(stream)
