@@ -21,7 +21,8 @@ async def until_done(task: asyncio.Future[Any]) -> None:
 async def in_thread(work: Callable[[], T], undo: Callable[[T], object] = lambda _: None) -> T:
     """Run blocking work in a thread; a caller that is cancelled waits for its end and undoes it before it goes.
 
-    A thread cannot be cancelled: one that nobody waits for would go on to make a snapshot, or a sandbox, that nobody holds.
+    A thread cannot be cancelled: one that nobody waits for would go on to make a snapshot, or a sandbox, that nobody
+    holds.
     """
     task = asyncio.ensure_future(asyncio.to_thread(work))
     try:

@@ -16,8 +16,8 @@ def judge(
     """Judge every constraint of the agreement for this action.
 
     Args:
-        facts: what the line found out itself: ``action``, ``now``, ``accepted`` (entities the owner accepted), ``columns``
-            (all columns of the dataset) and ``tier``.
+        facts: what the line found out itself: ``action``, ``now``, ``accepted`` (entities the owner accepted),
+            ``columns`` (all columns of the dataset) and ``tier``.
         uses_taken: uses reserved before this plan's; None where that cannot be read, which denies.
         continuing: this plan holds its reserved use already.
 

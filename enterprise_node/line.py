@@ -2,11 +2,11 @@
 
     admission -> decision + INTENT -> materialise -> sandbox -> output gate -> protection -> OUTCOME
 
-Each stage is a module of its own and a function of what the one before handed on; this module only strings them together and
-makes sure that an INTENT is followed by an OUTCOME whatever happens in between (invariant 2). Nothing here is cancelled
-between the two: a caller that goes away, a revocation and the node's own end all *stop* the job, and its step then settles
-as killed. Whatever ends a step other than ``ok`` ends the job here: the app's state is gone, and a gate that could be asked
-again and again would be a door.
+Each stage is a module of its own and a function of what the one before handed on; this module only strings them
+together and makes sure that an INTENT is followed by an OUTCOME whatever happens in between (invariant 2). Nothing here
+is cancelled between the two: a caller that goes away, a revocation and the node's own end all *stop* the job, and its
+step then settles as killed. Whatever ends a step other than ``ok`` ends the job here: the app's state is gone, and a
+gate that could be asked again and again would be a door.
 """
 
 from __future__ import annotations
@@ -85,7 +85,8 @@ class Line:
     # -- opening a job ------------------------------------------------------------------------------------------------
 
     async def open_job(self, envelope: Envelope, bundle_bytes: memoryview, node_number: int) -> JobOpened:
-        """Admit a plan and say whether its first step would be permitted now. Nothing is reserved; a denial is recorded.
+        """Admit a plan and say whether its first step would be permitted now. Nothing is reserved; a denial is
+        recorded.
 
         A plan that is open already stays as it is, whoever asks again.
         """
@@ -160,7 +161,8 @@ class Line:
     async def _refuse(
         self, envelope: Envelope, plan: Envelope | None, plan_digest: str, error: KeyongError, now: datetime
     ) -> tuple[Envelope | None, bytes]:
-        """Put a refusal on record; returns its receipt and the proof beside it, both empty where it was only counted."""
+        """Put a refusal on record; returns its receipt and the proof beside it, both empty where it was only
+        counted."""
         log.info("denied", statement=envelope.digest, code=error.code, reason=str(error))
         agreement = plan_agreement(plan, self._node)
         decision = denied_record(error, agreement)
@@ -359,7 +361,8 @@ class Line:
         )
 
     async def sweep(self) -> None:
-        """End jobs that lost their ground: agreement ended, plan expired, parties changed, long idle. Settle what is open."""
+        """End jobs that lost their ground: agreement ended, plan expired, parties changed, long idle. Settle what is
+        open."""
         now = self._clock()
         jobs = dict(self.jobs)
         reasons = await asyncio.to_thread(lambda: {digest: self._lost(job, now) for digest, job in jobs.items()})

@@ -112,6 +112,7 @@ def of_refusal(
         code=code,
         decision=decision,
         dataset=mine.dataset,
+        data_version=mine.data_version,
         code_digest=plan.code,
         runtime=plan.runtime,
         isolation=Isolation(),

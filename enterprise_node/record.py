@@ -1,7 +1,7 @@
 """INTENT and OUTCOME: what the node writes before a job may read a byte, and after it ended.
 
-Reservation, replay check and INTENT are one transaction of the ledger, so a permit that is not on record does not exist,
-and two requests for the last use cannot both win it (invariants 1 and 2).
+Reservation, replay check and INTENT are one transaction of the ledger, so a permit that is not on record does not
+exist, and two requests for the last use cannot both win it (invariants 1 and 2).
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ _SCHEMA = (
         agreement TEXT NOT NULL, plan TEXT NOT NULL, PRIMARY KEY (agreement, plan)) STRICT""",
     """CREATE TABLE step (
         plan TEXT NOT NULL, round INTEGER NOT NULL, attempt INTEGER NOT NULL, stage TEXT NOT NULL,
-        invocation TEXT NOT NULL, intent INTEGER NOT NULL, outcome TEXT, PRIMARY KEY (plan, round, attempt, stage)) STRICT""",
+        invocation TEXT NOT NULL, intent INTEGER NOT NULL, outcome TEXT, PRIMARY KEY (plan, round, attempt, stage))
+        STRICT""",
     "CREATE INDEX step_open ON step (plan) WHERE outcome IS NULL",
 )
 
@@ -79,7 +80,8 @@ class Record:
                 "INSERT OR IGNORE INTO plan_use (agreement, plan) VALUES (?, ?)",
                 (admitted.agreement_digest, admitted.digest),
             )
-            # The index this entry is about to get: entries before it in the transaction are flushed, and none can come between.
+            # The index this entry is about to get: entries before it in the transaction are flushed, and none can come
+            # between.
             index = connection.execute("SELECT coalesce(max(idx), -1) + 1 FROM entry").fetchone()[0]
             connection.execute(
                 "INSERT INTO step (plan, round, attempt, stage, invocation, intent) VALUES (?, ?, ?, ?, ?, ?)",

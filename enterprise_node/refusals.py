@@ -1,8 +1,8 @@
 """Refusals that came before an INTENT, on record without end but not without bound.
 
-Anybody who can reach the node can be refused, as often as they like; the ledger is for ever. So refusals are written one
-by one up to a rate, and beyond it counted: the next entry that is written says how many came between (invariant 2: what
-is not written singly is written as a number). Only a crash loses the count since the last entry.
+Anybody who can reach the node can be refused, as often as they like; the ledger is for ever. So refusals are written
+one by one up to a rate, and beyond it counted: the next entry that is written says how many came between (invariant 2:
+what is not written singly is written as a number). Only a crash loses the count since the last entry.
 """
 
 from __future__ import annotations

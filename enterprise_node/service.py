@@ -71,7 +71,7 @@ class NodeService:
                     lambda: self._connect(),
                     lambda peer: self._serve(peer, on_state),
                     on_down=lambda error: on_state(f"detached: {error}"),
-                    jitter=random.Random(),  # spreads reconnects; nothing secret
+                    jitter=random.Random(),  # noqa: S311  # spreads reconnects; nothing secret
                 )
             )
             await _first_of((tending, linked))
@@ -105,18 +105,18 @@ class NodeService:
 
     async def _serve(self, peer: Peer, on_state: Callable[[str], None]) -> None:
         await greet(peer, self._home, self._record.ledger, serves="node")
+        stamp = await asyncio.to_thread(self._stamp)  # before publishing: a change in between is published again
         await self.publish(peer)
         self._mail.set()  # what came while we were away
         on_state("attached")
         pushed = asyncio.create_task(self._read_mail_when_told(peer))
-        watched = asyncio.create_task(self._publish_changes(peer))
+        watched = asyncio.create_task(self._publish_changes(peer, stamp))
         over = asyncio.create_task(peer.ended())
         tasks: tuple[asyncio.Task[Any], ...] = (pushed, watched, over)
         await _first_of(tasks)
 
-    async def _publish_changes(self, peer: Peer) -> None:
+    async def _publish_changes(self, peer: Peer, stamp: tuple[object, ...]) -> None:
         # What an owner's command changed in the store is noticed here.
-        stamp = await asyncio.to_thread(self._stamp)
         while True:
             await asyncio.sleep(TEND_SECONDS)
             if (current := await asyncio.to_thread(self._stamp)) != stamp:

@@ -1,7 +1,7 @@
 """What a party does with a signed statement that reached it: keep it, put it in force, end it, or refuse it.
 
-The coordinator carries mail and is believed in nothing: every statement is verified by its author's signature against the
-roster before it changes a state, and each change is an entry of this party's ledger.
+The coordinator carries mail and is believed in nothing: every statement is verified by its author's signature against
+the roster before it changes a state, and each change is an entry of this party's ledger.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def take(home: Home, holdings: Holdings, ledger: Ledger, envelope: Envelope, now
     """Take one statement from the mail; returns what it changed and the digest of the agreement concerned.
 
     Raises:
-        VerificationError, DeniedError or UsageError: it is not what it claims to be, or not for us; nothing was changed.
+        VerificationError, DeniedError or UsageError: it is not what it claims to be, or not for us; nothing was
+            changed.
         UnavailableError: our own store or ledger cannot write; it may be taken again.
     """
     if envelope.payload_type == Agreement.TYPE:
@@ -140,8 +141,8 @@ def _on_record(ledger: Ledger, agreement: str) -> bool:
 def revoke(holdings: Holdings, ledger: Ledger, envelope: Envelope, revocation: Revocation) -> None:
     """End an agreement here, on record; may be repeated where a crash came between.
 
-    State first: a failed ledger write must not leave it usable. And a permit or an answer whose entry was written while the
-    state still said ``in-force`` stands before the revocation in the ledger.
+    State first: a failed ledger write must not leave it usable. And a permit or an answer whose entry was written while
+    the state still said ``in-force`` stands before the revocation in the ledger.
     """
     holdings.move(revocation.agreement, "revoked")
     ledger.append(

@@ -151,8 +151,8 @@ class Home:
     def learn(self, envelope: Envelope) -> Roster:
         """Take the next roster and persist it; older or forged ones are refused, the same one again is fine.
 
-        On disk before it is used: a node must not forget after a crash a version it has acted on. Two processes of one home
-        may learn at once; the first to write a version decides, and another roster of that version is refused.
+        On disk before it is used: a node must not forget after a crash a version it has acted on. Two processes of one
+        home may learn at once; the first to write a version decides, and another roster of that version is refused.
         """
         with self._lock:
             history = self.history

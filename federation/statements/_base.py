@@ -13,8 +13,9 @@ from federation.errors import VerificationError
 from federation.statements.dsse import Envelope, add_signature, sign, verify
 
 MAX_STATEMENT_BYTES = 640 * 1024
-"""Largest payload. Its envelope (base64 and 64 signatures, under 1 MiB) then fits whatever carries one: the envelope reader's
-limit, one ledger entry, a message's header. Checked when a statement is made, so that nobody signs what nobody can read."""
+"""Largest payload. Its envelope (base64 and 64 signatures, under 1 MiB) then fits whatever carries one: the envelope
+reader's limit, one ledger entry, a message's header. Checked when a statement is made, so that nobody signs what nobody
+can read."""
 CLOCK_SKEW = timedelta(seconds=120)
 """How far two honest clocks may differ before a statement counts as not yet valid."""
 
@@ -98,7 +99,8 @@ class Statement(Part):
     expires: Instant
 
     def payload(self) -> bytes:
-        """Canonical JSON (RFC 8785) of every field, empty ones included; raises where it is larger than a statement may be."""
+        """Canonical JSON (RFC 8785) of every field, empty ones included; raises where it is larger than a statement may
+        be."""
         data = canonical_json(self.model_dump(mode="json"))
         if len(data) > MAX_STATEMENT_BYTES:
             raise StatementError(

@@ -28,7 +28,8 @@ class Agreement(Statement):
     title: Label
     roster: Digest
     policy: dict[str, Any]
-    """ODRL 2.2 in the shape of the Dataspace Protocol; judged by :mod:`federation.policy` at registration and at use."""
+    """ODRL 2.2 in the shape of the Dataspace Protocol; judged by :mod:`federation.policy` at registration and at
+    use."""
     cost: Decimal = "0"
     """Price of one use in the currency that the tariff names; 0 where nothing is charged."""
     tariff: Annotated[str, StringConstraints(max_length=200)] = ""

@@ -25,8 +25,8 @@ class InvitationError(UsageError):
 class Invitation(Part):
     """A one-time ticket into a consortium; whoever holds it may enrol as this member, so send it privately.
 
-    It pins the root fingerprint and the coordinator's certificate, and carries a one-time TLS key with which the enrolment
-    itself is mutually authenticated. Identity keys are made by whoever joins and never travel.
+    It pins the root fingerprint and the coordinator's certificate, and carries a one-time TLS key with which the
+    enrolment itself is mutually authenticated. Identity keys are made by whoever joins and never travel.
     """
 
     consortium: Uuid

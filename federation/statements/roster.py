@@ -52,7 +52,8 @@ class UnknownMemberError(VerificationError):
 
 
 def check_keys(keys: Sequence[str]) -> None:
-    """Refuse keys under which anybody could sign (low order, not canonical) where they are enrolled, not where they are used."""
+    """Refuse keys under which anybody could sign (low order, not canonical) where they are enrolled, not where they are
+    used."""
     for text in keys:
         PublicKey.from_text(text)
 
@@ -201,8 +202,8 @@ def open_successor(old: Roster, old_digest: str, envelope: Envelope) -> Roster:
 class RosterHistory:
     """Every roster this party has seen, oldest first; it only ever grows (invariant 6).
 
-    Built from the pinned fingerprint, so a forged or rolled-back roster cannot enter it. Expiry is judged where a roster
-    is *used* (:meth:`in_force`), never while history is read.
+    Built from the pinned fingerprint, so a forged or rolled-back roster cannot enter it. Expiry is judged where a
+    roster is *used* (:meth:`in_force`), never while history is read.
     """
 
     def __init__(self, envelopes: Sequence[Envelope], fingerprint: str) -> None:

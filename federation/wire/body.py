@@ -1,4 +1,5 @@
-"""Message bodies: held in memory while small, in an unlinked file once large, so that a model costs page cache, not heap."""
+"""Message bodies: held in memory while small, in an unlinked file once large, so that a model costs page cache, not
+heap."""
 
 from __future__ import annotations
 
@@ -30,8 +31,10 @@ class BodyError(VerificationError):
 class Body:
     """A received body: exactly ``size`` bytes, written once in order, then read as one view.
 
-    What is announced costs nothing; only bytes that arrived take room. They are written to the file, not through a map of
-    it: a full disk is then an error of this body, where a page of a map that finds no room ends the whole process (SIGBUS).
+    What is announced costs nothing; only bytes that arrived take room. They are written to the file, not through a map
+    of
+    it: a full disk is then an error of this body, where a page of a map that finds no room ends the whole process
+    (SIGBUS).
     """
 
     def __init__(self, size: int, spool: Path | None) -> None:

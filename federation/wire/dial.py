@@ -137,8 +137,8 @@ async def keep_attached(
 ) -> None:
     """Hold a link for ever: dial, run ``session``, and when either ends dial again after a growing, jittered wait.
 
-    Nothing that the other end says ends this: a roster that does not follow, a malformed answer and a refusal all end the
-    link alone. A fault of the own ledger does end it, for without one nothing may run.
+    Nothing that the other end says ends this: a roster that does not follow, a malformed answer and a refusal all end
+    the link alone. A fault of the own ledger does end it, for without one nothing may run.
     """
     wait = FIRST_WAIT_SECONDS
     while True:

@@ -53,7 +53,8 @@ def error_of(fault: Fault) -> KeyongError:
 
 
 def _plain(template: str, params: dict[str, object]) -> bool:
-    # str.format follows attributes and pads to any width: a template from outside may name its own values, bare, and no more.
+    # str.format follows attributes and pads to any width: a template from outside may name its own values, bare, and no
+    # more.
     try:
         fields = list(Formatter().parse(template))
     except ValueError:

@@ -1,4 +1,5 @@
-"""The listening end: a gRPC server whose every stream belongs to a member of the roster, or to an invitation's ticket."""
+"""The listening end: a gRPC server whose every stream belongs to a member of the roster, or to an invitation's
+ticket."""
 
 from __future__ import annotations
 

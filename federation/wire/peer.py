@@ -3,8 +3,8 @@
 Back pressure is the stream's own: a frame is sent only when gRPC's flow control takes it, so a slow reader slows its
 sender and nothing grows in between.
 
-What the other end may do wrong, and what it costs: a body that overflows, or that finds no room, ends its exchange with a
-fault; a frame that no honest end sends (an exchange number that is taken, or not its own) ends the link with
+What the other end may do wrong, and what it costs: a body that overflows, or that finds no room, ends its exchange with
+a fault; a frame that no honest end sends (an exchange number that is taken, or not its own) ends the link with
 :class:`FrameOrderError`; an end that takes nothing for :data:`STALL_SECONDS` is let go. Never more than that.
 """
 
@@ -254,7 +254,8 @@ class Peer:
             self._room.release()
 
     def _note(self, frame: Frame) -> None:
-        """Send a small frame without waiting: the reader must go on reading, or two full streams would stop each other."""
+        """Send a small frame without waiting: the reader must go on reading, or two full streams would stop each
+        other."""
         if self._lost is not None:
             return
         if len(self._notes) >= OPEN_EXCHANGES:
@@ -390,7 +391,8 @@ class Peer:
 
 
 def place_of(error: BaseException) -> str:
-    """Where an exception was raised, as ``module:line``: what a log may say of an exception whose text it must not repeat."""
+    """Where an exception was raised, as ``module:line``: what a log may say of an exception whose text it must not
+    repeat."""
     trace = error.__traceback__
     if trace is None:
         return ""

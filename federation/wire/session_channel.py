@@ -28,7 +28,8 @@ class SessionFrameError(KeyongError):
 
 
 class SessionChannel:
-    """Frames over the session's socket. What is inside may be hostile: nothing is allocated before its size is judged."""
+    """Frames over the session's socket. What is inside may be hostile: nothing is allocated before its size is
+    judged."""
 
     def __init__(self, channel: socket.socket, *, body_limit: int, spool: Path | None) -> None:
         channel.setblocking(False)

@@ -1,0 +1,166 @@
+"""The node as a process: it attaches, answers, and puts its house in order when it is stopped."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from enterprise_node import service as service_module
+from enterprise_node.service import NodeService
+from federation.crypto import certificate_fingerprint
+from federation.errors import KeyongError
+from federation.ledger import verify_ledger
+from federation.statements import instant_text
+from federation.wire import messages as m
+from federation.wire.listen import Listener
+from federation.wire.peer import Incoming, Outgoing, Peer
+
+
+class Coordinator:
+    """As much of one as a node talks to, over the real wire."""
+
+    def __init__(self, world: Any) -> None:
+        self.world = world
+        self.node: asyncio.Future[Peer] = asyncio.get_running_loop().create_future()
+        self.published: asyncio.Queue[m.Publish] = asyncio.Queue()
+        self.listener: Listener | None = None
+
+    async def start(self) -> None:
+        """Listen where the roster says."""
+        world = self.world
+        certificate = world.keys["mill"].tls.certificate_pem.decode()
+        self.listener = Listener(
+            "127.0.0.1:0",
+            world.keys["inst"].tls,
+            trusted=lambda: (certificate,),
+            who=lambda fingerprint: {certificate_fingerprint(certificate.encode()): "mill"}[fingerprint],
+            handler=self.handle,
+            on_link=lambda peer, came: None,
+            body_limit=2**30,
+            spool=world.base,
+        )
+        await self.listener.start()
+        members = world.home.history.latest.model_dump()["members"]
+        for one in members:
+            if one["id"] == "inst":
+                one["address"] = f"127.0.0.1:{self.listener.port}"
+        world.learn(members=members)
+
+    async def handle(self, peer: Peer, message: Incoming) -> Outgoing:
+        """Greet, take what is published, hold no mail."""
+        match message.method:
+            case "hello":
+                welcome = m.Welcome(version=1, software="test", rosters=(), clock=instant_text(self.world.clock()))
+                return Outgoing(welcome.to_bytes())
+            case "catalog.publish":
+                self.published.put_nowait(m.Publish.from_bytes(message.header))
+                if not self.node.done():
+                    self.node.set_result(peer)
+                return Outgoing(m.Empty().to_bytes())
+            case "mail.fetch":
+                return Outgoing(m.MailBox(items=()).to_bytes())
+        raise KeyongError("not here")
+
+
+@pytest.fixture
+async def serving(world: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(service_module, "run_canary", lambda: None)  # tests/sandbox runs it
+    monkeypatch.setattr(service_module, "TEND_SECONDS", 0.05)
+    coordinator = Coordinator(world)
+    await coordinator.start()
+    leftover = world.home.folder("sessions", "left")
+    (leftover / "data.parquet").write_bytes(b"rows")
+    node = NodeService(world.home, world.runtime)
+    states: list[str] = []
+    running = asyncio.create_task(node.run(states.append))
+    async with asyncio.timeout(20):
+        peer = await coordinator.node
+    assert states[0] == "ready" and not leftover.exists()
+    yield coordinator, peer, running
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert coordinator.listener is not None
+    await coordinator.listener.stop(0.1)
+
+
+async def opened(world: Any, peer: Peer) -> Any:
+    plan = world.plan(world.agreement())
+    header = m.JobOpen(plan=m.pack(plan), node_number=7).to_bytes()
+    answer = await peer.call("job.open", header, [world.bundle.to_bytes()], timeout=10)
+    assert m.JobOpened.from_bytes(answer.header).permitted
+    return plan
+
+
+async def invoked(world: Any, peer: Peer, plan: Any, number: int = 1) -> Incoming:
+    envelope, content, body = world.step(plan, number)
+    header = m.Invoke(invocation=m.pack(envelope), content=content.decode()).to_bytes()
+    return await peer.call("job.invoke", header, [body], timeout=10)
+
+
+async def test_a_step_crosses_the_link_and_comes_back_with_its_receipt(world: Any, serving: Any) -> None:
+    _, peer, _ = serving
+    plan = await opened(world, peer)
+    answer = await invoked(world, peer, plan)
+    assert world.receipt(Outgoing(answer.header)).outcome == "ok" and answer.body
+
+
+async def test_an_owners_revocation_by_another_process_ends_the_running_step(world: Any, serving: Any) -> None:
+    _, peer, _ = serving
+    plan = await opened(world, peer)
+    started = asyncio.Event()
+
+    async def forever() -> Any:
+        started.set()
+        await asyncio.Event().wait()
+
+    world.reply = forever
+    step = asyncio.create_task(invoked(world, peer, plan))
+    await started.wait()
+    (held,) = world.holdings.list("in-force")
+    world.holdings.move(held.digest, "revoked")  # what the command does, in the same store
+    receipt = world.receipt(Outgoing((await step).header))
+    assert (receipt.outcome, receipt.code) == ("killed", "agreement-revoked")
+
+
+async def test_a_changed_dataset_is_published_without_a_restart(world: Any, serving: Any) -> None:
+    coordinator, _, _ = serving
+    assert len((await coordinator.published.get()).datasets) == 1
+    world.store.remove_dataset("passes")
+    async with asyncio.timeout(10):
+        assert (await coordinator.published.get()).datasets == ()
+
+
+async def test_malformed_calls_are_refused_and_the_node_serves_on(world: Any, serving: Any) -> None:
+    _, peer, running = serving
+    for method in ("job.open", "job.invoke", "job.close", "roster.push", "no.such", ""):
+        with pytest.raises(KeyongError):
+            await peer.call(method, b"\xff{", timeout=10)
+    assert not running.done()
+    await opened(world, peer)
+
+
+async def test_a_stop_settles_what_runs_removes_what_was_laid_out_and_closes_the_ledger(
+    world: Any, serving: Any
+) -> None:
+    _, peer, running = serving
+    plan = await opened(world, peer)
+    started = asyncio.Event()
+
+    async def forever() -> Any:
+        started.set()
+        await asyncio.Event().wait()
+
+    world.reply = forever
+    step = asyncio.create_task(invoked(world, peer, plan))
+    await started.wait()
+    running.cancel()
+    async with asyncio.timeout(10):
+        await asyncio.gather(running, step, return_exceptions=True)
+    assert [entry["outcome"] for entry in world.entries("outcome")] == ["killed"]
+    assert [entry["event"] for entry in world.entries("node")] == ["started", "stopped"]
+    assert not list(Path(world.home.folder("sessions")).rglob("data*"))
+    verdict = verify_ledger(world.home.path / "ledger", world.record.ledger.vkey)
+    assert verdict.completeness == "complete"
