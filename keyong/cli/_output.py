@@ -53,9 +53,9 @@ def print_error(code: str, message: str, hint: str, exit_code: int, *, english: 
         error = {"code": code, "message": english[0], "hint": english[1], "exit": exit_code}
         print(json.dumps({"error": error}, ensure_ascii=False), file=sys.stderr, flush=True)
         return
-    print(translate("error: {message}", message=message), file=sys.stderr)
+    print(translate("error: {message}", message=_clean_lines(message)), file=sys.stderr)
     if hint:
-        print(translate("hint: {hint}", hint=hint), file=sys.stderr)
+        print(translate("hint: {hint}", hint=_clean_lines(hint)), file=sys.stderr)
     sys.stderr.flush()
 
 
@@ -99,6 +99,11 @@ def _clean(value: object) -> str:
 
 
 clean = _clean
+
+
+def _clean_lines(text: str) -> str:
+    """The same for a text of several lines."""
+    return "\n".join(_clean(row.replace("\t", "    ")) for row in text.split("\n"))
 
 
 def _bold(text: str) -> str:

@@ -30,8 +30,12 @@ def run(arguments: Sequence[str]) -> int:
     try:
         result = root().main(args=list(arguments), prog_name="keyong", standalone_mode=False)
         sys.stdout.flush()
+        if result == INTERRUPTED:
+            narrate("interrupted")
         return result if isinstance(result, int) else 0
     except click.exceptions.Exit as error:
+        if error.exit_code == INTERRUPTED:
+            narrate("interrupted")
         return error.exit_code
     except click.ClickException as error:
         return _usage(error)
