@@ -1,6 +1,6 @@
 """The second file: the last checkpoint this ledger signed, outside the database it guards.
 
-Order (all under the folder's lock): COMMIT, then this file (written beside, synced, renamed), then the reply. So every
+Order (all under the folder's lock): COMMIT, then this file, then the reply. So every
 checkpoint that anybody was given is in both places. A crash between the two leaves the file *behind* the database; the
 next opening repairs that after checking that the database extends it; the file is never *ahead* unless the
 database went back.
@@ -8,6 +8,7 @@ database went back.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import time
@@ -24,6 +25,7 @@ from federation.ledger.note import MAX_NOTE_BYTES, VerifierKey
 from federation.ledger.store import LAST_SIGNED, LOCK
 
 LOCK_SECONDS = 10.0
+SECTOR_BYTES = 512
 
 
 def read_last_signed(folder: Path, vkey: VerifierKey) -> SignedCheckpoint | None:
@@ -41,9 +43,16 @@ def read_last_signed(folder: Path, vkey: VerifierKey) -> SignedCheckpoint | None
 
 
 def write_last_signed(folder: Path, note: bytes) -> None:
-    """Replace the file durably; the caller holds the lock, so it never goes back."""
+    """Replace the file durably; the caller holds the lock, so it never goes back.
+
+    Every commit group waits for this, so a note that fits one disk sector, which is written whole or not at all, goes over the
+    old one in place: one data flush instead of a new file, a rename and a flush of the folder. Any other note is written
+    beside and renamed.
+    """
+    path = folder / LAST_SIGNED
     try:
-        write_private(folder / LAST_SIGNED, note, replace=True)
+        if not _overwrite(path, note):
+            write_private(path, note, replace=True)
     except (KeyongError, OSError) as error:
         raise LedgerUnavailableError(
             "the entry is stored, but its checkpoint could not be written: {reason}",
@@ -51,6 +60,25 @@ def write_last_signed(folder: Path, note: bytes) -> None:
             code="ledger-unconfirmed",
             reason=str(error),
         ) from error
+
+
+def _overwrite(path: Path, note: bytes) -> bool:
+    """Write over the file in place where that is safe; whether it was."""
+    if len(note) > SECTOR_BYTES:
+        return False
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    try:
+        if os.fstat(descriptor).st_size > len(note):  # would leave the end of the old note behind the new one
+            return False
+        if os.pwrite(descriptor, note, 0) != len(note):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fdatasync(descriptor)
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def check_not_rolled_back(last: SignedCheckpoint | None, size: int, note: bytes, node: NodeSource) -> None:

@@ -114,7 +114,7 @@ def test_no_answer_before_the_last_signed_file(
     def refuse(*_: object, **__: object) -> None:
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr(_last_signed, "write_private", refuse)
+    monkeypatch.setattr(_last_signed, "_overwrite", refuse)
     with pytest.raises(LedgerUnavailableError) as caught:
         history.append("intent", {})
     assert caught.value.code == "ledger-unconfirmed"
@@ -134,7 +134,7 @@ def test_the_file_catches_up_with_the_next_entry(
     def refuse(*_: object, **__: object) -> None:
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr(_last_signed, "write_private", refuse)
+    monkeypatch.setattr(_last_signed, "_overwrite", refuse)
     with pytest.raises(LedgerUnavailableError):
         history.append("intent", {})
     monkeypatch.undo()
@@ -173,3 +173,11 @@ def test_the_head_is_checked_again_when_another_process_moved_it(
     moved = load_head(folder, history.vkey, known)
     assert (known.size, moved.size) == (12, 13)
     assert load_head(folder, history.vkey, moved) is moved
+
+
+def test_a_shorter_note_never_leaves_the_end_of_the_longer_one(folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    for note in (b"n" * 300, b"o" * 300, b"p" * 200, b"q" * 700, b"r" * 300):
+        _last_signed.write_last_signed(folder, note)
+        assert (folder / "ledger.checkpoint").read_bytes() == note
+        assert (folder / "ledger.checkpoint").stat().st_mode & 0o777 == 0o600
