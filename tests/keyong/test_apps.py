@@ -48,14 +48,19 @@ def test_settings_take_the_app_s_types(app: Path) -> None:
     assert loaded.outputs is None
 
 
-@pytest.mark.parametrize(("text", "part"), [("momentum=1", "it declares: lr, name"), ("lr", "write --config"), ("=1", "write --config")])
+@pytest.mark.parametrize(
+    ("text", "part"), [("momentum=1", "it declares: lr, name"), ("lr", "write --config"), ("=1", "write --config")]
+)
 def test_unknown_settings_name_the_known_ones(app: Path, text: str, part: str) -> None:
     with pytest.raises(AppError) as caught:
         load_app(app, [text], None)
     assert part in caught.value.hint
 
 
-@pytest.mark.parametrize(("value", "expected"), [("1", 1), ("1.5", 1.5), ("true", True), ("'x'", "x"), ("plain words", "plain words"), ("[1]", "[1]")])
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [("1", 1), ("1.5", 1.5), ("true", True), ("'x'", "x"), ("plain words", "plain words"), ("[1]", "[1]")],
+)
 def test_values_are_toml_or_text(value: str, expected: object) -> None:
     assert parse_settings([f"a={value}"], {"a": 0}) == {"a": expected}
 

@@ -52,7 +52,8 @@ def f():
 '''
     found = {text for text, _ in extract.in_source(source, command=True)}
     assert found == {
-        "denied {x}", "ask again", "said {a}", "one", "two", "name", "other", "what x is", "What it does.", "More of it.",
+        "denied {x}", "ask again", "said {a}", "one", "two", "name", "other", "what x is", "What it does.",
+        "More of it.",
     }  # fmt: skip
 
 

@@ -54,7 +54,9 @@ def test_a_dry_run_registers_nothing(keyong: Run, founder: Path, passes: Path) -
     ],
 )
 def test_wrong_input_is_named(keyong: Run, founder: Path, passes: Path, arguments: list[str], part: str) -> None:
-    ran = keyong("--home", founder, "node", "dataset", "add", *[str(passes) if one == "PASSES" else one for one in arguments])
+    ran = keyong(
+        "--home", founder, "node", "dataset", "add", *[str(passes) if one == "PASSES" else one for one in arguments]
+    )
     assert ran.code == 2
     assert part in ran.err
     assert "Q1" not in ran.err

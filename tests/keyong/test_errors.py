@@ -19,7 +19,9 @@ def test_without_a_home_the_hint_says_how_to_get_one(keyong: Run, tmp_path: Path
     assert hint.startswith("hint: found a consortium with `keyong consortium init`")
 
 
-def test_errors_are_in_chinese_where_the_person_reads_it(keyong: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_are_in_chinese_where_the_person_reads_it(
+    keyong: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
     ran = keyong("--home", tmp_path / "none", "whoami")
     assert ran.err.splitlines()[0] == f"错误：{tmp_path / 'none'} 中没有身份"

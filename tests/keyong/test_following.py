@@ -32,7 +32,9 @@ CLAUSE = {
 
 
 def _follow(*events: tuple[str, dict[str, Any]]) -> Course:
-    listed = [Event(number=n, time="2026-01-01T00:00:00Z", kind=kind, data=data) for n, (kind, data) in enumerate(events)]
+    listed = [
+        Event(number=n, time="2026-01-01T00:00:00Z", kind=kind, data=data) for n, (kind, data) in enumerate(events)
+    ]
     client: Any = SimpleNamespace(events=lambda job: iter(listed))
     return follow(client, JOB, 2)
 
@@ -60,13 +62,18 @@ def test_a_job_without_an_end_is_no_success() -> None:
     assert _follow(("started", {"participants": 3})).exit_code == 1
 
 
-@pytest.mark.parametrize(("language", "sentence"), [("en", "does not permit the purpose fed:Marketing"), ("zh", "协议不允许用途 fed:Marketing")])
+@pytest.mark.parametrize(
+    ("language", "sentence"),
+    [("en", "does not permit the purpose fed:Marketing"), ("zh", "协议不允许用途 fed:Marketing")],
+)
 def test_inv7_a_refusal_names_node_clause_and_fix(
     language: Any, sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _state.prepare([])
     speak(language)
-    course = _follow(("denied", {"node": "mill-a", "code": "purpose", "clause": CLAUSE}), ("denied", {"code": "job-denied"}))
+    course = _follow(
+        ("denied", {"node": "mill-a", "code": "purpose", "clause": CLAUSE}), ("denied", {"code": "job-denied"})
+    )
     assert conclude(course, JOB, "fed:none") == 3
     error, hint = capsys.readouterr().err.splitlines()
     assert "mill-a" in error and sentence in error
@@ -82,7 +89,9 @@ def test_a_refusal_without_a_clause_is_told_by_its_code(capsys: pytest.CaptureFi
 
 def test_json_is_a_line_for_each_event_and_one_for_the_end(capsys: pytest.CaptureFixture[str]) -> None:
     _state.prepare(["--format", "json"])
-    course = _follow(("round", {"round": 1, "stage": "train", "metrics": {"loss": 0.5}}), ("done", {"total_weight": 10}))
+    course = _follow(
+        ("round", {"round": 1, "stage": "train", "metrics": {"loss": 0.5}}), ("done", {"total_weight": 10})
+    )
     conclude(course, JOB, "fed:none")
     rows = [json.loads(row) for row in capsys.readouterr().out.splitlines()]
     assert [row["event"] for row in rows] == ["round", "done", "end"]

@@ -12,7 +12,19 @@ import pytest
 
 from tests.keyong.conftest import Run
 
-HEAVY = ("grpc", "duckdb", "sqlmodel", "sqlalchemy", "torch", "flwr", "numpy", "pandas", "pyarrow", "packaging", "alembic")
+HEAVY = (
+    "grpc",
+    "duckdb",
+    "sqlmodel",
+    "sqlalchemy",
+    "torch",
+    "flwr",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "packaging",
+    "alembic",
+)
 SEEN = """
 import sys
 from keyong.cli import run
@@ -39,7 +51,9 @@ def _python(program: str, *arguments: object) -> subprocess.CompletedProcess[str
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["verify", "--help"], ["job", "run", "--help"], ["node", "serve", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["verify", "--help"], ["job", "run", "--help"], ["node", "serve", "--help"]]
+)
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     ran = _python(SEEN, *arguments)
     assert ran.returncode == 0
@@ -72,7 +86,12 @@ def test_a_command_that_needs_more_says_what_to_install(founder: Path) -> None:
 
 
 def test_completion_knows_commands_and_options(keyong: Run) -> None:
-    environment = {**os.environ, "_KEYONG_COMPLETE": "complete_bash", "COMP_WORDS": "keyong agreement re", "COMP_CWORD": "2"}
+    environment = {
+        **os.environ,
+        "_KEYONG_COMPLETE": "complete_bash",
+        "COMP_WORDS": "keyong agreement re",
+        "COMP_CWORD": "2",
+    }
     program = "import sys; sys.argv[0] = 'keyong'; from keyong.cli import main; main()"
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=False)
     assert {"request", "revoke"} <= set(ran.stdout.replace("plain,", "").split()), ran.stdout + ran.stderr

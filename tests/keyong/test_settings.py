@@ -15,7 +15,9 @@ def _prepare(home: Path, *arguments: str) -> None:
     _state.prepare(["--home", str(home), *arguments])
 
 
-def test_flags_win_over_environment_and_environment_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flags_win_over_environment_and_environment_over_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "config.toml").write_text('listen = "a:1"\nruntime = "file"\nlog_level = "debug"\n', encoding="utf-8")
     _prepare(tmp_path)
     assert load().listen == "a:1"

@@ -85,7 +85,9 @@ def test_another_root_is_refused(keyong: Run, recorded: Path) -> None:
     assert ran.code == 2 and "is not a root fingerprint" in ran.err
 
 
-def test_a_statement_that_its_author_did_not_sign_fails_at_its_entry(keyong: Run, recorded: Path, fingerprint: str) -> None:
+def test_a_statement_that_its_author_did_not_sign_fails_at_its_entry(
+    keyong: Run, recorded: Path, fingerprint: str
+) -> None:
     """Signed by a stranger in the founder's name, then entered by the founder's own ledger, which is intact."""
     at = now()
     forged = Revocation(issued=at, expires=at, agreement="sha256:" + "1" * 64, by="inst").seal(SigningKey.generate())
@@ -98,17 +100,32 @@ def test_a_statement_that_its_author_did_not_sign_fails_at_its_entry(keyong: Run
 
 def test_a_statement_by_a_member_that_no_roster_names_fails(keyong: Run, recorded: Path, fingerprint: str) -> None:
     at = now()
-    stranger = Revocation(issued=at, expires=at, agreement="sha256:" + "1" * 64, by="stranger").seal(SigningKey.generate())
+    stranger = Revocation(issued=at, expires=at, agreement="sha256:" + "1" * 64, by="stranger").seal(
+        SigningKey.generate()
+    )
     with Home(recorded).open_ledger() as ledger:
         ledger.append("revocation", {"revocation": stranger.to_bytes()})
     ran = keyong("verify", recorded, "--root", fingerprint)
     assert ran.code == 4 and "no roster names the member stranger" in ran.err
 
 
-def test_rosters_are_believed_for_their_chain_alone(keyong: Run, recorded: Path, fingerprint: str, tmp_path: Path) -> None:
+def test_rosters_are_believed_for_their_chain_alone(
+    keyong: Run, recorded: Path, fingerprint: str, tmp_path: Path
+) -> None:
     """Another consortium's roster beside the ledger, its own key in it: the pinned root does not fit."""
     other = tmp_path / "other"
-    arguments = ["consortium", "init", "--name", "P", "--member", "inst", "--entity", "M", "--address", "127.0.0.1:7443"]
+    arguments = [
+        "consortium",
+        "init",
+        "--name",
+        "P",
+        "--member",
+        "inst",
+        "--entity",
+        "M",
+        "--address",
+        "127.0.0.1:7443",
+    ]
     assert keyong("--home", other, *arguments).code == 0
     copy = tmp_path / "copy"
     shutil.copytree(other, copy)
@@ -145,7 +162,9 @@ def test_a_cut_export_fails(keyong: Run, recorded: Path, fingerprint: str, tmp_p
     assert keyong("verify", file, "--root", fingerprint).code == 4
 
 
-def test_receipts_of_another_ledger_are_not_counted(keyong: Run, recorded: Path, fingerprint: str, tmp_path: Path) -> None:
+def test_receipts_of_another_ledger_are_not_counted(
+    keyong: Run, recorded: Path, fingerprint: str, tmp_path: Path
+) -> None:
     folder = tmp_path / "receipts"
     folder.mkdir()
     ran = keyong("verify", recorded, "--root", fingerprint, "--receipts", folder)
