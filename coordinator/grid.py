@@ -110,8 +110,6 @@ class TrustedGrid:
         return str(stage)
 
     async def _report(self, exchange: Exchange) -> None:
-        for node, code in sorted(exchange.fallen.items()):
-            await self._tell("fell-out", {"node": node, "code": code, "round": exchange.round})
         training = exchange.stage == "train"
         self.rounds_done += training
         entry: dict[str, Any] = {

@@ -14,9 +14,9 @@ from coordinator.answers import Answer, ReceiptError, code_from
 from coordinator.grid import Tell, TrustedGrid
 from coordinator.links import Links
 from coordinator.results import RESULT_BYTES, ResultFolder
-from coordinator.rounds import RoundFailedError, Rounds
+from coordinator.rounds import Exchange, JobDeniedError, RoundFailedError, Rounds
 from coordinator.server_session import ServerPartError, ServerSession
-from federation.errors import DeniedError, KeyongError
+from federation.errors import KeyongError
 from federation.home import Home, now
 from federation.jobs.project import Project, ProjectError, fuse, load_project
 from federation.statements import Envelope, JobPlan, Receipt, instant_text
@@ -33,12 +33,6 @@ CLOSE_SECONDS = 15.0
 START_SECONDS = 30.0
 """On top of the plan's time for a step, for the server part to be imported in."""
 BUNDLE = "code.bundle"
-
-
-class JobDeniedError(DeniedError):
-    """Nodes refused, so that fewer than the plan's minimum remain."""
-
-    code = "job-denied"
 
 
 class Job:
@@ -81,7 +75,9 @@ class Job:
         try:
             live = await self._open_nodes(bundle.to_bytes())
             key = self._home.key("statement")
-            self._rounds = Rounds(self._home, key, self._links, self._envelope, self.plan, live, self._note)
+            self._rounds = Rounds(
+                self._home, key, self._links, self._envelope, self.plan, live, self._note, self._tell_fallen
+            )
             await self._serve(self._rounds, project)
         finally:
             await asyncio.shield(self._close_nodes())
@@ -191,6 +187,13 @@ class Job:
 
     async def _note(self, answer: Answer) -> None:
         await asyncio.to_thread(self._result.put_receipt, answer)
+
+    async def _tell_fallen(self, exchange: Exchange) -> None:
+        for node, code in sorted(exchange.fallen.items()):
+            if node in exchange.clauses:
+                await self._tell("denied", {"node": node, "code": code, "clause": exchange.clauses[node]})
+            else:
+                await self._tell("fell-out", {"node": node, "code": code, "round": exchange.round})
 
     # -- server part --------------------------------------------------------------------------------------------------
 

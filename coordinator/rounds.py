@@ -13,7 +13,7 @@ import structlog
 from coordinator.answers import Answer, ReceiptError, code_from, read_encoded, read_single, verify_answer
 from coordinator.links import Links
 from federation.crypto import SigningKey
-from federation.errors import KeyongError
+from federation.errors import DeniedError, KeyongError
 from federation.home import Home, now
 from federation.jobs.codec import Content, ContentError, content_digest, decode, header_bytes
 from federation.secagg import Accumulator, Aggregate, Layout
@@ -21,7 +21,7 @@ from federation.statements import Envelope, Invocation, JobPlan
 from federation.wire.messages import Invoke, pack
 from federation.wire.peer import Incoming
 
-__all__ = ["Answer", "Exchange", "ReceiptError", "RoundFailedError", "Rounds"]
+__all__ = ["Answer", "Exchange", "JobDeniedError", "ReceiptError", "RoundFailedError", "Rounds"]
 
 log = structlog.get_logger("keyong.coordinator")
 
@@ -34,6 +34,12 @@ class RoundFailedError(KeyongError):
 
     code = "too-few-participants"
     exit_code = 5
+
+
+class JobDeniedError(DeniedError):
+    """Nodes refused, so that fewer than the plan's minimum remain."""
+
+    code = "job-denied"
 
 
 class RoundRefusedError(KeyongError):
@@ -56,6 +62,8 @@ class Exchange:
     replies: dict[str, Content] = field(default_factory=dict)
     weights: dict[str, int] = field(default_factory=dict)
     """Rows as each node's receipt states them, of those that contributed."""
+    clauses: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """The decision of each node that refused the step by a clause: for the requester, who is party to the agreement."""
 
 
 class Rounds:
@@ -64,6 +72,7 @@ class Rounds:
     Args:
         live: nodes still in the job; whoever falls out stays out.
         on_answer: told of each verified receipt as it comes.
+        on_fallen: told of who fell out of each exchange, also of one that failed for it.
     """
 
     def __init__(
@@ -75,6 +84,7 @@ class Rounds:
         plan: JobPlan,
         live: Sequence[str],
         on_answer: Callable[[Answer], Awaitable[None]],
+        on_fallen: Callable[[Exchange], Awaitable[None]],
     ) -> None:
         self._home = home
         self._key = key
@@ -82,6 +92,7 @@ class Rounds:
         self._envelope = envelope
         self._plan = plan
         self._on_answer = on_answer
+        self._on_fallen = on_fallen
         self._adding = asyncio.Lock()
         self.live = list(live)
         self.count = 0
@@ -92,6 +103,7 @@ class Rounds:
 
         Raises:
             RoundRefusedError: the plan does not hold this step, or the content is malformed.
+            JobDeniedError: fewer than the plan's minimum answered, and all others refused by a clause.
             RoundFailedError: fewer than the plan's minimum answered; nothing of the round is shown.
         """
         self._count(stage)
@@ -116,6 +128,8 @@ class Rounds:
                 await self._on_answer(answer)
                 if answer.receipt.outcome != "ok":
                     result.fallen[node] = answer.receipt.code or answer.receipt.outcome
+                    if answer.receipt.outcome == "denied" and not answer.receipt.decision.permit:
+                        result.clauses[node] = answer.receipt.decision.model_dump(mode="json")
                     return
                 # One at a time: of all replies that lie in the spool, one is in memory.
                 async with self._adding:
@@ -128,8 +142,12 @@ class Rounds:
 
         await _together([ask(node) for node in self.live])
         self.live = [node for node in self.live if node in result.contributed]
+        if result.fallen:
+            await self._on_fallen(result)
         if len(self.live) < self._plan.minimal_participants:
             reasons = ", ".join(f"{node}: {code}" for node, code in sorted(result.fallen.items()))
+            if set(result.fallen) == set(result.clauses):
+                raise JobDeniedError("nodes refused round {round} ({reasons})", round=self.count, reasons=reasons)
             raise RoundFailedError(
                 "{left} of {planned} nodes answered round {round}, the plan needs {minimum} ({reasons})",
                 left=len(self.live),

@@ -89,7 +89,7 @@ async def test_without_the_look_at_each_reply_one_node_voids_the_round_for_all(q
 
 async def test_without_the_proof_check_an_unrecorded_receipt_counts(quiet: Consortium, monkeypatch):
     class Bundle:
-        class entry:  # noqa: N801
+        class entry:
             kind = "outcome"
 
         def __init__(self, receipt: bytes) -> None:
@@ -155,9 +155,9 @@ async def test_a_denial_with_someone_elses_receipt_counts_as_no_answer(quiet: Co
     async with quiet.serving():
         _, last, events = await quiet.run(bundle_of(tmp_path / "app"))
     assert last.kind == "denied" and last.data["exit"] == 3
-    assert {event.data["node"]: event.data["code"] for event in events if event.kind == "denied" and "node" in event.data} == {
-        "mill-b": "malformed"
-    }
+    assert {
+        event.data["node"]: event.data["code"] for event in events if event.kind == "denied" and "node" in event.data
+    } == {"mill-b": "malformed"}
     assert [event.data["node"] for event in events if event.kind == "node-unavailable"] == ["mill-c"]
 
 
@@ -169,10 +169,10 @@ def _content():
 
 
 def _rounds(quiet: Consortium, **changes):
-    from federation.statements import Envelope
-
     import tempfile
     from pathlib import Path
+
+    from federation.statements import Envelope
 
     bundle = bundle_of(Path(tempfile.mkdtemp()) / "app")
     plan = quiet.plan(bundle, **{"minimal_participants": 1, **changes})
@@ -180,13 +180,15 @@ def _rounds(quiet: Consortium, **changes):
     for node in quiet.nodes:
         node.plans[envelope.digest] = plan
 
-    async def noted(_) -> None:
+    async def noted(_: object) -> None:
         return
 
     assert quiet.service is not None
     home = quiet.service._home
     live = [node.name for node in quiet.nodes]
-    return coordinator.rounds.Rounds(home, home.key("statement"), quiet.service._links, envelope, plan, live, noted)
+    return coordinator.rounds.Rounds(
+        home, home.key("statement"), quiet.service._links, envelope, plan, live, noted, noted
+    )
 
 
 async def _exchange(quiet: Consortium, **changes):
