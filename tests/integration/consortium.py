@@ -7,18 +7,44 @@ import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from federation.home import Home
+from federation.jobs.project import load_project
+from federation.statements.code import bundle_folder
+from keyong import runtime
+from keyong.client import Client
+from keyong.planning import choose, declared_outputs, load_pyproject, make_plan
 from tests.integration.apps import write_app
 from tests.integration.parties import Ended, Party, Service, until
 
 MILLS = ("mill-a", "mill-b", "mill-c")
 ROWS = {"mill-a": 200, "mill-b": 300, "mill-c": 500}
 PURPOSE = "fed:ProcessOptimization"
+
+
+@dataclass(frozen=True)
+class Course:
+    """How a job that was submitted through the SDK went."""
+
+    job: str
+    events: list[dict[str, Any]]
+
+    @property
+    def status(self) -> str:
+        """What it ended as."""
+        ends = ("done", "failed", "denied", "cancelled", "interrupted")
+        return next(one["event"] for one in reversed(self.events) if one["event"] in ends)
+
+    @property
+    def fallen(self) -> dict[str, str]:
+        """Who fell out, and for which code."""
+        return {one["data"]["node"]: one["data"]["code"] for one in self.events if one["event"] == "fell-out"}
 
 
 class Consortium:
@@ -62,7 +88,16 @@ class Consortium:
         """Found the consortium and serve its coordinator."""
         address = f"127.0.0.1:{free_port()}"
         self.institute.ok(
-            "consortium", "init", "--name", "Mills", "--member", "institute", "--entity", "Rolling Institute", "--address", address
+            "consortium",
+            "init",
+            "--name",
+            "Mills",
+            "--member",
+            "institute",
+            "--entity",
+            "Rolling Institute",
+            "--address",
+            address,
         )
         self.fingerprint = self.institute.ok("whoami").json["consortium"]["fingerprint"]
         self.serve_coordinator()
@@ -109,6 +144,56 @@ class Consortium:
     def job(self, app: Path | None = None, *more: str | Path, purpose: str = PURPOSE, form: str = "text") -> Ended:
         """Run a job to its end."""
         return self.institute.run("job", "run", app or self.app, "--purpose", purpose, "--yes", *more, form=form)
+
+    def submit(self, app: Path, *, round_seconds: int = 600, least: int | None = None) -> Course:
+        """Run a job through the SDK, for what the command line leaves at its default."""
+        home = Home(self.institute.home)
+        bundle = bundle_folder(app)
+        project = load_project(app)
+        outputs = declared_outputs(load_pyproject(bundle))
+        assert outputs is not None
+        actions = ("fed:train", "fed:evaluate")
+        with Client(home) as client:
+            chosen = choose(
+                home,
+                client.holdings,
+                client.catalog(),
+                purpose=PURPOSE,
+                actions=actions,
+                code=bundle.digest,
+                datasets=(),
+            )
+            plan = make_plan(
+                home,
+                chosen,
+                bundle=bundle,
+                runtime=runtime.load().digest,
+                purpose=PURPOSE,
+                actions=actions,
+                run_config=project.config,
+                rounds=1,
+                outputs=outputs,
+                minimal_participants=least,
+                round_seconds=round_seconds,
+            )
+            job = client.submit(plan.seal(home.key("statement")), bundle.to_bytes())
+            events = [{"event": event.kind, "data": event.data} for event in client.events(job)]
+        return Course(job, events)
+
+    def attached_again(self, mill: Party, after: int) -> None:
+        """Wait until a node's link is back, and the coordinator knows it."""
+        assert mill.service is not None
+
+        def last() -> bool:
+            told = [one["event"] for one in mill.service.events[after:]] if mill.service else []
+            states = [event for event in told if event in ("attached", "detached")]
+            return bool(states) and states[-1] == "attached"
+
+        until(last, f"{mill.name} did not come back: {mill.service.events[after:]}")
+        until(
+            lambda: mill.name in self.institute.ok("coordinator", "status").json["online"],
+            f"the coordinator does not know {mill.name}",
+        )
 
     def job_id(self) -> str:
         """The newest job."""

@@ -14,6 +14,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from federation.crypto import PublicKey
+from federation.errors import KeyongError
 from federation.home import Home, ledger_origin
 from federation.ledger import VerifierKey, verify_bundle
 from federation.statements import Envelope, Receipt
@@ -52,9 +53,7 @@ def test_inv5_model_is_the_weighted_mean(consortium: Consortium, result: Path) -
 def test_inv2_receipts_are_in_each_ledger(consortium: Consortium, result: Path) -> None:
     home = Home(consortium.institute.home)
     seen = set()
-    for path in sorted((result / "receipts").iterdir()):
-        if path.suffix != ".proof":
-            continue
+    for path in sorted((result / "receipts").glob("*.proof.json")):
         node = next(name for name in MILLS if name in path.name)
         key = VerifierKey(
             ledger_origin(home.identity.consortium, node), PublicKey.from_text(home.roster.member(node).ledger_key)
@@ -65,9 +64,8 @@ def test_inv2_receipts_are_in_each_ledger(consortium: Consortium, result: Path) 
         assert "fed:none" in receipt.exception, "an unprotected update has to say so"
         assert receipt.isolation.tier == "T2"
         other = VerifierKey(key.name, PublicKey.from_text(home.roster.member("institute").ledger_key))
-        with pytest.raises(Exception, match=r".") as refused:
+        with pytest.raises(KeyongError):
             verify_bundle(path.read_bytes(), other)
-        assert type(refused.value).__name__ != "AssertionError"
         seen.add(node)
     assert seen == set(MILLS)
 
@@ -110,7 +108,9 @@ def test_export_verifies_offline_elsewhere(consortium: Consortium, result: Path,
     assert not auditor.home.exists(), "verifying needs no home and makes none"
 
 
-def test_receipts_held_are_found_in_the_export(consortium: Consortium, result: Path, export: Path, tmp_path: Path) -> None:
+def test_receipts_held_are_found_in_the_export(
+    consortium: Consortium, result: Path, export: Path, tmp_path: Path
+) -> None:
     mine = tmp_path / "receipts"
     mine.mkdir()
     for path in (result / "receipts").iterdir():
@@ -120,7 +120,7 @@ def test_receipts_held_are_found_in_the_export(consortium: Consortium, result: P
     done = consortium.institute.run(*arguments, form="json")
     assert done.code == 0, done.err
     assert done.json["integrity"]["receipts"] >= 1
-    for path in mine.glob("*.proof"):
+    for path in mine.glob("*.proof.json"):
         data = bytearray(path.read_bytes())
         data[len(data) // 2] ^= 1
         path.write_bytes(data)
@@ -159,7 +159,7 @@ def test_inv6_a_tampered_export_fails(consortium: Consortium, export: Path, tmp_
 def test_job_check_shows_what_a_plan_needs(consortium: Consortium, tmp_path: Path) -> None:
     done = consortium.institute.run("job", "check", consortium.app, "--dataset", "mill-a/passes")
     assert done.code == 0, done.err
-    assert '"loss"' in done.out and "num-examples" in done.out
+    assert "num-examples, loss" in done.out
 
 
 def test_the_client_part_imports_nothing_of_ours() -> None:

@@ -43,7 +43,9 @@ def test_inv7_another_purpose(consortium: Consortium, brief: dict[str, Any]) -> 
 
 
 def test_inv1_two_requests_for_the_last_use(consortium: Consortium, alone: Path) -> None:
-    consortium.agree([consortium.mill("a")], "--purpose", "fed:QualityControl", "--count", "1", "--expires", "1d", *ALONE)
+    consortium.agree(
+        [consortium.mill("a")], "--purpose", "fed:QualityControl", "--count", "1", "--expires", "1d", *ALONE
+    )
 
     def ask(_: int) -> Any:
         return consortium.job(alone, "--dataset", "mill-a/passes", purpose="fed:QualityControl")

@@ -1,0 +1,115 @@
+"""Job code that fails, hangs or answers what it may not: a code for the requester, the whole story for the owner."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.integration.apps import CLIENT, SERVER, client_that, write_app
+from tests.integration.consortium import MILLS, Consortium
+
+pytestmark = pytest.mark.xdist_group("consortium-2")
+SCHEMA = "".join(f'[[columns]]\nname = "{name}"\ntype = "number"\n' for name in ("x1", "x2", "x3", "y"))
+
+
+@pytest.fixture(scope="module")
+def schema(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("schema") / "schema.toml"
+    path.write_text(SCHEMA)
+    return path
+
+
+def test_a_syntax_error(consortium: Consortium, schema: Path, tmp_path: Path) -> None:
+    app = write_app(tmp_path / "app", client=CLIENT + "\ndef train(:\n")
+    check = consortium.institute.run("job", "check", app, "--schema", schema)
+    check.refused(2, "app-syntax", traceback=True)
+    shown = check.out + check.err.partition("error:")[0]
+    assert "SyntaxError" in shown and "client_app.py" in shown, "a check shows everything"
+    run = consortium.job(app)
+    assert run.code not in (0, 3) and "Traceback" not in run.err
+    assert "app-syntax" in run.err, run.err
+    assert "SyntaxError" in str(consortium.logs(consortium.mill("a"), consortium.job_id())), "the owner sees it"
+
+
+def test_a_missing_dependency(consortium: Consortium, schema: Path, tmp_path: Path) -> None:
+    app = write_app(tmp_path / "app", client="import tensorflow_of_tomorrow\n" + CLIENT)
+    check = consortium.institute.run("job", "check", app, "--schema", schema)
+    check.refused(2, "app-missing-dependency", traceback=True)
+    assert "tensorflow_of_tomorrow" in check.out + check.err
+    server = write_app(tmp_path / "server", server="import tensorflow_of_tomorrow\n" + SERVER)
+    run = consortium.job(server)
+    run.refused(1, "tensorflow_of_tomorrow")
+
+
+def test_inv3_an_exception_in_the_client_part(consortium: Consortium, tmp_path: Path) -> None:
+    app = write_app(tmp_path / "app", client=client_that('raise ValueError(f"first row {x[0, 0]!r} SECRET")'))
+    run = consortium.job(app)
+    assert run.code != 0
+    assert "app-exception" in run.err and "SECRET" not in run.err + run.out
+    logs = consortium.logs(consortium.mill("b"), consortium.job_id())
+    assert "SECRET" in logs["stderr"], "the owner sees what the code raised"
+
+
+def test_an_endless_loop(consortium: Consortium, tmp_path: Path) -> None:
+    app = write_app(tmp_path / "app", client=client_that("while True: pass"))
+    run = consortium.submit(app, round_seconds=3)
+    assert run.status == "failed"
+    assert set(run.fallen.values()) == {"limit-wall"}, run.events
+    for mill in consortium.mills:
+        assert not any((mill.home / "sessions").iterdir()), "a snapshot was left behind"
+        assert "limit-wall" in str(consortium.entries(mill, "outcome")[-1])
+
+
+SHAPE, NAN, CONFIG, EXTRA, HUGE, CLAIM = range(6)
+BEHAVIOURS = """
+what = int(context.run_config["behaviours"].split(",")[{200: 0, 300: 1, 500: 2}[len(y)]])
+if what == 0:
+    return reply(message, np.zeros((4, 4)), good)
+if what == 1:
+    return reply(message, w * np.nan, good)
+if what == 2:
+    return reply(message, w, good, said=ConfigRecord({"x": float(x[0, 0])}))
+if what == 3:
+    return reply(message, w, {**good, "x": float(x[0, 0])})
+if what == 4:
+    return reply(message, np.ones(10 * 2**30, dtype=np.uint8), good)
+for number in map(int, os.listdir("/proc/self/fd")):
+    try:
+        connection = socket.socket(fileno=os.dup(number))
+    except OSError:
+        continue
+    header = b'{"op":"reply","content":{}}'
+    try:
+        connection.sendall(struct.pack(">IQ", len(header), 10 * 2**30) + header + bytes(4096))
+    except OSError:
+        pass
+return reply(message, w, good)
+"""
+IMPORTS = "import os\nimport socket\nimport struct\nfrom flwr.app import ConfigRecord"
+
+
+@pytest.mark.parametrize(
+    ("behaviours", "codes"),
+    [
+        ((SHAPE, NAN, CONFIG), ({"output-shape"}, {"output-not-finite"}, {"output-config"})),
+        (
+            (EXTRA, HUGE, CLAIM),
+            ({"output-extra-metric"}, {"out-of-memory", "limit-memory", "output-too-large"}, {"output-too-large"}),
+        ),
+    ],
+)
+def test_inv3_replies_that_do_not_leave(
+    consortium: Consortium, tmp_path: Path, behaviours: tuple[int, ...], codes: tuple[set[str], ...]
+) -> None:
+    text = ",".join(map(str, behaviours))
+    app = write_app(
+        tmp_path / "app", client=client_that(BEHAVIOURS, before=IMPORTS), config={"behaviours": f'"{text}"'}
+    )
+    run = consortium.submit(app)
+    assert run.status == "failed"
+    for name, expected in zip(MILLS, codes, strict=True):
+        assert run.fallen[name] in expected, run.events
+        outcome = str(consortium.entries(consortium.mill(name[-1]), "outcome")[-1])
+        assert run.fallen[name] in outcome
+    assert not any("metrics" in event["data"] for event in run.events), "nothing of the round is shown"
