@@ -71,7 +71,8 @@ app = ClientApp()
 
 def rows(context):
     table = pyarrow.parquet.read_table(Path(context.node_config["dataset-path"]) / "data.parquet")
-    x = np.column_stack([table["x1"].to_numpy(), table["x2"].to_numpy(), table["x3"].to_numpy(), np.ones(table.num_rows)])
+    inputs = [table[name].to_numpy() for name in ("x1", "x2", "x3")]
+    x = np.column_stack([*inputs, np.ones(table.num_rows)])
     return x, table["y"].to_numpy()
 
 

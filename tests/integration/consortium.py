@@ -1,4 +1,4 @@
-"""A consortium of an institute, which coordinates, and three mills: founded, joined, serving, agreed, by commands alone."""
+"""A consortium of a coordinating institute and three mills: founded, joined, serving, agreed, by commands alone."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class Ended:
         return dict(found[-1])
 
     def refused(self, code: int, *words: str, hint: bool = True, traceback: bool = False) -> None:
-        """It ended with that exit code, an ``error:`` line that says all the words, a ``hint:`` line, and no traceback."""
+        """It ended with that code, an ``error:`` line that says all the words, a ``hint:`` line, and no traceback."""
         told = f"exit {self.code}\n{self.out}\n{self.err}"
         assert self.code == code, told
         assert traceback or "Traceback" not in self.err, told

@@ -1,4 +1,4 @@
-"""Flower apps as `flwr new` and its examples write them run as they are; what would give a wrong result is refused first."""
+"""Flower apps run as `flwr new` and its examples write them; what would give a wrong result is refused first."""
 
 from __future__ import annotations
 
