@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from coordinator.enrolment import ROSTER_VALIDITY
-from federation.errors import KeyongError, UsageError
+from federation.errors import KeyongError, UnavailableError, UsageError
 from federation.home import Home, Identity, NewKeys, now, refuse_occupied
 from federation.statements import (
     EnrolmentRequest,
@@ -133,7 +133,7 @@ async def _enrol(invitation: Invitation, header: bytes) -> Envelopes:
             answer = await peer.call("enrol", header, timeout=30)
     except KeyongError as error:
         if error.code == "unreachable":
-            raise KeyongError(
+            raise UnavailableError(
                 "cannot enrol at {target}: it cannot be reached, or this invitation was used before",
                 hint="is the coordinator running? each invitation works once; ask for a new one if yours was used",
                 code="unreachable",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -17,6 +18,7 @@ from keyong.cli._output import narrate, print_error
 from keyong.text import explain, fill, translate, translate_data
 
 INTERNAL, USAGE, INTERRUPTED = 1, 2, 130
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 TEMPLATES = _state.CLICK_SENTENCES
 
 
@@ -77,6 +79,18 @@ def _report(error: Exception) -> int:
                 code="not-installed",
                 module=error.name,
                 part=part,
+            )
+        )
+    if isinstance(error, OSError) and error.errno in _DISK:
+        from federation.errors import UnavailableError
+
+        return _report(
+            UnavailableError(
+                "cannot write here: {why}",
+                hint="make room on the disk of {home}, or see who may write there",
+                code="disk",
+                why=f"{error.strerror}{f' ({error.filename})' if error.filename else ''}",
+                home=_state.get().home,
             )
         )
     return _internal(error)
