@@ -13,7 +13,6 @@ import pytest
 from tests.integration.apps import OUTPUTS, client_that, server_with, write_app
 from tests.integration.consortium import Consortium, as_text
 
-pytestmark = pytest.mark.xdist_group("consortium-2")
 SECRET_NAME = "KEYONG_TEST_SECRET"
 
 SPY = """
@@ -35,7 +34,7 @@ def spy(secrets):
         "user": attempt(lambda: os.getlogin()),
         "cwd": os.getcwd(),
         "roots": attempt(lambda: sorted(os.listdir("/"))),
-        "processes": [name for name in os.listdir("/proc") if name.isdigit()],
+        "processes": attempt(lambda: len([name for name in os.listdir("/proc") if name.isdigit()])),
         "mounts": attempt(lambda: open("/proc/self/mounts").read()),
         "mountinfo": attempt(lambda: open("/proc/self/mountinfo").read()),
         "left": attempt(lambda: sorted(os.listdir("/tmp")) + sorted(os.listdir("/dev/shm"))),
@@ -90,7 +89,8 @@ def _nothing(found: dict[str, Any], secrets: dict[str, Any]) -> None:
     seen = as_text({key: value for key, value in found.items() if not key.startswith("path")})
     for text in ("mill-a", "mill-b", "institute", "popen-gw", "KEYONG_HOME"):
         assert text not in seen, f"{text} in {seen}"
-    assert len(found["processes"]) < 8, "it sees processes that are not its own"
+    seen = found["processes"]
+    assert seen.startswith("refused") or int(seen) < 8, "it sees processes that are not its own"
 
 
 def test_inv3_inv4_a_client_part_that_spies(consortium: Consortium, secrets: dict[str, Any], tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ import pytest
 from tests.integration.apps import CLIENT, SERVER, client_that, write_app
 from tests.integration.consortium import MILLS, Consortium
 
-pytestmark = pytest.mark.xdist_group("consortium-2")
 SCHEMA = "".join(f'[[columns]]\nname = "{name}"\ntype = "number"\n' for name in ("x1", "x2", "x3", "y"))
 
 

@@ -10,7 +10,6 @@ import pytest
 
 from tests.integration.consortium import Consortium
 
-pytestmark = pytest.mark.xdist_group("consortium-1")
 GOOD = "x,y\n" + "".join(f"{n},{n / 2}\n" for n in range(100))
 
 BAD: dict[str, tuple[bytes | None, tuple[str, ...], tuple[str, ...]]] = {

@@ -10,8 +10,6 @@ from tests.integration.apps import client_that, write_app
 from tests.integration.consortium import PURPOSE, Consortium
 from tests.integration.parties import Service, until
 
-pytestmark = pytest.mark.xdist_group("consortium-2")
-
 STUCK_AT_C = client_that(
     """
     if len(y) == 500:

@@ -12,8 +12,6 @@ from safetensors.numpy import load_file
 from tests.integration.apps import OUTPUTS, server_with, write_app
 from tests.integration.consortium import Consortium
 
-pytestmark = pytest.mark.xdist_group("consortium-1")
-
 TASK = """
 import pyarrow.parquet
 import torch

@@ -22,7 +22,6 @@ from tests.integration.apps import CLIENT
 from tests.integration.consortium import MILLS, ROWS, Consortium, read_records
 from tests.integration.parties import Party, environment
 
-pytestmark = pytest.mark.xdist_group("consortium-1")
 START = np.array([0.5, -0.25, 0.125, 1.0])
 
 

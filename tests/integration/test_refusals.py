@@ -15,8 +15,6 @@ from tests.integration.apps import client_that, server_with, write_app
 from tests.integration.consortium import Consortium
 from tests.integration.parties import until
 
-pytestmark = pytest.mark.xdist_group("consortium-2")
-
 ONE_NODE = "strategies.FedAvg(fraction_evaluate=0.0, min_train_nodes=1, min_evaluate_nodes=1, min_available_nodes=1)"
 ALONE = ("--min-participants", "1", "--protection", "none")
 LIFE_SECONDS = 15

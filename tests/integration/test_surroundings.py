@@ -17,8 +17,6 @@ from tests.integration.consortium import Consortium
 from tests.integration.parties import Ended, Party, environment, until
 from tests.integration.rogue import in_place_of_the_coordinator
 
-pytestmark = pytest.mark.xdist_group("consortium-1")
-
 
 def test_invitations_that_do_not_hold(consortium: Consortium, tmp_path: Path) -> None:
     path = consortium.invite("analyst", "Analyst Ltd", "--role", "analyst")

@@ -13,7 +13,6 @@ import pytest
 from tests.integration.consortium import free_port
 from tests.integration.parties import TREE, Party
 
-pytestmark = pytest.mark.xdist_group("packaging")
 HEAVY = ("torch", "flwr", "grpc", "tenseal", "duckdb", "pyarrow", "numpy", "sqlmodel", "safetensors")
 
 
