@@ -13,6 +13,7 @@ from keyong import runtime as runtimes
 from sandbox import Runtime
 from tests.coordinator import parties
 
+
 @pytest.fixture(scope="session")
 def runtime() -> Runtime:
     try:

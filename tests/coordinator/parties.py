@@ -157,9 +157,7 @@ def request_of(keys: NewKeys, invitation: Invitation, **changes: Any) -> Envelop
 
 def enrol(institute: Home, store: CoordinatorStore, path: Path, name: str) -> Home:
     """A new member, without a link."""
-    invitation = enrolment.invite(
-        institute, store, member=name, entity=f"{name} Ltd", roles=("member",), at=now()
-    )
+    invitation = enrolment.invite(institute, store, member=name, entity=f"{name} Ltd", roles=("member",), at=now())
     keys = NewKeys(name, root=False)
     ticket = store.outstanding("")[-1].fingerprint
     enrolment.enrol(institute, store, ticket, request_of(keys, invitation), now())
@@ -218,7 +216,7 @@ class FakeNode:
 
     @contextlib.asynccontextmanager
     async def attached(self) -> AsyncIterator[Peer]:
-        async with connect(self.home, self._handle) as peer:
+        async with connect(self.home, self._handle, timeout=5) as peer:
             await greet(peer, self.home, None, serves="node")
             self.peer = peer
             yield peer
@@ -416,7 +414,9 @@ def make(folder: Path, runtime: Runtime, count: int = 3) -> Consortium:
     """Found and enrol; nothing serves yet."""
     institute = found(folder / "institute", free_port())
     store = CoordinatorStore(open_engine(institute.path / "coordinator.db"))
-    members = [enrol(institute, store, folder / f"mill-{letter}", f"mill-{letter}") for letter in "abcdefghijkl"[:count]]
+    members = [
+        enrol(institute, store, folder / f"mill-{letter}", f"mill-{letter}") for letter in "abcdefghijkl"[:count]
+    ]
     return Consortium(institute, store, members, runtime)
 
 

@@ -7,12 +7,12 @@ import json
 
 import numpy as np
 import pytest
-from tests.coordinator.parties import FEDAVG, SERVER, Consortium
 from safetensors.numpy import load
 
 from federation.errors import KeyongError
 from federation.jobs import Content
 from federation.wire import messages as m
+from tests.coordinator.parties import FEDAVG, SERVER, Consortium
 
 
 async def test_a_job_from_submission_to_result(live: Consortium, app):
@@ -86,7 +86,9 @@ async def test_jobs_run_some_at_a_time_and_the_others_know_their_place(live: Con
         status = m.Status.from_bytes((await live.call("status", m.Empty())).header)
         assert status.jobs_running == 1
         await live.call("job.cancel", m.JobRef(job=jobs[1]))
-        while [event.data for event in await live.follow(jobs[2], "queued") if event.kind == "queued"][-1]["place"] != 1:
+        while [event.data for event in await live.follow(jobs[2], "queued") if event.kind == "queued"][-1][
+            "place"
+        ] != 1:
             await asyncio.sleep(0.05)
         await live.call("job.cancel", m.JobRef(job=jobs[0]))
         await live.follow(jobs[2], "started")
@@ -99,18 +101,22 @@ async def test_jobs_run_some_at_a_time_and_the_others_know_their_place(live: Con
 async def test_a_node_that_comes_back_answers_from_its_record(live: Consortium, app):
     node = live.nodes[1]
     lost = []
+    over = asyncio.Event()
+
+    async def come_back() -> None:
+        async with node.attached():  # the coordinator cuts the older link, and the answer with it
+            await over.wait()
 
     async def lose(invocation) -> None:
         if invocation.round == 2 and not lost:
-            again = node.attached()
-            lost.append(again)
-            await again.__aenter__()  # the coordinator cuts the older link, and the answer with it
-            await asyncio.sleep(5)
+            lost.append(asyncio.create_task(come_back()))
+            await asyncio.sleep(60)
 
     node.before = lose
     async with live.serving():
         _, last, events = await live.run(app())
-        await lost[0].__aexit__(None, None, None)
+        over.set()
+        await asyncio.gather(*lost)
     assert len(lost) == 1
     assert last.kind == "done", last.data
     assert len(node.asked) == 4  # four steps, none computed twice
@@ -135,7 +141,8 @@ async def test_krum_sees_single_replies_under_each_and_weighs_them_by_receipt(li
         return Content({"arrays": {"w": np.full(3, value)}} if stage == "train" else {}, metrics)
 
     stage = live.plan(app(KRUM)).outputs
-    named = stage.train.metrics + (stage.train.metrics[0].model_copy(update={"name": "num-examples", "maximum": "1000000000"}),)
+    loss = stage.train.metrics[0]
+    named = (loss, loss.model_copy(update={"name": "num-examples", "maximum": "1000000000"}))
     outputs = stage.model_copy(
         update={
             "train": stage.train.model_copy(update={"metrics": named}),

@@ -152,9 +152,13 @@ async def test_a_hostile_server_part_is_ended_with_a_code(live: Consortium, app,
 
 
 async def test_an_abort_cannot_be_swallowed(live: Consortium, app):
-    source = SERVER + MAIN + "    import time\n    while True:\n        try:\n    " + RUN.format(
-        strategy="        FedAvg()"
-    ).strip("\n") + "\n        except BaseException: pass\n"
+    source = (
+        SERVER
+        + MAIN
+        + "    import time\n    while True:\n        try:\n    "
+        + RUN.format(strategy="        FedAvg()").strip("\n")
+        + "\n        except BaseException: pass\n"
+    )
     live.nodes[0].receipt = lambda receipt: receipt.model_copy(update={"round": 7})
     async with live.serving():
         _, last, _ = await live.run(app(source))
