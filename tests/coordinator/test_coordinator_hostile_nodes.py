@@ -140,11 +140,6 @@ async def test_more_rounds_than_planned_ask_no_node(quiet: Consortium):
             with pytest.raises(coordinator.rounds.RoundRefusedError, match="goes on after the 2 rounds"):
                 await rounds.exchange(stage, *_content())
     assert len(quiet.nodes[0].asked) == 5
-    async with quiet.serving(nodes=False):
-        rounds = _rounds(quiet, rounds=1)
-        rounds.trained = 1
-        with pytest.raises(coordinator.rounds.RoundRefusedError):
-            await rounds.exchange("train", *_content())
 
 
 async def test_a_denial_with_someone_elses_receipt_counts_as_no_answer(quiet: Consortium, tmp_path):
