@@ -71,11 +71,15 @@ def _on_a_small_disk(party: Party, mount: Path, size: str, script: str, *argumen
         [*own, "sh", "-c", made + script + ' exec "$@"', "sh", *command],
         capture_output=True, text=True, env=environment(), check=False, timeout=60,
     )  # fmt: skip
+    if done.returncode == 77:
+        pytest.skip("this machine lets nobody close a file system of his own: " + done.stderr)
     return Ended(done.returncode, done.stdout, done.stderr)
 
 
 @pytest.mark.parametrize(
-    "spoil", ["dd if=/dev/zero of=fill bs=4k 2>/dev/null;", "mount -o remount,ro .;"], ids=["full", "read-only"]
+    "spoil",
+    ["dd if=/dev/zero of=fill bs=4k 2>/dev/null;", 'mount -o remount,ro "$PWD" || exit 77;'],
+    ids=["full", "read-only"],
 )
 def test_inv2_a_disk_that_takes_nothing(consortium: Consortium, tmp_path: Path, spoil: str) -> None:
     """What cannot be put on record does not happen."""
