@@ -43,6 +43,7 @@ class NodeService:
     def __init__(self, home: Home, runtime: Runtime) -> None:
         self._home = home
         self._runtime = runtime
+        self._claim = home.claim("node")  # before recovery: another process's open steps are not ours to close
         self._engine = open_engine(home.path / "store.db")
         self._store = NodeStore(self._engine)
         self._holdings = Holdings(self._engine)
@@ -99,6 +100,7 @@ class NodeService:
         finally:
             await asyncio.to_thread(self._record.ledger.close)
             self._engine.dispose()
+            self._claim.release()
 
     def _connect(self) -> AbstractAsyncContextManager[Peer]:
         return connect(self._home, self._handle)

@@ -25,8 +25,8 @@ def synthetic_rows(columns: Sequence[Column], n: int, seed: int, folder: Path) -
     Raises:
         UsageError: no column, no row, or ``folder`` exists.
     """
-    import pyarrow as pa  # type: ignore[import-untyped]
-    import pyarrow.parquet as pq  # type: ignore[import-untyped]
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     if not columns or n < 1:
         raise UsageError("made-up data needs at least one column and one row")

@@ -11,6 +11,7 @@ Layout below the home folder (0700):
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import threading
@@ -184,6 +185,14 @@ class Home:
         """Our ledger, for appending."""
         return Ledger.open(self.path / "ledger", self.key("ledger"))
 
+    def claim(self, role: str) -> Claim:
+        """Hold the right to serve this home in a role until :meth:`Claim.release`, or until this process ends.
+
+        Raises:
+            AlreadyServingError: another process serves it; two would settle each other's open steps.
+        """
+        return Claim(self.path / f"{role}.lock", role)
+
     def folder(self, *parts: str) -> Path:
         """A private folder below the home, made where it is missing."""
         path = self.path
@@ -191,6 +200,32 @@ class Home:
             path = path / part
             make_private_dir(path)
         return path
+
+
+class AlreadyServingError(UnavailableError):
+    """Another process serves this home in the same role."""
+
+    code = "already-serving"
+
+
+class Claim:
+    """An advisory lock on a file, which the kernel gives back when the process ends, however it does."""
+
+    def __init__(self, path: Path, role: str) -> None:
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self.release()
+            raise AlreadyServingError(
+                "another process serves this home as {role} already",
+                hint="one is enough; end that one first (`ps aux | grep keyong` names it)",
+                role=role,
+            ) from None
+
+    def release(self) -> None:
+        """Give the claim back."""
+        os.close(self._descriptor)
 
 
 class NewKeys:

@@ -75,7 +75,9 @@ def offer(
         cost=cost,
     )
     envelope = agreement.seal(home.key("statement"))
-    client.ledger.append("offer", {"offer": envelope.to_bytes(), "digest": envelope.digest, "consumer": to, "dataset": dataset})
+    client.ledger.append(
+        "offer", {"offer": envelope.to_bytes(), "digest": envelope.digest, "consumer": to, "dataset": dataset}
+    )
     correspondence.keep(client.holdings, envelope, "offered", agreement, at)
     client.send(to, envelope)
     return agreement, envelope
@@ -129,9 +131,7 @@ def revoke(client: Client, name: str, reason: str = "") -> Holding:
         raise UsageError("{name} is {state}; there is nothing to revoke", name=held.id, state=held.state)
     at = now()
     me = client.home.identity.member
-    revocation = Revocation(
-        issued=at, expires=at + REVOCATION_VALIDITY, agreement=held.digest, by=me, reason=reason
-    )
+    revocation = Revocation(issued=at, expires=at + REVOCATION_VALIDITY, agreement=held.digest, by=me, reason=reason)
     envelope = revocation.seal(client.home.key("statement"))
     correspondence.revoke(client.holdings, client.ledger, envelope, revocation)
     client.send(held.consumer if held.provider == me else held.provider, envelope)

@@ -118,7 +118,10 @@ class _Check:
                 code, reason = error.code, str(error)
             logs = folder / "logs"
             if (logs / "stderr.txt").is_file():
-                outputs["client"] = (_text((logs / "stdout.txt").read_bytes()), _text((logs / "stderr.txt").read_bytes()))
+                outputs["client"] = (
+                    _text((logs / "stdout.txt").read_bytes()),
+                    _text((logs / "stderr.txt").read_bytes()),
+                )
         schema = None
         if self._stages:
             empty = StageOutput(sent=False)
@@ -223,7 +226,8 @@ class _Check:
         contents = header.get("contents")
         if stage not in ("train", "evaluate") or not isinstance(contents, list) or len(contents) != 1:
             raise ServerPartError(
-                "the app asked for {stage}; train and evaluate, the same content to all, are what a plan can hold", stage=stage
+                "the app asked for {stage}; train and evaluate, the same content to all, are what a plan can hold",
+                stage=stage,
             )
         sent = decode(contents[0], body)
         reply = await client.call(stage, contents[0], [body], STEP_SECONDS)
@@ -250,7 +254,9 @@ class _Check:
         for values in reply.metrics.values():
             for name, value in values.items():
                 if isinstance(value, list):
-                    self._undeclared.append(f"{stage}: metric {name} is a list (declare it as an array, or reply scalars)")
+                    self._undeclared.append(
+                        f"{stage}: metric {name} is a list (declare it as an array, or reply scalars)"
+                    )
                 else:
                     names.append(name)
         if len(names) > 16:
@@ -274,10 +280,14 @@ def as_toml(outputs: OutputSchema) -> str:
     lines = []
     for stage in ("train", "evaluate"):
         part = outputs.train if stage == "train" else outputs.evaluate
-        arrays: Any = "sent" if part.sent and not part.arrays else [
-            *(["sent"] if part.sent else []),
-            *(array.model_dump(mode="json") for array in part.arrays),
-        ]
+        arrays: Any = (
+            "sent"
+            if part.sent and not part.arrays
+            else [
+                *(["sent"] if part.sent else []),
+                *(array.model_dump(mode="json") for array in part.arrays),
+            ]
+        )
         metrics = ", ".join(json.dumps(metric.name, ensure_ascii=False) for metric in part.metrics)
         lines.append(f"[tool.keyong.outputs.{stage}]")
         lines.append(f"arrays = {_toml(arrays)}")
@@ -292,4 +302,3 @@ def _toml(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(_toml(item) for item in value) + "]"
     return json.dumps(value, ensure_ascii=False)
-

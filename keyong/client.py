@@ -57,7 +57,9 @@ class Client:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -173,6 +175,10 @@ class Client:
 def safe_join(folder: Path, path: str) -> Path:
     """A path of a result below its folder; one that would leave it is refused."""
     parts = path.split("/")
-    if not path or path.startswith("/") or any(part in ("", ".", "..") or "\\" in part or "\0" in part for part in parts):
+    if (
+        not path
+        or path.startswith("/")
+        or any(part in ("", ".", "..") or "\\" in part or "\0" in part for part in parts)
+    ):
         raise UsageError("the result names a file outside its folder", code="result")
     return folder.joinpath(*parts)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from coordinator.enrolment import ROSTER_VALIDITY
 from federation.errors import KeyongError, UnavailableError, UsageError
-from federation.home import Home, Identity, NewKeys, now, refuse_occupied
+from federation.home import KEY_ROLES, Home, Identity, NewKeys, now, refuse_occupied
 from federation.statements import (
     EnrolmentRequest,
     Invitation,
@@ -44,7 +44,13 @@ def found(path: Path, *, name: str, member: str, entity: str, address: str, role
         address=address,
     )
     roster = Roster(
-        issued=at, expires=at + ROSTER_VALIDITY, consortium=consortium, name=name, version=1, root=root, members=(founder,)
+        issued=at,
+        expires=at + ROSTER_VALIDITY,
+        consortium=consortium,
+        name=name,
+        version=1,
+        root=root,
+        members=(founder,),
     )
     identity = Identity(
         consortium=consortium,
@@ -73,7 +79,9 @@ def read_invitation(text_or_path: str) -> Invitation:
         except (OSError, UnicodeDecodeError):
             raise InvitationError("{path} cannot be read as an invitation", path=str(candidate)) from None
     if not text_or_path.strip().startswith("keyong-invitation:") and "/" in text_or_path:
-        raise InvitationError("there is no file {path}", hint="give the invitation's text, or the path of its file", path=text_or_path)
+        raise InvitationError(
+            "there is no file {path}", hint="give the invitation's text, or the path of its file", path=text_or_path
+        )
     return Invitation.from_text(text_or_path)
 
 
@@ -87,7 +95,9 @@ def join(path: Path, invitation: Invitation, *, fingerprint: str | None = None, 
     refuse_occupied(path)
     at = now()
     if at >= invitation.expires:
-        raise InvitationError("this invitation expired", hint="ask the founder for a new one; if it is fresh, check this clock")
+        raise InvitationError(
+            "this invitation expired", hint="ask the founder for a new one; if it is fresh, check this clock"
+        )
     if fingerprint is not None and fingerprint != invitation.fingerprint:
         raise InvitationError(
             "the invitation's root fingerprint is not the one you were given",
@@ -110,7 +120,9 @@ def join(path: Path, invitation: Invitation, *, fingerprint: str | None = None, 
     envelopes = [unpack(text) for text in chain.envelopes]
     history = RosterHistory(envelopes, invitation.fingerprint)
     me = history.latest.member(invitation.member)
-    if me.statement_key != keys.statement.public.text:
+    entered = (me.statement_key, me.ledger_key, me.witness_key, me.tls_certificate)
+    ours = (*(keys.of(role).public.text for role in KEY_ROLES), keys.tls.certificate_pem.decode())
+    if entered != ours:
         raise UsageError("the coordinator entered another key than ours; nothing was kept", code="enrolment")
     identity = Identity(
         consortium=invitation.consortium,

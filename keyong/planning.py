@@ -117,7 +117,10 @@ def _wanted(catalog: Sequence[PublishedDataset], names: Sequence[str]) -> list[P
         ]
         if not hits:
             raise UsageError(
-                "no dataset {name} is published", hint="see `keyong catalog list`; write MEMBER/DATASET", name=name, code="no-such-dataset"
+                "no dataset {name} is published",
+                hint="see `keyong catalog list`; write MEMBER/DATASET",
+                name=name,
+                code="no-such-dataset",
             )
         wanted += hits
     return wanted
@@ -179,8 +182,19 @@ def make_plan(
     round_seconds: int = 3600,
     memory_bytes: int = 4 * 2**30,
 ) -> JobPlan:
-    """The plan, unsigned: everything fixed, nothing hidden."""
+    """The plan, unsigned: everything fixed, nothing hidden.
+
+    Raises:
+        DeniedError: single replies are asked for (``each``), and an agreement does not permit unprotected updates.
+    """
     at = now()
+    protection = protection_of([choice.agreement for choice in chosen])
+    if aggregation == "each" and protection != "fed:none":
+        raise DeniedError(
+            "single replies may be seen only where every agreement permits fed:protection fed:none in words",
+            hint="leave --aggregation at sum, or ask for agreements that permit it",
+            code="each-unprotected",
+        )
     buckets = [(c.published.description.rows_at_least, c.published.description.rows_at_most) for c in chosen]
     expires = min([at + PLAN_VALIDITY, *(choice.agreement.expires for choice in chosen)])
     try:
@@ -209,7 +223,7 @@ def make_plan(
             aggregation=aggregation,
             outputs=outputs,
             encoding=choose_encoding(buckets, scale=scale, clip=clip),
-            protection=protection_of([choice.agreement for choice in chosen]),
+            protection=protection,
             minimal_participants=minimal_participants or len(chosen),
             round_seconds=round_seconds,
             memory_bytes=memory_bytes,
@@ -256,11 +270,15 @@ def outputs_from(table: Any) -> OutputSchema:
             arrays = part.pop("arrays", "sent" if stage == "train" else [])
             metrics = part.pop("metrics", [])
             if part:
-                raise OutputsError("unknown keys in the outputs of {stage}: {keys}", stage=stage, keys=", ".join(sorted(part)))
+                raise OutputsError(
+                    "unknown keys in the outputs of {stage}: {keys}", stage=stage, keys=", ".join(sorted(part))
+                )
             stages[stage] = StageOutput(
                 sent=arrays == "sent" or "sent" in arrays,
                 arrays=() if arrays == "sent" else tuple(item for item in arrays if item != "sent"),
-                metrics=tuple(MetricSpec(name=item) if isinstance(item, str) else MetricSpec(**item) for item in metrics),
+                metrics=tuple(
+                    MetricSpec(name=item) if isinstance(item, str) else MetricSpec(**item) for item in metrics
+                ),
             )
         extra = set(table) - {"train", "evaluate", "maximal-bytes"}
         if extra:
@@ -270,7 +288,11 @@ def outputs_from(table: Any) -> OutputSchema:
             schema = OutputSchema(**{**dict(schema), "maximal_bytes": table["maximal-bytes"]})
         return schema
     except (ValidationError, TypeError, AttributeError, ValueError) as error:
-        what = error.errors(include_url=False, include_input=False)[0]["msg"] if isinstance(error, ValidationError) else "not of the form"
+        what = (
+            error.errors(include_url=False, include_input=False)[0]["msg"]
+            if isinstance(error, ValidationError)
+            else "not of the form"
+        )
         raise OutputsError(
             "the declared outputs cannot be read: {what}",
             hint='for example: [tool.keyong.outputs.train] arrays = "sent", metrics = ["train_loss"]',

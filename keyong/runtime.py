@@ -38,10 +38,19 @@ _LEFT_OUT = {"tests", "include"}
 """Folders below a package that no job needs: the packages' own tests, and C headers."""
 
 
+_OURS = Path(federation.jobs.__file__).resolve().parent
+
+
 class RuntimeAbsentError(UnavailableError):
     """No runtime is built here."""
 
     code = "runtime-absent"
+
+
+class RuntimeChangedError(UnavailableError):
+    """The runtime's tree is not the one its digest was taken of."""
+
+    code = "runtime-changed"
 
 
 def runtimes_folder() -> Path:
@@ -66,6 +75,37 @@ def load(name: str = DEFAULT_NAME) -> Runtime:
     return runtime
 
 
+def check(name: str = DEFAULT_NAME) -> Runtime:
+    """The runtime of that name, once no file of it was changed since it was built (size and time of change).
+
+    A node says this before it serves: the digest in its receipts is the one taken when the tree was built.
+
+    Raises:
+        RuntimeChangedError: a file is gone, or is not as it was.
+    """
+    runtime = load(name)
+    seen = json.loads((runtime.path / "manifest.json").read_text(encoding="utf-8")).get("seen", {})
+    site = runtime.path / "site-packages"
+    for relative, (size, changed) in seen.items():
+        try:
+            same = _seen(site / relative) == [size, changed]
+        except OSError:
+            same = False
+        if not same:
+            raise RuntimeChangedError(
+                "the runtime {name} was changed after it was built: {file}",
+                hint="build it anew: keyong node runtime build; plans then name the new digest",
+                name=name,
+                file=relative,
+            )
+    return runtime
+
+
+def _seen(path: Path) -> list[int]:
+    status = path.lstat()
+    return [status.st_size, status.st_mtime_ns]
+
+
 def job_python() -> Path:
     """The interpreter for jobs: this one where everyone may read it, else the system's of the same version."""
     here = Path(sys.executable).resolve()
@@ -82,7 +122,10 @@ def job_python() -> Path:
 
 def _version(python: Path) -> tuple[int, ...]:
     out = subprocess.run(
-        [str(python), "-I", "-c", "import sys; print(*sys.version_info[:2])"], capture_output=True, text=True, check=False
+        [str(python), "-I", "-c", "import sys; print(*sys.version_info[:2])"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return tuple(int(part) for part in out.stdout.split()) if out.returncode == 0 else ()
 
@@ -100,7 +143,8 @@ def distributions() -> list[metadata.Distribution]:
     todo = [
         requirement
         for text in metadata.requires("keyong") or ()
-        if (requirement := Requirement(text)).marker is not None and requirement.marker.evaluate({"extra": "jobs"})
+        if (requirement := Requirement(text)).marker is not None
+        and requirement.marker.evaluate({"extra": "jobs"})
         and not requirement.marker.evaluate({"extra": ""})
     ]
     while todo:
@@ -145,9 +189,18 @@ def build(name: str = DEFAULT_NAME, *, progress: Callable[[int, int], None] = la
             _compile(source, destination, relative)
         if number % 200 == 0:
             progress(number, len(files))
-    value = digest(canonical_json({"python": platform.python_version_tuple()[:2], "files": listing, "machine": platform.machine()}))
+    value = digest(
+        canonical_json({"python": platform.python_version_tuple()[:2], "files": listing, "machine": platform.machine()})
+    )
     versions = {distribution.metadata["Name"]: distribution.version for distribution in distributions()}
-    manifest = {"name": name, "digest": value, "python": str(python), "packages": versions, "files": len(files)}
+    manifest = {
+        "name": name,
+        "digest": value,
+        "python": str(python),
+        "packages": versions,
+        "files": len(files),
+        "seen": {relative: _seen(site / relative) for relative in listing},
+    }
     (partial / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True), encoding="utf-8")
     _lock(partial)
     if target.exists():
@@ -171,14 +224,16 @@ def _files() -> Iterator[tuple[Path, Path]]:
             source = Path(str(distribution.locate_file(file)))
             if source.is_file():
                 yield source, relative
-    ours = Path(federation.jobs.__file__).parent
-    for source in sorted(ours.rglob("*.py")):
-        yield source, Path("keyong_job") / source.relative_to(ours)
+    for source in sorted(_OURS.rglob("*.py")):
+        yield source, Path("keyong_job") / source.relative_to(_OURS)
 
 
 def _place(source: Path, destination: Path) -> None:
     # A link instead of a gigabyte of copies where the file system allows it: installers replace files, never rewrite them.
+    # Our own sources are edited in place, so they are copied.
     try:
+        if source.is_relative_to(_OURS):
+            raise OSError
         os.link(source, destination, follow_symlinks=True)
     except OSError:
         shutil.copyfile(source, destination)
@@ -195,7 +250,9 @@ def _compile(source: Path, destination: Path, relative: Path) -> None:
     cached = Path(importlib.util.cache_from_source(str(source)))
     try:
         data = cached.read_bytes()
-        fresh = data[:4] == importlib.util.MAGIC_NUMBER and data[8:12] == (int(source.stat().st_mtime) & 0xFFFFFFFF).to_bytes(4, "little")
+        fresh = data[:4] == importlib.util.MAGIC_NUMBER and data[8:12] == (
+            int(source.stat().st_mtime) & 0xFFFFFFFF
+        ).to_bytes(4, "little")
         code = _renamed(marshal.loads(data[16:]), place) if fresh else compile(text, place, "exec", dont_inherit=True)  # noqa: S302
     except (OSError, ValueError, EOFError, TypeError):
         try:

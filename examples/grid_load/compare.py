@@ -24,13 +24,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
+
+from examples.grid_load.emulate import Node, Settings, default_settings, emulate
+from examples.grid_load.prepare import PrepareError, prepare, write
 from gridload.examples import make_examples
 from gridload.features import Examples
 from gridload.model import DayAheadNet
 from gridload.training import decayed, evaluate, train
-
-from examples.grid_load.emulate import Node, Settings, default_settings, emulate
-from examples.grid_load.prepare import PrepareError, prepare, write
 
 UTILITIES = ("AEP", "COMED", "DAYTON", "DEOK", "DOM", "DUQ", "EKPC")
 TOLERANCE = 0.01  # the federated mean may be this much above the pooled one, relative

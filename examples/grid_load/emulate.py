@@ -18,10 +18,10 @@ import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
-from gridload.client_app import app as client_app
-from gridload.server_app import app as server_app
 
 from examples.grid_load import APP
+from gridload.client_app import app as client_app
+from gridload.server_app import app as server_app
 
 CLAMP = 8.0
 FRACTION_BITS = 40

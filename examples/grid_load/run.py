@@ -34,7 +34,9 @@ PURPOSE = "fed:LoadForecast"
 def main(argv: list[str] | None = None) -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="directory with NAME_hourly.csv.gz of the seven utilities")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="directory with NAME_hourly.csv.gz of the seven utilities"
+    )
     parser.add_argument("--dir", type=Path, default=Path(".grid-load"), help="where its state is kept; made anew")
     parser.add_argument("--config", action="append", default=[], metavar="NAME=VALUE", help="a setting of the app")
     chosen = parser.parse_args(argv)
@@ -43,7 +45,9 @@ def main(argv: list[str] | None = None) -> int:
     shutil.rmtree(chosen.dir, ignore_errors=True)
     chosen.dir.mkdir(mode=0o700)
     try:
-        files = {name: _prepare(chosen.data / f"{name}_hourly.csv.gz", chosen.dir / "tables" / name) for name in UTILITIES}
+        files = {
+            name: _prepare(chosen.data / f"{name}_hourly.csv.gz", chosen.dir / "tables" / name) for name in UTILITIES
+        }
         federated, seconds, fingerprint = _train(files, chosen.dir, chosen.config)
         tables = {name: pd.read_parquet(path) for name, path in files.items()}
         result = compare(tables, read_arrays(federated), _settings(chosen.config))
@@ -73,17 +77,34 @@ def _train(files: dict[str, Path], folder: Path, config: list[str]) -> tuple[Pat
     institute = Party(folder, "institute")
     utilities = [Party(folder, member) for member in members]
     with ExitStack() as stack:
-        fingerprint = begin(stack, institute, utilities, "Load Forecast", {member: f"{name} (utility)" for member, name in members.items()})
+        fingerprint = begin(
+            stack,
+            institute,
+            utilities,
+            "Load Forecast",
+            {member: f"{name} (utility)" for member, name in members.items()},
+        )
         for utility in utilities:
             utility.run(
                 "node", "dataset", "add", "load", str(files[members[utility.name]]), "--title", "Hourly electric load",
                 "--title-zh", "逐小时用电负荷",
             )  # fmt: skip
-        for service in [stack.enter_context(utility.serve("node", "serve", logs=folder / "logs")) for utility in utilities]:
+        for service in [
+            stack.enter_context(utility.serve("node", "serve", logs=folder / "logs")) for utility in utilities
+        ]:
             service.wait_for("attached")
         for utility in utilities:
             utility.run("peers", "accept", "--all")
-        agree(institute, utilities, dataset="load", title="Day-ahead load", purpose=PURPOSE, app=APP, count=1, expires="7d")
+        agree(
+            institute,
+            utilities,
+            dataset="load",
+            title="Day-ahead load",
+            purpose=PURPOSE,
+            app=APP,
+            count=1,
+            expires="7d",
+        )
         print("the agreements permit UNPROTECTED updates in words: masks are not built yet", flush=True)
         arguments = [part for pair in config for part in ("--config", pair)]
         start = time.monotonic()

@@ -1,6 +1,6 @@
 """The upper mark: the same model trained on all mills' rows in one place, which no consortium may do.
 
-    python -m examples.plate_mills.pooled --out pooled.safetensors mill_a.csv mill_b.csv ...
+python -m examples.plate_mills.pooled --out pooled.safetensors mill_a.csv mill_b.csv ...
 """
 
 from __future__ import annotations

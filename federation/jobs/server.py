@@ -23,7 +23,6 @@ from .project import fuse, load_project
 from .session import finish, integer, lay_out_imports, open_channel, table
 from .strategies import RefusedError, announce_starts
 
-
 WORK_VARIABLE = "KEYONG_WORK"
 
 

@@ -1,4 +1,3 @@
-# ruff: noqa: RUF001 -- Chinese text has Chinese punctuation
 """The words in which a policy is described; each table has the same keys in both languages."""
 
 from __future__ import annotations

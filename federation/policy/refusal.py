@@ -120,6 +120,15 @@ def _unsatisfied(record: DecisionRecord, judged: Judged) -> PolicyDeniedError:
                 left=left,
                 right=right,
             )
+        case "count" if operator == "lteq":
+            return PolicyDeniedError(
+                "this would be use {left} of the agreement, which permits at most {right}",
+                record=record,
+                code="count",
+                hint="ask the provider for a new agreement (`keyong agreement request`)",
+                left=left,
+                right=right,
+            )
         case "count":
             return PolicyDeniedError(
                 "this would be use {left} of the agreement, which permits {operator} {right}",
@@ -128,6 +137,15 @@ def _unsatisfied(record: DecisionRecord, judged: Judged) -> PolicyDeniedError:
                 hint="ask the provider for a new agreement (`keyong agreement request`)",
                 left=left,
                 operator=operator,
+                right=right,
+            )
+        case "date-time" if operator == "lt":
+            return PolicyDeniedError(
+                "it is {left}, and the agreement permits use before {right} only",
+                record=record,
+                code="date-time",
+                hint="ask the provider for a new agreement, or compare the clocks of both machines",
+                left=left,
                 right=right,
             )
         case "date-time":

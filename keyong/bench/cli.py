@@ -13,7 +13,9 @@ app = Commands("Measure, and compare with the published targets.")
 
 @app.command("round")
 def round_(
-    rounds: Annotated[int, typer.Option(min=21, metavar="N", help="How many rounds; the first is reported apart.")] = 40,
+    rounds: Annotated[
+        int, typer.Option(min=21, metavar="N", help="How many rounds; the first is reported apart.")
+    ] = 40,
     floats: Annotated[int, typer.Option(min=1, metavar="N", help="Size of the model.")] = 1000,
 ) -> None:
     """Seconds of a governed round over three nodes: real processes, TLS, sandbox, policy and ledger on.

@@ -69,5 +69,7 @@ def _times(coordinator: Party, rounds: int, floats: int) -> list[float]:
                 last = now
         _, told = process.communicate()
     if process.returncode or len(times) != rounds:
-        raise DemoError("the benchmark's job ended with {exit}: {why}", exit=process.returncode, why=told.strip()[-1000:])
+        raise DemoError(
+            "the benchmark's job ended with {exit}: {why}", exit=process.returncode, why=told.strip()[-1000:]
+        )
     return times

@@ -31,27 +31,40 @@ class App:
     fit_for_sums: bool
 
 
-def load_app(path: Path, settings: Sequence[str], outputs: Path | None) -> App:
+def load_app(path: Path, settings: Sequence[str], outputs: Path | None, rounds: int | None = None) -> App:
     """Read an app from its folder.
 
     Args:
         path: the folder that holds ``pyproject.toml``.
         settings: ``key=value``, each a value of the app's own config replaced for this run.
         outputs: a TOML file with the output schema, instead of what the app declares.
+        rounds: as ``--rounds`` gave them: an app that declares its rounds is told the same number.
 
     Raises:
         AppError, UsageError: it is no app, a setting is unknown, or the outputs are malformed.
     """
     from federation.jobs import ProjectError, fuse, load_project
     from federation.statements.code import bundle_folder
-    from keyong.planning import declared_outputs, load_pyproject
+    from keyong.planning import ROUNDS_KEY, declared_outputs, load_pyproject
 
     path = path.expanduser()
     bundle = bundle_folder(path)
     document = load_pyproject(bundle)
     try:
         project = load_project(path)
-        config = fuse(project.config, parse_settings(settings, project.config))
+        given = parse_settings(settings, project.config)
+        if rounds is not None and ROUNDS_KEY in project.config:
+            if given.get(ROUNDS_KEY, rounds) != rounds:
+                raise AppError(
+                    "--rounds {rounds} and --config {key}={other} contradict each other",
+                    hint="give one of them",
+                    code="app-config",
+                    rounds=rounds,
+                    key=ROUNDS_KEY,
+                    other=given[ROUNDS_KEY],
+                )
+            given[ROUNDS_KEY] = rounds
+        config = fuse(project.config, given)
     except ProjectError as error:
         raise AppError(
             "the app does not hold: {why}",

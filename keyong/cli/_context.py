@@ -42,6 +42,24 @@ def open_client(*, mail: bool = True) -> Client:
     return Client(open_home())
 
 
+def newest_home() -> Home:
+    """The identity, with the newest roster where the coordinator can be asked; said where it cannot."""
+    from federation.errors import UnavailableError
+    from keyong.cli._output import narrate
+
+    try:
+        with open_client() as client:
+            return client.home
+    except UnavailableError:
+        home = open_home()
+        version = home.history.latest.version
+        narrate(
+            "the coordinator cannot be reached: this is the roster as last seen here, version {version}",
+            version=version,
+        )
+        return home
+
+
 def load_runtime(name: str | None = None) -> Runtime:
     """The runtime that the settings name."""
     from keyong import runtime

@@ -28,6 +28,8 @@ class Course:
     data: dict[str, Any] = field(default_factory=dict)
     refusals: list[dict[str, Any]] = field(default_factory=list)
     metrics: dict[str, dict[str, Any]] = field(default_factory=dict)
+    last: dict[str, Any] = field(default_factory=dict)
+    """Metrics of the newest exchange."""
     rounds_done: int = 0
 
     @property
@@ -64,7 +66,8 @@ def _take(course: Course, event: Event) -> None:
         course.status, course.data = event.kind, data
     elif event.kind == "round":
         course.rounds_done = int(data.get("round", 0))
-        course.metrics[str(data.get("stage", ""))] = data.get("metrics") or {}
+        course.last = data.get("metrics") or {}
+        course.metrics[str(data.get("stage", ""))] = course.last
     elif event.kind == "node-unavailable":
         narrate("{node} cannot be reached ({code})", node=data.get("node"), code=data.get("code"))
         course.refusals.append(data)
@@ -110,7 +113,7 @@ def _progress(rounds: int) -> Iterator[Any]:
             yield lambda course: progress.update(task, completed=course.rounds_done, last=_last(course))
     else:
         yield lambda course: narrate(
-            "round {done} of {rounds}  {last}", done=course.rounds_done, rounds=rounds, last=_last(course)
+            "round {done} of {rounds}  {last}", done=course.rounds_done, rounds=rounds, last=show_metrics(course.last)
         )
 
 

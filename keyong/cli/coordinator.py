@@ -60,7 +60,7 @@ def serve_(
     from coordinator.service import CoordinatorService
 
     address = settings.listen or me.address or home.identity.address
-    service = CoordinatorService(home, runtimes.load(settings.runtime), address)
+    service = CoordinatorService(home, runtimes.check(settings.runtime), address)
     host = address.rpartition(":")[0]
 
     def told(state: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from keyong.cli._output import as_json, emit, narrate, say
+from keyong.cli._output import as_json, emit, line, narrate, say
 from keyong.cli.job_run import ConfigOption, OutputsOption, PathArgument
 from keyong.text import mark
 
@@ -38,11 +39,14 @@ def check(
         int, typer.Option(min=1, max=1_000_000, metavar="N", help="How many rows to make up.", show_default=True)
     ] = 256,
     runtime: Annotated[str | None, typer.Option(metavar="NAME", help="The runtime to try it in.")] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show what the app prints also when all is well.")
+    ] = False,
 ) -> None:
     """Try a Flower app on this machine, in the same sandbox as at the nodes, on rows made up from a schema.
 
-    Nobody is asked for data, no agreement is used. Shows the app's own output and full tracebacks, then what its
-    replies hold: the output schema that a plan would need.
+    Nobody is asked for data, no agreement is used. Shows the app's own output and full tracebacks where it fails, then what
+    its replies hold: the output schema that a plan would need, as the app can declare it.
 
     $ keyong job check ./rolling-force --dataset mill-a/passes
     """
@@ -54,7 +58,11 @@ def check(
     tree = load_runtime(runtime)
     columns = _columns(dataset, schema)
     report = run_check(app.bundle, columns, app.config, tree, rows)
-    _show(report, app, tree.digest)
+    _show(report, app, tree.digest, verbose)
+
+
+_PAINT = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+"""Colours that the app's libraries write even into a pipe."""
 
 
 def run_check(
@@ -121,7 +129,8 @@ def read_schema(path: Path) -> tuple[Column, ...]:
         ) from None
 
 
-def _show(report: CheckReport, app: App, runtime: str) -> None:
+def _show(report: CheckReport, app: App, runtime: str, verbose: bool) -> None:
+    from keyong.checking import as_toml
     from keyong.cli._app import AppError
     from keyong.cli._plans import describe_stage, outputs_document
 
@@ -142,7 +151,7 @@ def _show(report: CheckReport, app: App, runtime: str) -> None:
                 "seconds": round(report.seconds, 3),
             }
         )
-    else:
+    elif verbose or not report.ok:
         _show_output(report)
     if not report.ok:
         raise AppError(
@@ -162,7 +171,11 @@ def _show(report: CheckReport, app: App, runtime: str) -> None:
         say("result file {path}, {size} bytes", path=path, size=size)
     for text in report.undeclared:
         narrate("to be declared in [tool.keyong.outputs]: {what}", what=text)
-    narrate("the app runs here; a plan would hold what stands above")
+    narrate(
+        "the app runs here; a plan would hold what stands above. To declare it, so that no trial is needed before a run:"
+    )
+    line()
+    line(as_toml(report.outputs).rstrip())
 
 
 def _show_output(report: CheckReport) -> None:
@@ -175,4 +188,4 @@ def _show_output(report: CheckReport) -> None:
     for title, text in streams:
         if text.strip():
             narrate(title)
-            print(text.rstrip(), file=sys.stderr)
+            print(_PAINT.sub("", text.rstrip()), file=sys.stderr)

@@ -87,7 +87,7 @@ def run(
     from keyong.cli._context import load_runtime, open_client
     from keyong.planning import choose, rounds_of
 
-    app = load_app(path, config or (), outputs)
+    app = load_app(path, config or (), outputs, rounds)
     actions = [cast("Action", qualified(one, ("fed:train", "fed:evaluate"))) for one in action or ("train", "evaluate")]
     wanted_rounds = rounds_of(app.config, rounds)
     tree = load_runtime(runtime)

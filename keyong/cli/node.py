@@ -43,7 +43,7 @@ def serve_(
     home = open_home()
     from enterprise_node.service import NodeService
 
-    service = NodeService(home, runtimes.load(settings.runtime))
+    service = NodeService(home, runtimes.check(settings.runtime))
     member = home.identity.member
 
     def told(state: str) -> None:

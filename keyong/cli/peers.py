@@ -19,10 +19,10 @@ def list_() -> None:
 
     $ keyong peers list
     """
-    from keyong.cli._context import open_home
+    from keyong.cli._context import newest_home
     from keyong.registering import node_store
 
-    home = open_home()
+    home = newest_home()
     accepted = node_store(home).accepted()
     members: dict[str, list[str]] = {}
     for member in home.history.latest.members:
@@ -54,10 +54,10 @@ def accept(
     $ keyong peers accept --all
     """
     from federation.errors import UsageError
-    from keyong.cli._context import open_home
+    from keyong.cli._context import newest_home
     from keyong.registering import accept_entities
 
-    home = open_home()
+    home = newest_home()
     known = list(dict.fromkeys(member.entity for member in home.history.latest.members))
     wanted = known if everyone else list(entities or ())
     if not wanted:

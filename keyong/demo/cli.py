@@ -12,7 +12,9 @@ app = typer.Typer()
 
 @app.command()
 def demo(
-    folder: Annotated[Path, typer.Option("--dir", metavar="DIR", help="Where its state is kept; made anew.")] = Path(".demo"),
+    folder: Annotated[Path, typer.Option("--dir", metavar="DIR", help="Where its state is kept; made anew.")] = Path(
+        ".demo"
+    ),
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of the simulated records.")] = 1,
     rounds: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Train for so many rounds instead of what the app says.")
@@ -27,5 +29,7 @@ def demo(
     from keyong.demo.story import APP, Story
 
     if not APP.is_dir():
-        raise UsageError("the demo plays with {app}, which is not here", hint="run it in the project's folder", app=str(APP))
+        raise UsageError(
+            "the demo plays with {app}, which is not here", hint="run it in the project's folder", app=str(APP)
+        )
     Story(folder, seed, rounds).play()

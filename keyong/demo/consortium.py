@@ -13,9 +13,7 @@ from typing import Any
 from keyong.demo.parties import DemoError, Party
 
 
-def begin(
-    stack: ExitStack, founder: Party, members: Sequence[Party], name: str, entities: Mapping[str, str]
-) -> str:
+def begin(stack: ExitStack, founder: Party, members: Sequence[Party], name: str, entities: Mapping[str, str]) -> str:
     """Found a consortium with its coordinator serving, and let every member join; returns the root fingerprint."""
     folder = founder.home.parent
     for part in ("logs", "invitations"):
@@ -23,7 +21,16 @@ def begin(
     # Told beforehand, for the roster names it and a restart must find it again.
     address = f"127.0.0.1:{free_port()}"
     founder.run(
-        "consortium", "init", "--name", name, "--member", founder.name, "--entity", f"{name} Institute", "--address", address
+        "consortium",
+        "init",
+        "--name",
+        name,
+        "--member",
+        founder.name,
+        "--entity",
+        f"{name} Institute",
+        "--address",
+        address,
     )
     fingerprint: str = founder.run("whoami")["consortium"]["fingerprint"]
     stack.enter_context(founder.serve("coordinator", "serve", logs=folder / "logs")).wait_for("ready")

@@ -28,7 +28,17 @@ class Row:
 
 def train_alone(mills: Sequence[Party], records: Path, models: Path, seed: int) -> None:
     """Each mill's owner trains on the mill's own rows, in a process of its own, two at a time."""
-    _each(mills, lambda mill: ["train", *_about(mill, records), "--out", str(models / f"{mill.name}.safetensors"), "--seed", str(seed)])
+    _each(
+        mills,
+        lambda mill: [
+            "train",
+            *_about(mill, records),
+            "--out",
+            str(models / f"{mill.name}.safetensors"),
+            "--seed",
+            str(seed),
+        ],
+    )
 
 
 def judge(mills: Sequence[Party], records: Path, models: dict[str, Path], folder: Path) -> list[Row]:

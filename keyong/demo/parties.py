@@ -44,7 +44,11 @@ class Party:
             DemoError: it exited otherwise than expected.
         """
         done = subprocess.run(
-            self.command("--format", "json", *arguments), capture_output=True, text=True, env=_environment(), check=False
+            self.command("--format", "json", *arguments),
+            capture_output=True,
+            text=True,
+            env=_environment(),
+            check=False,
         )
         if done.returncode != expect:
             raise DemoError(
@@ -74,9 +78,7 @@ class Party:
 
     def listen(self, *arguments: str) -> tuple[int, list[str]]:
         """Run a command and return its exit code and what it told on stderr, line by line."""
-        done = subprocess.run(
-            self.command(*arguments), capture_output=True, text=True, env=_environment(), check=False
-        )
+        done = subprocess.run(self.command(*arguments), capture_output=True, text=True, env=_environment(), check=False)
         return done.returncode, done.stderr.splitlines()
 
     def serve(self, *arguments: str, logs: Path) -> Service:
@@ -149,4 +151,7 @@ class Service:
 
 
 def _environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(Path.cwd()), os.environ.get("PYTHONPATH", "")]))}
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(Path.cwd()), os.environ.get("PYTHONPATH", "")])),
+    }

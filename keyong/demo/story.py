@@ -137,7 +137,9 @@ class Story:
         )
 
     def _train(self) -> None:
-        with self._act("A rolling-force model is trained across the mills: an ordinary Flower app, code pinned by digest"):
+        with self._act(
+            "A rolling-force model is trained across the mills: an ordinary Flower app, code pinned by digest"
+        ):
             self._show_command("job", "run", str(APP), "--purpose", PURPOSE)
             self.institute.show(*self._job_arguments(self._rounds))
             self._job = self.institute.run("job", "list")[0]["job"]
@@ -149,13 +151,23 @@ class Story:
 
     def _compare(self) -> None:
         with self._act("Was it worth it? Each model on passes that no model has seen, of all mills"):
-            say("each mill's figures are computed by its owner on its own rows; the demo owns all ends, joins and pools them")
+            say(
+                "each mill's figures are computed by its owner on its own rows; the demo owns all ends, joins and pools them"
+            )
             models = self.folder / "models"
             models.mkdir()
             figures.train_alone(self.mills, self._records, models, self._seed)
             records = sorted(str(path) for path in self._records.glob("mill_?.csv"))
             pooled = models / "pooled.safetensors"
-            command = [sys.executable, "-m", "examples.plate_mills.pooled", "--out", str(pooled), "--seed", str(self._seed)]
+            command = [
+                sys.executable,
+                "-m",
+                "examples.plate_mills.pooled",
+                "--out",
+                str(pooled),
+                "--seed",
+                str(self._seed),
+            ]
             subprocess.run([*command, *records], check=True, capture_output=True)
             named = {f"{mill.name} alone": models / f"{mill.name}.safetensors" for mill in self.mills}
             named |= {"federated": self.folder / "result" / "model.safetensors", "pooled": pooled}
@@ -165,12 +177,19 @@ class Story:
             alone = max(row.share for row in rows if row.model.endswith("alone"))
             federated = next(row.share for row in rows if row.model == "federated")
             if federated <= alone and self._rounds is None:
-                raise DemoError("federated ({federated:.1%}) does not beat the best mill alone ({alone:.1%})", federated=federated, alone=alone)
+                raise DemoError(
+                    "federated ({federated:.1%}) does not beat the best mill alone ({alone:.1%})",
+                    federated=federated,
+                    alone=alone,
+                )
 
     def _table(self, rows: list[figures.Row]) -> None:
         say("share of unseen passes predicted within 10 %, at each mill and over all; RMSE over all in kN")
         headings = ["trained", *(mill.name for mill in self.mills), "all", "RMSE kN"]
-        table(headings, [[row.model, *(f"{s:.1%}" for s in row.shares), f"{row.share:.1%}", f"{row.rmse:.0f}"] for row in rows])
+        table(
+            headings,
+            [[row.model, *(f"{s:.1%}" for s in row.shares), f"{row.share:.1%}", f"{row.rmse:.0f}"] for row in rows],
+        )
 
     def _predict(self) -> None:
         with self._act("The model comes out, and predicts one pass"):
@@ -191,7 +210,11 @@ class Story:
             say("a short job takes the second and last use:")
             self.institute.run(*self._job_arguments(1))
             self._refusal(mark("uses exhausted"), self._job_arguments(1))
-            say("{mill} signs an agreement for {seconds} seconds only, and they pass:", mill="mill-a", seconds=EXPIRY_SECONDS)
+            say(
+                "{mill} signs an agreement for {seconds} seconds only, and they pass:",
+                mill="mill-a",
+                seconds=EXPIRY_SECONDS,
+            )
             agreement = self._agreements(f"{EXPIRY_SECONDS}s", 5, self.mills[:1], purpose=BRIEF_PURPOSE)[0]
             end = datetime.fromisoformat(agreement["expires"])
             until(lambda: datetime.now(UTC) > end, "time stands still for {name}", "the demo")
@@ -231,7 +254,11 @@ class Story:
     def _close(self) -> None:
         seconds = time.monotonic() - self._began
         line()
-        say("that was the whole story, in {seconds:.0f} s. Its state is in {folder}; look further with:", seconds=seconds, folder=str(self.folder))
+        say(
+            "that was the whole story, in {seconds:.0f} s. Its state is in {folder}; look further with:",
+            seconds=seconds,
+            folder=str(self.folder),
+        )
         home = self.mills[0].home
         for text in (
             f"keyong --home {home} ledger show --last 20",

@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from flwr.cli.config_utils import load_and_validate
+
+from examples.grid_load import APP
+from examples.grid_load.compare import compare, fit, model_of, pool, read_arrays
+from examples.grid_load.emulate import Node, SumGrid, default_settings, emulate
 from gridload import client_app
 from gridload.examples import make_examples
 from gridload.model import DayAheadNet
 from gridload.server_app import make_strategy
 from gridload.training import decayed, evaluate, predict, score, train
-
-from examples.grid_load import APP
-from examples.grid_load.compare import compare, fit, model_of, pool, read_arrays
-from examples.grid_load.emulate import Node, SumGrid, default_settings, emulate
 
 SPLIT = "2016-12-20"
 QUICK = {"train_before": SPLIT, "num_server_rounds": 2, "batch_size": 16, "learning_rate": 0.05}

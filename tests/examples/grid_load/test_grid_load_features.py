@@ -7,6 +7,7 @@ from datetime import date
 import numpy as np
 import pandas as pd
 import pytest
+
 from gridload.examples import make_examples
 from gridload.features import CALENDAR_INPUTS, calendar, daily_curves, lagged_examples, mean_load
 from gridload.linear_base import with_linear_base

@@ -21,7 +21,7 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
         {"purpose": "fed:Marketing"},
         "does not permit the purpose fed:Marketing, only fed:ProcessOptimization",
     ),
-    ("count", {"uses_taken": 3}, "this would be use 4 of the agreement, which permits lteq 3"),
+    ("count", {"uses_taken": 3}, "this would be use 4 of the agreement, which permits at most 3"),
     ("date-time", {"now": datetime(2027, 1, 1, tzinfo=UTC)}, "it is 2027-01-01T00:00:00+00:00, and"),
     ("code-digest", {"code": "sha256:" + "d" * 64}, "the job's code is sha256:dddd"),
     ("min-tier", {"tier": "T1"}, "the node can isolate the job at tier T1, and the agreement demands T2"),
