@@ -92,7 +92,7 @@ def check_reply(content: Content, sent: Content, output: StageOutput, maximal_by
     expected = expected_arrays(sent.arrays, output)
     found = {(record, name): array for record, entries in content.arrays.items() for name, array in entries.items()}
     for (record, name), (dtype, shape, was_sent) in expected.items():
-        _check_form(found.get((record, name)), record, name, dtype, shape, counts=was_sent)
+        _check_form(found.get((record, name)), record, name, dtype, shape, widens=was_sent)
     if len(found) > len(expected):
         raise OutputRefusedError(
             "the job's reply holds {count} arrays; the plan declares {expected}",
@@ -114,7 +114,7 @@ def check_reply(content: Content, sent: Content, output: StageOutput, maximal_by
     normalised = 0
     for (record, name), (dtype, _, _) in expected.items():
         with np.errstate(over="ignore"):  # beyond the type's range it is infinite, and refused
-            plain = found[record, name].astype(dtype, copy=False)  # counts that went out as fractions: _check_form
+            plain = found[record, name].astype(dtype, copy=False)  # what went out as longer fractions: _check_form
         clean, count = _normalise(plain, record, name)
         arrays.setdefault(record, {})[name] = clean
         normalised += count
@@ -126,21 +126,22 @@ def check_reply(content: Content, sent: Content, output: StageOutput, maximal_by
 
 
 def _check_form(
-    array: NDArray[Any] | None, record: str, name: str, dtype: str, shape: tuple[int, ...], *, counts: bool
+    array: NDArray[Any] | None, record: str, name: str, dtype: str, shape: tuple[int, ...], *, widens: bool
 ) -> None:
     """Raise unless an array is of the form that the schema gives it.
 
     Args:
-        counts: integers are taken where fractions were sent. An adaptive strategy makes fractions of a counter, as
-            batch normalisation keeps one, and the model that loads them still answers with a whole number.
+        widens: integers and shorter fractions are taken where fractions were sent. Adaptive strategies make long
+            fractions of all they step, batch normalisation's counter too; the model that loads them answers in its own.
     """
     place = {"record": record, "name": name}
     if array is None:
         raise OutputRefusedError(
             "the job's reply lacks the array {record}/{name}", code="output-missing-array", **place
         )
-    whole = counts and np.dtype(dtype).kind == "f" and array.dtype.kind in "iu"
-    if array.dtype != np.dtype(dtype) and not whole:
+    wanted = np.dtype(dtype)
+    narrower = array.dtype.kind in "iu" or (array.dtype.kind == "f" and array.dtype.itemsize < wanted.itemsize)
+    if array.dtype != wanted and not (widens and wanted.kind == "f" and narrower):
         raise OutputRefusedError(
             "the array {record}/{name} of the job's reply is not of type {dtype}",
             code="output-dtype",

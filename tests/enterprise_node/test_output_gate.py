@@ -204,5 +204,6 @@ def test_a_count_where_a_fraction_was_sent_takes_its_type() -> None:
     clean = gated.content.arrays["arrays"]["b"]
     assert clean.dtype == np.dtype("f4") and clean.tolist() == [3.0, -4.0]
     assert gated.bytes == 8 + 48 + 8 + 4 + 16
+    assert gate(changed("arrays", "a", np.ones((2, 3), "f4"))).content.arrays["arrays"]["a"].dtype == np.dtype("f8")
     with pytest.raises(OutputRefusedError, match="of type float16"):  # declared by its author, and not what was sent
         gate(changed("extra", "v", np.array([3, 4], "i8")))
