@@ -176,7 +176,7 @@ def test_half_of_the_nodes_is_refused(consortium: Consortium, quickstart: Path) 
 
 
 def test_krum_is_refused_before_round_one(consortium: Consortium, tmp_path: Path) -> None:
-    server = server_with("strategies.Krum(num_malicious_nodes=0, num_nodes_to_select=1)")
+    server = server_with("strategies.Krum(num_malicious_nodes=0)")
     app = write_app(tmp_path / "krum", server=server, outputs=OUTPUTS)
     mill = consortium.mill("a")
     before = len(consortium.entries(mill, "intent"))

@@ -30,7 +30,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def brief(consortium: Consortium) -> dict[str, Any]:
     """An agreement signed for seconds, made before the other tests so that they fill its life."""
     clauses = ("--purpose", "fed:SafetyMonitoring", "--expires", f"{LIFE_SECONDS}s", *ALONE)
-    return consortium.agree([consortium.mill("a")], *clauses)[0]
+    return consortium.agree([consortium.mill("b")], *clauses)[0]
 
 
 def test_inv7_another_purpose(consortium: Consortium, brief: dict[str, Any]) -> None:
@@ -53,6 +53,13 @@ def test_inv1_two_requests_for_the_last_use(consortium: Consortium, alone: Path)
     assert [done.code for done in ended] == [0, 3], [done.err for done in ended]
     # A third, when nothing competes any more, hears the clause.
     ask(0).refused(3, "mill-a", "use")
+
+
+def test_inv1_expired(consortium: Consortium, brief: dict[str, Any], alone: Path) -> None:
+    end = datetime.fromisoformat(brief["expires"])
+    until(lambda: datetime.now(UTC) > end, "time stands still")
+    done = consortium.job(alone, "--dataset", "mill-b/passes", purpose="fed:SafetyMonitoring")
+    done.refused(3, "mill-b", "expired")
 
 
 def test_inv1_one_changed_line_of_code(consortium: Consortium, alone: Path, tmp_path: Path) -> None:
@@ -82,13 +89,6 @@ def test_inv8_masks_are_demanded_and_not_there(consortium: Consortium, alone: Pa
     consortium.agree([consortium.mill("c")], *clauses)
     done = consortium.job(alone, "--dataset", "mill-c/passes", purpose="fed:EnergyManagement")
     done.refused(3, "mill-c", "protection")
-
-
-def test_inv1_expired(consortium: Consortium, brief: dict[str, Any], alone: Path) -> None:
-    end = datetime.fromisoformat(brief["expires"])
-    until(lambda: datetime.now(UTC) > end, "time stands still")
-    done = consortium.job(alone, "--dataset", "mill-a/passes", purpose="fed:SafetyMonitoring")
-    done.refused(3, "mill-a", "expired")
 
 
 def test_inv1_revoked_before_and_while_a_job_runs(consortium: Consortium, tmp_path: Path) -> None:
