@@ -103,7 +103,9 @@ def verify_answer(
         raise ReceiptError("the proof of {node} is not base64", node=node) from None
     key = VerifierKey(ledger_origin(home.identity.consortium, node), PublicKey.from_text(member.ledger_key))
     bundle = verify_bundle(proof, key)
-    if bundle.entry.kind != "outcome" or bundle.fields.get("receipt") != envelope.to_bytes():
+    # What is refused before an INTENT has no OUTCOME; the node records it as a denial.
+    kind = "denied" if (receipt.outcome, receipt.intent) == ("denied", -1) else "outcome"
+    if bundle.entry.kind != kind or bundle.fields.get("receipt") != envelope.to_bytes():
         raise ReceiptError("the proof of {node} is for another entry than its receipt", node=node)
     return Answer(node, receipt, envelope, proof)
 
