@@ -7,7 +7,7 @@ import tomllib
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from pydantic import ValidationError
@@ -69,7 +69,8 @@ def choose(
     """For each wanted dataset (all with an agreement where none is named) the newest agreement that permits the actions.
 
     Judged here with what the requester can know; the node judges again, with what it knows. Where a dataset has agreements but
-    none that fits, the newest one is taken all the same, so that the node's refusal names the clause and is on record.
+    none that fits, the newest one for this purpose is taken all the same (the newest of all where none is for it), so that the
+    node's refusal names the clause that matters and is on record.
 
     Raises:
         NoAgreementError: a named dataset has no agreement in force, or none has.
@@ -96,7 +97,8 @@ def choose(
                 )
             continue
         fitting = [pair for pair in candidates if _permits(pair[1], home, purpose, actions, code, description)]
-        held, agreement = (fitting or candidates)[0]
+        meant = [pair for pair in candidates if _is_for(pair[1], home, purpose, actions, description)]
+        held, agreement = (fitting or meant or candidates)[0]
         chosen.append(Choice(published, held, agreement))
     if not chosen:
         raise NoAgreementError(
@@ -132,7 +134,30 @@ def _permits(
     """Whether what the requester can judge of the clauses holds: uses and participants are the node's to count."""
     if now() >= agreement.expires:
         return False
+    failing = _failing(agreement, home, purpose, actions, code, description, now())
+    return not failing & {"purpose", "code-digest", "date-time", "protection", "action"}
+
+
+def _is_for(
+    agreement: Agreement, home: Home, purpose: str, actions: Sequence[str], description: DatasetDescription
+) -> bool:
+    """Whether the agreement was made for this purpose and these actions, whatever else of it does not hold."""
+    failing = _failing(agreement, home, purpose, actions, "sha256:" + "0" * 64, description, agreement.issued)
+    return not failing & {"purpose", "action"}
+
+
+def _failing(
+    agreement: Agreement,
+    home: Home,
+    purpose: str,
+    actions: Sequence[str],
+    code: str,
+    description: DatasetDescription,
+    at: datetime,
+) -> set[str]:
+    """The clauses that would deny, one for each action, judged with the best that the node could find."""
     policy = parse_policy(agreement.policy)
+    failing = set()
     for action in actions:
         request = Request(
             action=action,
@@ -143,7 +168,7 @@ def _permits(
             participants=1000,
             columns=tuple(column.name for column in description.columns),
             protection=protection_of([agreement]),
-            now=now(),
+            now=at,
             uses_taken=0,
             recipients=(home.identity.member,),
             output_kinds=("fed:ModelUpdate", "fed:Metrics"),
@@ -151,9 +176,9 @@ def _permits(
             entity=home.identity.entity,
         )
         record = decide("", policy, request)
-        if not record.permit and record.rule in ("purpose", "code-digest", "date-time", "protection", "action"):
-            return False
-    return True
+        if not record.permit:
+            failing.add(record.rule)
+    return failing
 
 
 def protection_of(agreements: Sequence[Agreement]) -> Protection:

@@ -43,6 +43,56 @@ CODES: dict[str, tuple[str, str]] = {
             "masks are not part of this release; agreements may permit unprotected updates in words (--protection none)"
         ),
     ),
+    "output-dtype": (
+        mark("a reply held an array of another type than was sent"),
+        mark("reply what was sent, or declare it"),
+    ),
+    "output-shape": (
+        mark("a reply held an array of another shape than was sent"),
+        mark("reply what was sent, or declare it"),
+    ),
+    "output-missing-array": (
+        mark("a reply lacked an array that the plan expects"),
+        mark("see the plan's output schema"),
+    ),
+    "output-extra-array": (
+        mark("a reply held an array that the plan does not name"),
+        mark("declare it in [tool.keyong.outputs]"),
+    ),
+    "output-missing-metric": (
+        mark("a reply lacked a metric that the plan names"),
+        mark("see the plan's output schema"),
+    ),
+    "output-extra-metric": (
+        mark("a reply held a metric that the plan does not name"),
+        mark("declare it in [tool.keyong.outputs]"),
+    ),
+    "output-metric-range": (
+        mark("a metric lay outside its declared range"),
+        mark("declare a wider range in [tool.keyong.outputs]"),
+    ),
+    "output-metric-type": (mark("a metric was not one number"), mark("reply scalars; lists leave as declared arrays")),
+    "output-not-finite": (
+        mark("a reply held NaN or infinity"),
+        mark("the training diverged, or a metric divides by zero"),
+    ),
+    "output-too-large": (mark("a reply was larger than the plan allows"), mark("declare maximal-bytes, or reply less")),
+    "output-config": (mark("a reply held a config record, which never leaves"), mark("take it out of the reply")),
+    "app-exception": (
+        mark("the app's code failed at the node"),
+        mark("try it with `keyong job check`; the text stays with the data's owner"),
+    ),
+    "app-import": (mark("the app could not be loaded at the node"), mark("try it with `keyong job check`")),
+    "app-syntax": (mark("the app has a syntax error"), mark("try it with `keyong job check`")),
+    "app-missing-dependency": (
+        mark("the runtime lacks a module that the app imports"),
+        mark("`keyong job check` names it"),
+    ),
+    "app-no-reply": (mark("the app gave no reply"), mark("try it with `keyong job check`")),
+    "app-reply-type": (mark("the app's answer is not a reply"), mark("try it with `keyong job check`")),
+    "limit-wall": (mark("the job took longer than the plan allows"), mark("give it more time with --round-seconds")),
+    "limit-memory": (mark("the job took more memory than the plan allows"), mark("train with less, or plan more")),
+    "out-of-memory": (mark("the job took more memory than the plan allows"), mark("train with less, or plan more")),
     "replay": (mark("this plan or step was presented before"), mark("plan the job again")),
     "node-offline": (mark("the node is not connected"), mark("its owner has to run `keyong node serve`")),
     "link-lost": (mark("the link to the node broke"), mark("try again when it is connected")),

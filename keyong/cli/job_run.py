@@ -70,6 +70,9 @@ def run(
         int | None, typer.Option(min=1, metavar="N", help="How many nodes must take part; by default all of them.")
     ] = None,
     runtime: Annotated[str | None, typer.Option(metavar="NAME", help="The runtime that the plan names.")] = None,
+    round_seconds: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Longest a node may compute on one step.", show_default=True)
+    ] = 3600,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before signing.")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Submit, print the job's id, and leave.")] = False,
 ) -> None:
@@ -112,6 +115,7 @@ def run(
             wanted_rounds,
             cast("Aggregation", aggregation),
             min_participants,
+            round_seconds,
         )
         _present(chosen, plan)
         if interactive() and not yes and not as_json() and not ask("sign and run this?"):
@@ -121,7 +125,7 @@ def run(
 
 def _plan(
     client: Client, chosen: Sequence[Choice], app: App, tree: Runtime, purpose: str, actions: Sequence[Action],
-    rounds: int, aggregation: Aggregation, min_participants: int | None,
+    rounds: int, aggregation: Aggregation, min_participants: int | None, round_seconds: int,
 ) -> JobPlan:  # fmt: skip
     from keyong.planning import make_plan
 
@@ -137,6 +141,7 @@ def _plan(
         outputs=app.outputs or _found_outputs(chosen, app, tree),
         aggregation=aggregation,
         minimal_participants=min_participants,
+        round_seconds=round_seconds,
     )
 
 

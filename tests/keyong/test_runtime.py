@@ -1,0 +1,50 @@
+"""The runtime's tree is the one its digest was taken of, or nobody serves with it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from keyong import runtime
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A runtime of one file, as `build` leaves it."""
+    monkeypatch.setenv("KEYONG_RUNTIMES", str(tmp_path))
+    site = tmp_path / "small" / "site-packages"
+    site.mkdir(parents=True)
+    (site / "module.py").write_text("ANSWER = 42\n", encoding="utf-8")
+    seen = {"module.py": runtime._seen(site / "module.py")}
+    manifest = {"digest": "sha256:" + "1" * 64, "python": "/usr/bin/python3", "seen": seen}
+    (tmp_path / "small" / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    return site
+
+
+def test_an_untouched_tree_is_taken(tree: Path) -> None:
+    assert runtime.check("small").digest == "sha256:" + "1" * 64
+
+
+@pytest.mark.parametrize("change", ["edit", "remove"])
+def test_a_changed_tree_is_refused(tree: Path, change: str) -> None:
+    if change == "edit":
+        (tree / "module.py").write_text("ANSWER = 43\n", encoding="utf-8")
+    else:
+        (tree / "module.py").unlink()
+    with pytest.raises(runtime.RuntimeChangedError, match=r"module\.py"):
+        runtime.check("small")
+    assert runtime.load("small").digest  # the check is what refuses
+
+
+def test_an_absent_runtime_says_how_to_build_it(tree: Path) -> None:
+    with pytest.raises(runtime.RuntimeAbsentError) as caught:
+        runtime.load("other")
+    assert "keyong node runtime build" in caught.value.hint
+
+
+def test_distributions_hold_what_jobs_need_and_nothing_of_ours() -> None:
+    names = {distribution.metadata["Name"].lower() for distribution in runtime.distributions()}
+    assert {"flwr", "torch", "numpy", "pandas"} <= names
+    assert "keyong" not in names and "tenseal" not in names and "duckdb" not in names
