@@ -71,12 +71,12 @@ class TrustedGrid:
     async def _exchange(self, session: ServerSession, header: Mapping[str, Any], body: memoryview) -> None:
         stage = self._check(header)
         exchange = await self._rounds.exchange(stage, header["contents"][0], body)
-        await self._report(exchange)
         try:
             frame, buffers = self._reply(exchange, header["weight_key"])
         except ContentError as error:
             raise ServerPartError("the replies cannot be given to the app ({what})", what=error.code) from None
-        await session.send(frame, buffers)
+        # The app goes on while its aggregate is kept and told.
+        await asyncio.gather(self._report(exchange, header["weight_key"]), session.send(frame, buffers))
 
     def _check(self, header: Mapping[str, Any]) -> str:
         stage, messages, contents = header.get("type"), header.get("messages"), header.get("contents")
@@ -109,7 +109,7 @@ class TrustedGrid:
             raise ServerPartError("the server part sent a malformed exchange", code="server-frame")
         return str(stage)
 
-    async def _report(self, exchange: Exchange) -> None:
+    async def _report(self, exchange: Exchange, weight_key: str) -> None:
         training = exchange.stage == "train"
         self.rounds_done += training
         entry: dict[str, Any] = {
@@ -121,13 +121,15 @@ class TrustedGrid:
         self.total_weight = sum(exchange.weights.values())
         if exchange.aggregate is not None:
             self.total_weight = exchange.aggregate.total_weight
-            entry["metrics"] = exchange.aggregate.metrics
+            # What the app claims as its weight is no figure: the trusted rows below are what was weighed by.
+            entry["metrics"] = {name: v for name, v in exchange.aggregate.metrics.items() if name != weight_key}
             entry["saturated"] = exchange.aggregate.saturated
             if training:
                 await asyncio.to_thread(self._result.put_model, exchange.aggregate.arrays)
         elif exchange.sent.arrays:
             # Under `each` the app alone makes the aggregate; what it sends next is the newest that is seen of it.
             await asyncio.to_thread(self._result.put_model, exchange.sent.arrays)
+        entry["total_weight"] = self.total_weight
         self.history.append(entry)
         await self._tell("round", entry)
 

@@ -120,12 +120,13 @@ class Rounds:
         summing = self._plan.aggregation == "sum"
         accumulator = Accumulator(layout, self._plan.encoding, len(self._plan.cohort)) if summing else None
         result = Exchange(self.count, stage, sent)
+        noting: list[asyncio.Future[None]] = []
 
         async def ask(node: str) -> None:
             try:
                 answer, incoming = await self._invoke(node, stage, digest, raw, body)
                 result.answers.append(answer)
-                await self._on_answer(answer)
+                noting.append(asyncio.ensure_future(self._on_answer(answer)))  # kept on disk while the reply is added
                 if answer.receipt.outcome != "ok":
                     result.fallen[node] = answer.receipt.code or answer.receipt.outcome
                     if answer.receipt.outcome == "denied" and not answer.receipt.decision.permit:
@@ -140,7 +141,10 @@ class Rounds:
                 return
             result.contributed.append(node)
 
-        await _together([ask(node) for node in self.live])
+        try:
+            await _together([ask(node) for node in self.live])
+        finally:
+            await asyncio.gather(*noting)
         self.live = [node for node in self.live if node in result.contributed]
         if result.fallen:
             await self._on_fallen(result)
