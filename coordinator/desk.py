@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -166,6 +167,15 @@ class JobDesk:
                 "the plan names another runtime than the coordinator's",
                 hint="install the same runtime everywhere (`keyong node runtime show`), then plan the job again",
                 code="runtime-differs",
+            )
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        if plan.memory_bytes > memory:
+            raise DeniedError(
+                "the plan wants {wanted} MiB of memory, and the coordinator has {here} MiB",
+                hint="plan the job with less",
+                code="memory-unavailable",
+                wanted=plan.memory_bytes // 2**20,
+                here=memory // 2**20,
             )
         if plan.aggregation == "each" and plan.protection != "fed:none":
             raise DeniedError(

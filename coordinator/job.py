@@ -169,7 +169,9 @@ class Job:
             return {}
         envelope = unpack(opened.receipt)
         receipt = Receipt.open(envelope, [self._home.public_key(node)], now())
-        if (receipt.node, receipt.plan, receipt.outcome) != (node, self._envelope.digest, "denied"):
+        said = (receipt.node, receipt.plan, receipt.invocation, receipt.outcome, receipt.stage, receipt.round)
+        plan = self._envelope.digest
+        if said != (node, plan, plan, "denied", "open", 0) or receipt.intent != -1:
             raise ReceiptError("the receipt of {node} is for something else", node=node)
         await asyncio.to_thread(self._result.put_receipt, Answer(node, receipt, envelope, b""))
         return receipt.decision.model_dump(mode="json")

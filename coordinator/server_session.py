@@ -15,6 +15,7 @@ from sandbox import Limits, Mount, Runtime, SandboxError, Session, SessionSpec, 
 
 WORK_PLACE = "/work"
 """Where the app works, and whose files are the result; ``keyong_job server`` goes there by ``KEYONG_WORK``."""
+FRAME_BYTES = 4 * 2**30
 WORK_BYTES = 512 * 1024 * 1024
 END_SECONDS = 5.0
 """How long a process may go on that has closed its channel."""
@@ -71,8 +72,8 @@ class ServerSession:
             raise ServerUnavailableError(
                 error.template, hint=error.hint_template, code=ServerUnavailableError.code, **error.params
             ) from None
-        # It cannot hold more than its memory, so no frame of it is longer.
-        channel = SessionChannel(session.channel, body_limit=memory_bytes, spool=spool)
+        # It could announce what it does not hold, and stream zeros: a frame is a model or a file, never more than this.
+        channel = SessionChannel(session.channel, body_limit=min(memory_bytes, FRAME_BYTES), spool=spool)
         opened = cls(session, channel, silence_seconds)
         try:
             await opened.send(dict(start))

@@ -14,13 +14,14 @@ from coordinator.links import Links
 from coordinator.post import Post
 from coordinator.store import CoordinatorStore
 from federation.crypto import certificate_fingerprint
-from federation.errors import DeniedError, KeyongError, UnavailableError, UsageError
+from federation.errors import DeniedError, KeyongError, UsageError
 from federation.holdings import open_engine
 from federation.home import Home, now
 from federation.statements import Envelope, UnknownMemberError, instant_text
 from federation.wire import messages as m
 from federation.wire.listen import Listener
 from federation.wire.peer import Incoming, Outgoing, Peer
+from federation.wire.protocol import negotiate
 from sandbox import Runtime, run_canary
 
 log = structlog.get_logger("keyong.coordinator")
@@ -31,12 +32,6 @@ TICKET = "ticket:"
 RENEW_BEFORE = timedelta(days=30)
 WATCH_SECONDS = 0.25
 PUSH_SECONDS = 30.0
-
-
-class ProtocolVersionError(UnavailableError):
-    """The two sides speak no common protocol version."""
-
-    code = "protocol-version"
 
 
 class CoordinatorService:
@@ -76,7 +71,12 @@ class CoordinatorService:
         )
 
     async def run(self, on_state: Callable[[str], None]) -> None:
-        """Serve until cancelled. ``on_state`` hears ``ready`` with the port once."""
+        """Serve until cancelled. ``on_state`` hears ``ready`` with the port once.
+
+        Raises:
+            AlreadyServingError: another process coordinates from this home; its jobs are not ours to call interrupted.
+        """
+        claim = self._home.claim("coordinator")
         try:
             await self.desk.recover()
             await asyncio.to_thread(run_canary)
@@ -95,6 +95,7 @@ class CoordinatorService:
             await asyncio.gather(*self._tasks, return_exceptions=True)
             await self._listener.stop()
             self._ledger.close()
+            claim.release()
 
     # -- who may connect ----------------------------------------------------------------------------------------------
 
@@ -192,18 +193,7 @@ class CoordinatorService:
 
     async def _hello(self, peer: Peer, message: Incoming) -> Outgoing:
         hello = m.Hello.from_bytes(message.header)
-        version = min(hello.highest, m.PROTOCOL[1])
-        if version < max(hello.lowest, m.PROTOCOL[0]):
-            older = "this member" if hello.highest < m.PROTOCOL[0] else "the coordinator"
-            raise ProtocolVersionError(
-                "no common protocol: the member speaks {low} to {high}, the coordinator {our_low} to {our_high}",
-                hint="upgrade {older}",
-                low=hello.lowest,
-                high=hello.highest,
-                our_low=m.PROTOCOL[0],
-                our_high=m.PROTOCOL[1],
-                older=older,
-            )
+        version = negotiate((hello.lowest, hello.highest))
         if hello.serves == "node":
             self._links.serves(peer)
         rosters = self._home.history.envelopes[max(0, hello.roster_version) :]

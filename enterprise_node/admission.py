@@ -5,6 +5,7 @@ Pure: statements, roster history and a clock in; what was admitted out. Nothing 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -113,6 +114,11 @@ def _identity(roster: Roster, party: str) -> tuple[str, str] | None:
     return member.statement_key, member.entity
 
 
+def memory_here() -> int:
+    """Memory of this machine in bytes: a session's bound above it would bind nobody."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def _check_strength(plan: JobPlan, floor: str) -> None:
     if max(plan.tier, floor) > TIER:
         raise AdmissionError(
@@ -121,6 +127,14 @@ def _check_strength(plan: JobPlan, floor: str) -> None:
             code="tier-unavailable",
             wanted=max(plan.tier, floor),
             here=TIER,
+        )
+    if plan.memory_bytes > memory_here():
+        raise AdmissionError(
+            "the plan wants {wanted} MiB of memory, and this machine has {here} MiB",
+            hint="plan the job with less",
+            code="memory-unavailable",
+            wanted=plan.memory_bytes // 2**20,
+            here=memory_here() // 2**20,
         )
     if plan.aggregation == "each" and plan.protection != "fed:none":
         raise AdmissionError(

@@ -76,6 +76,7 @@ class Record:
             last = connection.execute("SELECT max(round) FROM step WHERE plan = ?", (admitted.digest,)).fetchone()[0]
             if last is not None and invocation.round <= last:
                 raise ReplayError("round {round} of this plan was taken before", round=invocation.round)
+            _check_course(connection, admitted, invocation.stage)
             connection.execute(
                 "INSERT OR IGNORE INTO plan_use (agreement, plan) VALUES (?, ?)",
                 (admitted.agreement_digest, admitted.digest),
@@ -155,6 +156,33 @@ class Record:
             return int(
                 connection.execute("SELECT count(*) FROM plan_use WHERE agreement = ?", (agreement,)).fetchone()[0]
             )
+
+
+def _check_course(connection: sqlite3.Connection, admitted: AdmittedPlan, stage: str) -> None:
+    """Raise where the plan ended here before, or has had its training rounds; asked of the ledger, not of memory.
+
+    A gate that a coordinator could ask again and again, by opening the plan anew, would be a door.
+    """
+    ended = connection.execute(
+        "SELECT outcome FROM step WHERE plan = ? AND outcome IN ('denied', 'failed') LIMIT 1", (admitted.digest,)
+    ).fetchone()
+    if ended is not None:
+        raise DeniedError(
+            "this plan has ended here, with a step that was {outcome}",
+            hint="plan the job again",
+            code="job-ended",
+            outcome=ended[0],
+        )
+    trained = connection.execute(
+        "SELECT count(*) FROM step WHERE plan = ? AND stage = 'train'", (admitted.digest,)
+    ).fetchone()[0]
+    if stage == "train" and trained >= admitted.plan.rounds:
+        raise DeniedError(
+            "the plan ends after {rounds} rounds",
+            hint="plan more rounds (`keyong job run --rounds`)",
+            code="rounds-exceeded",
+            rounds=admitted.plan.rounds,
+        )
 
 
 def decide_within(

@@ -119,13 +119,16 @@ class JobSession:
             limits_by=evidence.limits_by,
         )
 
-    async def call(self, stage: str, content: Mapping[str, Any], body: Sequence[Buffer], seconds: float) -> Content:
-        """Run one step; returns what the app replied, unjudged.
+    async def call(
+        self, stage: str, content: Mapping[str, Any], body: Sequence[Buffer], seconds: float, limit: int | None = None
+    ) -> Content:
+        """Run one step; returns what the app replied, unjudged; a body above ``limit`` bytes is not taken.
 
         Raises:
             JobFailedError: the app failed, ended, exceeded a limit or sent something that is no reply.
         """
-        header, view = await self._exchange({"op": "call", "type": stage, "content": content}, body, seconds)
+        frame = {"op": "call", "type": stage, "content": content}
+        header, view = await self._exchange(frame, body, seconds, limit)
         if header.get("op") != "reply" or not isinstance(header.get("content"), dict):
             raise _failure(header)
         try:
@@ -134,12 +137,12 @@ class JobSession:
             raise JobFailedError("the reply is not a content", code="app-reply-type", detail=error.code) from None
 
     async def _exchange(
-        self, header: dict[str, Any], body: Sequence[Buffer], seconds: float
+        self, header: dict[str, Any], body: Sequence[Buffer], seconds: float, limit: int | None = None
     ) -> tuple[dict[str, Any], memoryview]:
         try:
             async with asyncio.timeout(seconds):
                 await self._channel.send(header, body)
-                return await self._channel.receive()
+                return await self._channel.receive(limit)
         except TimeoutError:
             await self.kill()
             raise JobFailedError("the job took longer than the plan allows", code="limit-wall") from None

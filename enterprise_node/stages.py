@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from pathlib import Path
 
 from enterprise_node._threads import in_thread
@@ -19,11 +20,13 @@ from enterprise_node.source_file import Reading
 from enterprise_node.store import RegisteredDataset
 from federation.errors import UsageError
 from federation.home import Home
-from federation.jobs.codec import ContentError, content_digest, decode, encode
-from federation.secagg import EncodedReply, Layout
-from federation.statements import Column
+from federation.jobs.codec import Content, ContentError, content_digest, decode, encode
+from federation.secagg import EncodedReply, Layout, expected_arrays
+from federation.statements import Column, StageOutput
 from federation.wire.body import Buffer
 from sandbox import Runtime
+
+REPLY_ROOM_BYTES = 2**20
 
 
 class Stages:
@@ -47,11 +50,12 @@ class Stages:
         except ContentError as error:
             raise UsageError("the broadcast content is malformed", code=error.code) from None
         if job.session is None:
-            job.session = await self._open_session(job, step.invocation.action)
+            job.session = await self._open_session(job)
         session = job.session
         header = json.loads(content_header)
-        reply = await session.call(stage, header, [body], float(plan.round_seconds))
         output = plan.outputs.of(stage)
+        limit = min(plan.outputs.maximal_bytes, _most_bytes(sent, output))
+        reply = await session.call(stage, header, [body], float(plan.round_seconds), limit)
         weight = session.snapshot.rows
 
         def judge() -> Done:
@@ -66,13 +70,15 @@ class Stages:
 
         return await asyncio.to_thread(judge)
 
-    async def _open_session(self, job: Job, action: str) -> JobSession:
+    async def _open_session(self, job: Job) -> JobSession:
         plan, dataset = job.admitted.plan, job.dataset
         # By digest: a requester may give two plans one id, and neither may touch the other's snapshot.
         folder = self._home.folder("sessions", job.admitted.digest.removeprefix("sha256:"))
         columns = tuple(Column.model_validate(item) for item in json.loads(dataset.columns))
-        names = columns_for(job.admitted, action, tuple(column.name for column in columns))
-        granted = tuple(column for column in columns if column.name in names)
+        # One snapshot serves all steps: it holds what every action of the plan may see.
+        every = tuple(column.name for column in columns)
+        shown = [frozenset(columns_for(job.admitted, action, every)) for action in plan.actions]
+        granted = tuple(column for column in columns if all(column.name in names for names in shown))
         try:
             snapshot = await in_thread(lambda: materialise_dataset(dataset, granted, folder / "data"), Snapshot.discard)
             request = SessionRequest(
@@ -91,6 +97,13 @@ class Stages:
         except BaseException:
             await in_thread(lambda: remove_tree(folder))
             raise
+
+
+def _most_bytes(sent: Content, output: StageOutput) -> int:
+    """The longest body that a reply of this stage can have: every element in the widest type, and some room for the gate
+    to see what is wrong with a small one. More is not taken from the session, let alone kept on the owner's disk."""
+    elements = sum(math.prod(shape) for _, shape, _ in expected_arrays(sent.arrays, output).values())
+    return 8 * elements + REPLY_ROOM_BYTES
 
 
 def run_id_of(plan_id: str) -> int:

@@ -256,8 +256,3 @@ def refuse_occupied(path: Path) -> None:
             hint="choose another folder with --home, or move this one away",
             path=str(path),
         )
-
-
-def default_home() -> Path:
-    """Where a home is looked for when nobody names one."""
-    return Path(os.environ.get("KEYONG_HOME", "~/.keyong")).expanduser()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,6 +12,8 @@ import pytest
 if TYPE_CHECKING:
     from tests.integration.consortium import Consortium
 
+CANNOT_ISOLATE = ("the sandbox needs", "cannot isolate", "runtime", "jobs cannot run", "not installed", "torch is not")
+"""What reasons to skip say where the sandbox or its runtime is missing."""
 DRIVING_PROCESSES = ("tests/integration", "tests/adversarial", "tests/packaging")
 
 
@@ -30,6 +33,18 @@ def pytest_xdist_make_scheduler(config: Any, log: Any) -> Any:
             return path if path.startswith(DRIVING_PROCESSES) else super()._split_scope(nodeid)
 
     return ByFile(config, log)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    """Where KEYONG_MUST_ISOLATE is set (CI), a test skipped because this machine cannot isolate jobs has failed."""
+    report = yield
+    if report.skipped and os.environ.get("KEYONG_MUST_ISOLATE") and isinstance(report.longrepr, tuple):
+        reason = str(report.longrepr[2])
+        if any(word in reason for word in CANNOT_ISOLATE):
+            report.outcome = "failed"
+            report.longrepr = f"KEYONG_MUST_ISOLATE is set, and this was to be skipped: {reason}"
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -66,7 +66,7 @@ class Receipt(Statement):
     invocation: Digest
     round: Count
     attempt: Count = 1
-    stage: Annotated[str, StringConstraints(max_length=40)]
+    stage: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z-]{0,39}$")]
     intent: Annotated[int, Field(ge=-1, le=2**53 - 1)]
     """Index of the INTENT entry in the node's ledger; -1 where the refusal came before one."""
     outcome: Outcome

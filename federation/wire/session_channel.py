@@ -53,11 +53,12 @@ class SessionChannel:
         except OSError:
             raise SessionEndedError("the job's session has ended") from None
 
-    async def receive(self) -> tuple[dict[str, Any], memoryview]:
-        """Receive one frame: its header object and its body."""
+    async def receive(self, limit: int | None = None) -> tuple[dict[str, Any], memoryview]:
+        """Receive one frame: its header object and its body, of at most ``limit`` bytes where one is given."""
+        most = self._body_limit if limit is None else min(limit, self._body_limit)
         head = await self._read(HEAD_BYTES)
         try:
-            header_bytes, body_bytes = decode_head(head, self._body_limit)
+            header_bytes, body_bytes = decode_head(head, most)
             header = parse_header(await self._read(header_bytes))
         except FrameError as error:
             code = "session-frame-size" if error.code == "frame-body-too-large" else None

@@ -76,14 +76,18 @@ class Story:
     # -- acts ---------------------------------------------------------------------------------------------------------
 
     def _found(self, stack: ExitStack) -> None:
-        with self._act("An institute founds a consortium and coordinates it; four plate mills enter with invitations"):
+        with self._act(
+            mark("An institute founds a consortium and coordinates it; four plate mills enter with invitations")
+        ):
             self._fingerprint = begin(stack, self.institute, self.mills, "Plate Rolling Demonstration", MILLS)
             say("the root of trust everyone pins: {fingerprint}", fingerprint=self._fingerprint)
             for mill in self.mills:
                 say("  {mill} has joined: its private keys were made at its own place and stay there", mill=mill.name)
 
     def _register(self) -> None:
-        with self._act("Each mill registers its own rolling records; what it publishes is the schema, never a value"):
+        with self._act(
+            mark("Each mill registers its own rolling records; what it publishes is the schema, never a value")
+        ):
             say("these records are SIMULATED by a physical model of hot plate rolling (examples/plate_mills/README.md)")
             for mill in self.mills:
                 letter = mill.name.removeprefix("mill-")
@@ -100,7 +104,7 @@ class Story:
                 say("  {mill}: {rows} passes, kept in its own folder", mill=mill.name, rows=rows)
 
     def _serve(self, stack: ExitStack) -> None:
-        with self._act("The nodes connect outward to the coordinator over mutual TLS 1.3; nobody opens a port"):
+        with self._act(mark("The nodes connect outward to the coordinator over mutual TLS 1.3; no mill opens a port")):
             services = [stack.enter_context(mill.serve("node", "serve", logs=self._logs)) for mill in self.mills]
             for service in services:
                 service.wait_for("attached")
@@ -109,7 +113,7 @@ class Story:
                 mill.run("peers", "accept", "--all")
 
     def _agree(self) -> None:
-        with self._act("Offers become agreements: signed by the mill, then by the institute"):
+        with self._act(mark("Offers become agreements: signed by the mill, then by the institute")):
             agreements = self._agreements("60d", count=2)
             say("  {count} agreements are in force", count=len(agreements))
             first = agreements[0]["id"]
@@ -138,7 +142,7 @@ class Story:
 
     def _train(self) -> None:
         with self._act(
-            "A rolling-force model is trained across the mills: an ordinary Flower app, code pinned by digest"
+            mark("A rolling-force model is trained across the mills: an ordinary Flower app, code pinned by digest")
         ):
             self._show_command("job", "run", str(APP), "--purpose", PURPOSE)
             self.institute.show(*self._job_arguments(self._rounds))
@@ -150,7 +154,7 @@ class Story:
         return ["job", "run", str(app), "--purpose", purpose, "--yes", *config]
 
     def _compare(self) -> None:
-        with self._act("Was it worth it? Each model on passes that no model has seen, of all mills"):
+        with self._act(mark("Was it worth it? Each model on passes that no model has seen, of all mills")):
             say(
                 "each mill's figures are computed by its owner on its own rows; the demo owns all ends, joins and pools them"
             )
@@ -192,7 +196,7 @@ class Story:
         )
 
     def _predict(self) -> None:
-        with self._act("The model comes out, and predicts one pass"):
+        with self._act(mark("The model comes out (the last mean of the mills' models), and predicts one pass")):
             model = self.folder / "result" / "model.safetensors"
             line(f"$ python -m examples.plate_mills.predict {model} --entry-thickness-mm 30 --exit-thickness-mm 25")
             command = [sys.executable, "-m", "examples.plate_mills.predict", str(model)]
@@ -200,7 +204,9 @@ class Story:
             subprocess.run([*command, "--entry-thickness-mm", "30", "--exit-thickness-mm", "25"], check=True)
 
     def _refuse(self) -> None:
-        with self._act("What nobody agreed to does not happen: four refusals, each naming its clause, exit code 3"):
+        with self._act(
+            mark("What nobody agreed to does not happen: four refusals, each naming its clause, exit code 3")
+        ):
             self._refusal(mark("another purpose"), self._job_arguments(1, purpose=OTHER_PURPOSE))
             changed = self.folder / "changed-app"
             shutil.copytree(APP, changed, ignore=shutil.ignore_patterns("__pycache__"))
@@ -238,7 +244,7 @@ class Story:
         line(f"  -> exit {code}")
 
     def _verify(self) -> None:
-        with self._act("An auditor verifies every ledger with a file, a fingerprint and no network"):
+        with self._act(mark("An auditor verifies every ledger with its folder, a fingerprint and no network")):
             for party in (self.institute, *self.mills):
                 line(f"$ keyong verify {party.home} --root {self._fingerprint[:20]}…")
                 party.show("verify", str(party.home), "--root", self._fingerprint)
@@ -274,7 +280,7 @@ class Story:
     def _act(self, title: str) -> Iterator[None]:
         self._number += 1
         line()
-        line(f"== {self._number}. {translate(title)}  [{time.monotonic() - self._began:.0f} s]")
+        line(f"== {self._number}. {translate_data(title)}  [{time.monotonic() - self._began:.0f} s]")
         yield
 
     def _show_command(self, *arguments: str) -> None:

@@ -93,7 +93,7 @@ class ScriptedSession:
         self._killed = asyncio.Event()
         self.closed = False
 
-    async def call(self, stage: str, content: Any, body: Any, seconds: float) -> Content:
+    async def call(self, stage: str, content: Any, body: Any, seconds: float, limit: int | None = None) -> Content:
         """The scripted reply; a coroutine function may take its time until it is killed."""
         self._world.calls += 1
         running = asyncio.ensure_future(self._world.reply())
