@@ -15,6 +15,8 @@ from federation.wire import messages as m
 PAGE_BYTES = 1024 * 1024
 """Of events in one answer, at least one event; a header takes three times as much."""
 EVENT_BYTES = 256 * 1024
+GATHER_SECONDS = 0.1
+"""A follower is told of what comes within this time together: rounds may be faster, and nobody reads faster."""
 
 
 class EventFeed:
@@ -51,6 +53,7 @@ class EventFeed:
                     await coming.wait()
             except TimeoutError:
                 return found
+            await asyncio.sleep(GATHER_SECONDS)
             return await self._read(job, number)
         finally:
             if not coming.is_set() and self._waiting.get(job) is coming:

@@ -7,6 +7,7 @@ lets its author see.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -41,6 +42,7 @@ class TrustedGrid:
         self._rounds = rounds
         self._result = result
         self._tell = tell
+        self._began = time.monotonic()
         self.history: list[dict[str, Any]] = []
         self.rounds_done = 0
         self.total_weight = 0
@@ -117,6 +119,7 @@ class TrustedGrid:
             "stage": exchange.stage,
             "round": self.rounds_done,
             "participants": len(exchange.contributed),
+            "elapsed": round(time.monotonic() - self._began, 6),
         }
         self.total_weight = sum(exchange.weights.values())
         if exchange.aggregate is not None:

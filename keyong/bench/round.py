@@ -11,7 +11,6 @@ import json
 import statistics
 import subprocess
 import tempfile
-import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -52,21 +51,19 @@ def measure(rounds: int = 40, floats: int = FLOATS) -> list[Figure]:
 
 
 def _times(coordinator: Party, rounds: int, floats: int) -> list[float]:
-    """Run the job; the seconds of each round, from the end of the one before (or the start of the job)."""
+    """Run the job; the seconds of each round, from the end of the one before (or the start of the server part)."""
     config = ["--config", f"num-server-rounds={rounds}", "--config", f"floats={floats}"]
     command = coordinator.command("--format", "json", "job", "run", str(APP), "--purpose", PURPOSE, "--yes", *config)
     times: list[float] = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        last = time.monotonic()
+        last = 0.0
         for text in process.stdout:
             event = json.loads(text)
-            now = time.monotonic()
-            if event.get("event") == "started":
-                last = now
             if event.get("event") == "round" and event["data"]["stage"] == "evaluate":
-                times.append(now - last)
-                last = now
+                elapsed = float(event["data"]["elapsed"])  # by the coordinator's clock, since the server part began
+                times.append(elapsed - last)
+                last = elapsed
         _, told = process.communicate()
     if process.returncode or len(times) != rounds:
         raise DemoError(
