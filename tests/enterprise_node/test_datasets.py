@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,8 +18,8 @@ from enterprise_node._duckdb import confined
 from enterprise_node.datasets import SourceDescription, data_version, inspect_source, parse_column
 from federation.errors import KeyongError, UsageError
 from federation.statements import Column
+from tests.shared import SHARED
 
-SHARED = Path(os.environ.get("KEYONG_SHARED", "../shared"))
 SECRET = "s3cr3t"
 
 Write = Callable[[str, bytes | str], Path]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pandas as pd
@@ -11,8 +10,9 @@ import pytest
 from examples.grid_load.compare import compare, read_arrays
 from examples.grid_load.emulate import Node, default_settings, emulate
 from examples.grid_load.prepare import prepare
+from tests.shared import SHARED
 
-RAW = Path(os.environ.get("KEYONG_SHARED", Path(__file__).parents[4] / "shared")) / "data" / "pjm_hourly"
+RAW = SHARED / "data" / "pjm_hourly"
 pytestmark = pytest.mark.skipif(not RAW.is_dir(), reason=f"the raw PJM files are not at {RAW}")
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from federation.crypto import MAX_DEPTH, MAX_SAFE_INTEGER, CanonicalError, MalformedError, canonical_json, parse_json
+from tests.shared import SHARED
 
-VECTORS = Path(os.environ.get("KEYONG_SHARED", "../shared")) / "vectors" / "jcs" / "testdata"
+VECTORS = SHARED / "vectors" / "jcs" / "testdata"
 NAMES = ("arrays", "french", "structures", "unicode", "values", "weird")
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)

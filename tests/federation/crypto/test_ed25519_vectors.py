@@ -8,8 +8,6 @@ Accepted: the 43 others, whose points have a prime-order component and whose tor
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -17,8 +15,9 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from federation.crypto import KeyRefusedError, PublicKey, SignatureError, _edwards
+from tests.shared import SHARED
 
-PATH = Path(os.environ.get("KEYONG_SHARED", "../shared")) / "vectors" / "ed25519" / "ed25519vectors.json"
+PATH = SHARED / "vectors" / "ed25519" / "ed25519vectors.json"
 REFUSED = frozenset({"low_order_A", "low_order_R", "non_canonical_A", "non_canonical_R", "low_order_residue"})
 
 pytestmark = pytest.mark.skipif(not PATH.is_file(), reason="the shared Ed25519 vectors are absent (KEYONG_SHARED)")

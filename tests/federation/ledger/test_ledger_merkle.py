@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,8 +27,9 @@ from federation.ledger.merkle import (
     verify_extension,
     verify_inclusion,
 )
+from tests.shared import SHARED
 
-VECTORS = Path(os.environ.get("KEYONG_SHARED", "../shared")) / "vectors" / "rfc6962" / "testdata"
+VECTORS = SHARED / "vectors" / "rfc6962" / "testdata"
 
 
 def vectors(kind: str) -> list[Any]:

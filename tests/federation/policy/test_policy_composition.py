@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import doctest
 import json
-import os
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,8 +23,9 @@ from federation.policy import (
 from federation.policy._sentences import ACTIONS, OPERATORS, PURPOSE_NAMES, SENTENCES, WORDS
 from federation.policy.vocabulary import OPERANDS, PROHIBITED_ACTIONS
 from federation.statements import ArraySpec, MetricSpec, StageOutput
+from tests.shared import SHARED
 
-SCHEMAS = Path(os.environ.get("KEYONG_SHARED", "../shared")) / "vectors" / "dsp"
+SCHEMAS = SHARED / "vectors" / "dsp"
 
 
 def columns(*names: str) -> dict[str, Any]:

@@ -9,7 +9,6 @@ Cases outside the subset are listed with the reason, and the reason itself is as
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,8 +20,9 @@ import pytest
 from federation.policy import Policy, PolicyError, check_parties, decide, parse_policy
 from federation.policy.values import parse_instant
 from federation.statements import Agreement
+from tests.shared import SHARED
 
-SUITE = Path(os.environ.get("KEYONG_SHARED", "../shared")) / "vectors" / "odrl" / "data"
+SUITE = SHARED / "vectors" / "odrl" / "data"
 pytestmark = pytest.mark.skipif(not SUITE.is_dir(), reason="the ODRL test suite is not there (KEYONG_SHARED)")
 
 OUTSIDE = {
