@@ -73,7 +73,8 @@ async def dial(
     """A live :class:`Peer` to the coordinator for the duration of the block.
 
     Raises:
-        UnreachableError: no connection within ``timeout`` seconds, or the TLS handshake was refused.
+        UnreachableError: nobody listens there, the TLS handshake was refused, or no connection came within ``timeout``
+            seconds.
     """
     options = (
         *CHANNEL_OPTIONS,
@@ -86,8 +87,8 @@ async def dial(
     try:
         try:
             async with asyncio.timeout(timeout):
-                await channel.channel_ready()
-        except TimeoutError:
+                await _connected(channel)
+        except (TimeoutError, ConnectionError):
             raise UnreachableError(
                 "cannot reach the coordinator at {target}",
                 hint="is `keyong coordinator serve` running there, is the address right, and has this member joined?",
@@ -109,6 +110,17 @@ async def dial(
             await asyncio.gather(reading, return_exceptions=True)
     finally:
         await channel.close()
+
+
+async def _connected(channel: grpc.aio.Channel) -> None:
+    """Wait until a channel is ready; raise ConnectionError at its first failure, where gRPC would try on by itself:
+    whoever dials again waits with a jitter of its own, and a person is told at once."""
+    state = channel.get_state(try_to_connect=True)
+    while state is not grpc.ChannelConnectivity.READY:
+        if state in (grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN):
+            raise ConnectionError
+        await channel.wait_for_state_change(state)
+        state = channel.get_state(try_to_connect=True)
 
 
 async def _frames(stream: Any) -> AsyncIterator[Frame]:
