@@ -3,6 +3,7 @@ heap."""
 
 from __future__ import annotations
 
+import hashlib
 import mmap
 import os
 import tempfile
@@ -45,6 +46,7 @@ class Body:
         self._file: BinaryIO | None = None
         self._memory = bytearray()
         self._view: memoryview | None = None
+        self._hash = hashlib.sha256() if size > MEMORY_BYTES else None
         if size > MEMORY_BYTES and spool is not None:
             try:
                 self._file = tempfile.TemporaryFile(dir=spool, buffering=0)  # noqa: SIM115  # closed when it is mapped
@@ -61,6 +63,8 @@ class Body:
         else:
             self._spool(memoryview(data))
         self._written = end
+        if self._hash is not None:
+            self._hash.update(data)  # while the chunk lies in the core's cache
 
     def _spool(self, data: memoryview) -> None:
         assert self._file is not None
@@ -75,6 +79,11 @@ class Body:
     def complete(self) -> bool:
         """Whether all announced bytes have arrived."""
         return self._written == self.size
+
+    @property
+    def digest(self) -> str:
+        """``sha256:`` and the digest of a complete large body; empty for one up to :data:`MEMORY_BYTES`."""
+        return "sha256:" + self._hash.hexdigest() if self._hash is not None and self.complete else ""
 
     @property
     def view(self) -> memoryview:
@@ -106,12 +115,12 @@ def _no_room(size: int) -> BodyError:
     )
 
 
-def chunks(buffers: Sequence[Buffer]) -> Iterator[bytes]:
-    """Cut buffers into pieces of at most :data:`CHUNK_BYTES`, in order."""
+def chunks(buffers: Sequence[Buffer]) -> Iterator[memoryview]:
+    """Cut buffers into views of at most :data:`CHUNK_BYTES`, in order."""
     for buffer in buffers:
         view = memoryview(buffer).cast("B")
         for start in range(0, len(view), CHUNK_BYTES):
-            yield bytes(view[start : start + CHUNK_BYTES])
+            yield view[start : start + CHUNK_BYTES]
 
 
 def total_bytes(buffers: Sequence[Buffer]) -> int:

@@ -20,8 +20,8 @@ import structlog
 from federation.crypto import server_name
 from federation.errors import KeyongError, UnavailableError
 from federation.ledger import LedgerError
-from federation.wire._generated import link_pb2_grpc
 from federation.wire._generated.link_pb2 import Frame
+from federation.wire.frame import METHOD, SERVICE, Chunk, read_frame, write_frame
 from federation.wire.peer import Handler, Incoming, Peer, place_of
 
 log = structlog.get_logger("keyong.wire")
@@ -94,7 +94,9 @@ async def dial(
                 hint="is `keyong coordinator serve` running there, is the address right, and has this member joined?",
                 target=address.target,
             ) from None
-        stream = link_pb2_grpc.LinkStub(channel).Attach()  # type: ignore[no-untyped-call]
+        stream: Any = channel.stream_stream(
+            f"/{SERVICE}/{METHOD}", request_serializer=write_frame, response_deserializer=read_frame
+        )()
         peer = Peer(
             stream.write, _frames(stream), dialled=True, handler=handler, body_limit=body_limit, spool=spool, tell=tell
         )
@@ -123,7 +125,7 @@ async def _connected(channel: grpc.aio.Channel) -> None:
         state = channel.get_state(try_to_connect=True)
 
 
-async def _frames(stream: Any) -> AsyncIterator[Frame]:
+async def _frames(stream: Any) -> AsyncIterator[Frame | Chunk]:
     try:
         async for frame in stream:
             yield frame

@@ -17,8 +17,8 @@ import structlog
 
 from federation.crypto import TlsIdentity, peer_fingerprint
 from federation.errors import KeyongError, UnavailableError
-from federation.wire._generated import link_pb2_grpc
 from federation.wire._generated.link_pb2 import Frame
+from federation.wire.frame import METHOD, SERVICE, Chunk, read_frame, write_frame
 from federation.wire.peer import Handler, Peer, place_of
 
 log = structlog.get_logger("keyong.wire")
@@ -34,11 +34,11 @@ class AddressError(UnavailableError):
     code = "address"
 
 
-class _Links(link_pb2_grpc.LinkServicer):
+class _Links:
     def __init__(self, serve: Callable[[Any, Any, str], Awaitable[None]]) -> None:
         self._serve = serve
 
-    async def Attach(self, request_iterator: Any, context: Any) -> None:
+    async def attach(self, request_iterator: Any, context: Any) -> None:
         try:
             fingerprint = peer_fingerprint(context.auth_context())
         except KeyongError:
@@ -85,7 +85,10 @@ class Listener:
     async def start(self) -> None:
         """Bind and serve; raises :class:`AddressError` where the address is taken."""
         server = grpc.aio.server(options=CHANNEL_OPTIONS)
-        link_pb2_grpc.add_LinkServicer_to_server(_Links(self._serve), server)  # type: ignore[no-untyped-call]
+        attach = grpc.stream_stream_rpc_method_handler(
+            _Links(self._serve).attach, request_deserializer=read_frame, response_serializer=write_frame
+        )
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {METHOD: attach}),))
         try:
             self.port = server.add_secure_port(self._address, listening(self._identity, self._trusted))
         except RuntimeError:
@@ -123,7 +126,7 @@ class Listener:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many links")
             return
 
-        async def send(frame: Frame) -> None:
+        async def send(frame: Frame | Chunk) -> None:
             await context.write(frame)
 
         peer = Peer(

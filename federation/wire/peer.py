@@ -22,6 +22,7 @@ from federation.errors import KeyongError, UnavailableError, VerificationError
 from federation.wire._generated.link_pb2 import Cancel, Fault, Frame, Head
 from federation.wire.body import Body, BodyError, Buffer, chunks, total_bytes
 from federation.wire.faults import RemoteError, error_of, fault_of
+from federation.wire.frame import Chunk
 
 log = structlog.get_logger("keyong.wire")
 
@@ -66,11 +67,16 @@ class FrameOrderError(VerificationError):
 
 @dataclass(frozen=True)
 class Incoming:
-    """A received message: its method, header bytes (canonical JSON, unparsed) and body."""
+    """A received message: its method, header bytes (canonical JSON, unparsed) and body.
+
+    Attributes:
+        digest: of the body, where it was taken while the body arrived (see :class:`Body`); else empty.
+    """
 
     method: str
     header: bytes
     body: memoryview
+    digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,7 +96,7 @@ class _Assembly:
     body: Body
 
     def message(self) -> Incoming:
-        return Incoming(self.head.method, self.head.header, self.body.view)
+        return Incoming(self.head.method, self.head.header, self.body.view, self.body.digest)
 
 
 @dataclass
@@ -126,8 +132,8 @@ class Peer:
 
     def __init__(
         self,
-        send: Callable[[Frame], Awaitable[None]],
-        frames: AsyncIterator[Frame],
+        send: Callable[[Frame | Chunk], Awaitable[None]],
+        frames: AsyncIterator[Frame | Chunk],
         *,
         dialled: bool,
         handler: Handler,
@@ -144,7 +150,7 @@ class Peer:
         self._spool = spool
         self._tell = tell
         self._room = asyncio.Semaphore(_FRAMES_AHEAD)
-        self._outbox: asyncio.Queue[Frame] = asyncio.Queue()
+        self._outbox: asyncio.Queue[Frame | Chunk] = asyncio.Queue()
         self._inbound: dict[int, _Inbound] = {}
         self._outbound: dict[int, _Outbound] = {}
         self._notes: set[asyncio.Task[None]] = set()
@@ -220,7 +226,7 @@ class Peer:
                 for piece in chunks(body):
                     if out.answer.done():  # refused before all of it was sent
                         break
-                    await self._write(Frame(exchange=number, chunk=piece))
+                    await self._write(Chunk(number, piece))
                 return await out.answer
         except TimeoutError:
             self._note(Frame(exchange=number, cancel=Cancel()))
@@ -235,7 +241,7 @@ class Peer:
 
     # -- sending ------------------------------------------------------------------------------------------------------
 
-    async def _write(self, frame: Frame) -> None:
+    async def _write(self, frame: Frame | Chunk) -> None:
         """Hand a frame to the writer. Cancelling the wait is safe; cancelling gRPC's own write would end the stream."""
         await self._room.acquire()
         if self._lost is not None:
@@ -276,7 +282,10 @@ class Peer:
         async for frame in self._frames:
             self._take(frame)
 
-    def _take(self, frame: Frame) -> None:
+    def _take(self, frame: Frame | Chunk) -> None:
+        if isinstance(frame, Chunk):
+            self._chunk(frame.exchange, frame.exchange % 2 == self._parity, frame.chunk)
+            return
         number, part = frame.exchange, frame.WhichOneof("part")
         ours = number % 2 == self._parity
         if part == "open":
@@ -318,7 +327,7 @@ class Peer:
             return
         self._finish(out)
 
-    def _chunk(self, number: int, ours: bool, data: bytes) -> None:
+    def _chunk(self, number: int, ours: bool, data: Buffer) -> None:
         if ours:
             out = self._outbound.get(number)
             if out is not None and out.assembly is not None:
@@ -372,7 +381,7 @@ class Peer:
             head = Head(method=message.method, header=reply.header, body_bytes=total_bytes(reply.body))
             await self._write(Frame(exchange=number, reply=head))
             for piece in chunks(reply.body):
-                await self._write(Frame(exchange=number, chunk=piece))
+                await self._write(Chunk(number, piece))
         except LinkLostError:
             log.info("answer-not-delivered", method=message.method[:40])  # it can be asked for again
         finally:
