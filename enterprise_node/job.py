@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 
 from enterprise_node.admission import AdmittedPlan
+from enterprise_node.answers import KeptReply
 from enterprise_node.receipts import Held
 from enterprise_node.session import JobSession
 from enterprise_node.store import RegisteredDataset
@@ -33,9 +34,24 @@ class Job:
     session: JobSession | None = None
     answers: dict[str, Outgoing] = field(default_factory=dict)
     """The answer to the last invocation by its digest: asked again, it is given again, never computed twice."""
+    reply: tuple[str, KeptReply] | None = None
+    """Invocation and reply of that answer, where it is too large to have been written down with its step."""
+    work: dict[str, asyncio.Task[Outgoing]] = field(default_factory=dict)
+    """Steps at work, or waiting for the one before, by their invocation."""
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
     reason: str = ""
     touched: float = field(default_factory=time.monotonic)
+
+    def began(self, invocation: str, work: asyncio.Task[Outgoing]) -> None:
+        """A step is taken on; it is at work until its task ends, whoever still waits for it."""
+        self.work[invocation] = work
+
+        def ended(task: asyncio.Task[Outgoing]) -> None:
+            self.work.pop(invocation, None)
+            if not task.cancelled():
+                task.exception()  # told to whoever waited; where nobody did, it is on record
+
+        work.add_done_callback(ended)
 
     def stop(self, reason: str) -> None:
         """End the job; the first reason stays."""

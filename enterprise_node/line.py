@@ -13,33 +13,32 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 import time
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
 
 import structlog
 
 from enterprise_node._threads import until_done
-from enterprise_node.admission import TIER, AdmittedPlan, AdmittedStep, admit_plan, admit_step, check_cohort
+from enterprise_node.admission import AdmittedStep, admit_step
+from enterprise_node.answers import SMALL_BYTES, KeptReplies, KeptReply, KeptReplyError
+from enterprise_node.denial import Denials
+from enterprise_node.grounds import IDLE, Grounds
 from enterprise_node.job import Job, JobEndedError
-from enterprise_node.protection import check_available
-from enterprise_node.receipts import Done, of_refusal, of_step
-from enterprise_node.record import Intent, Record, denied_record
+from enterprise_node.receipts import Done, of_step
+from enterprise_node.record import Intent, Record
 from enterprise_node.recovery import close_open_steps
 from enterprise_node.refusals import Refusals
 from enterprise_node.stages import Stages
-from enterprise_node.store import NodeStore, RegisteredDataset
+from enterprise_node.store import NodeStore
 from federation.errors import DeniedError, KeyongError, UnavailableError
 from federation.holdings import Holdings
 from federation.home import Home
 from federation.jobs.codec import content_digest
 from federation.ledger import LedgerError
-from federation.policy import refusal
-from federation.statements import Column, Envelope, JobPlan, Receipt
-from federation.statements.code import CodeBundle
+from federation.statements import Envelope, Receipt
 from federation.statements.receipt import Outcome
+from federation.wire.body import total_bytes
 from federation.wire.messages import Invoked, JobOpened, pack
 from federation.wire.peer import Outgoing, place_of
 from sandbox import Runtime
@@ -50,10 +49,9 @@ OPEN_JOBS = 16
 """Jobs open at once; each may hold a sandbox, a snapshot and its code."""
 
 
-class NotInForceError(DeniedError):
-    """The agreement a plan names is not in force at this node."""
-
-    code = "agreement"
+STOPPED, CLOSED = "node-stopped", "closed"
+_KEEPS_ANSWER = (STOPPED, IDLE)
+"""A job that ends so may be opened again, and its last answer asked for."""
 
 
 class Line:
@@ -70,16 +68,18 @@ class Line:
     ) -> None:
         self._home = home
         self._record = record
-        self._store = store
-        self._holdings = holdings
         self._runtime = runtime
         self._clock = clock
         self._key = home.key("statement")
         self._node = home.identity.member
+        self._grounds = Grounds(home, record, store, holdings, runtime.digest, clock)
         self._stages = Stages(home, runtime)
         self._refusals = Refusals(record, time.monotonic)
+        self._denials = Denials(self._refusals, record, self._node, self._key)
+        self._kept = KeptReplies(home.folder("answers"))
         self._running: set[str] = set()
         self._unsettled = False
+        self._draining = False
         self.jobs: dict[str, Job] = {}
 
     # -- opening a job ------------------------------------------------------------------------------------------------
@@ -88,21 +88,28 @@ class Line:
         """Admit a plan and say whether its first step would be permitted now. Nothing is reserved; a denial is
         recorded.
 
-        A plan that is open already stays as it is, whoever asks again.
+        A plan that is open already stays as it is, whoever asks again. One whose session was stopped is opened anew;
+        what it may still do is asked of the ledger, step by step, and its last answer is given again from there.
         """
         now = self._clock()
         try:
             job = self.jobs.get(envelope.digest)
+            if job is not None and job.stopped.is_set():
+                await self.close_job(envelope.digest, STOPPED)
+                job = None
             if job is None:
+                if self._draining:
+                    raise UnavailableError("this node is stopping", code="stopping")
                 self._check_room()
-                job = await asyncio.to_thread(self._consider, envelope, bundle_bytes, node_number, now)
+                job = await asyncio.to_thread(self._grounds.consider, envelope, bundle_bytes, node_number, now)
+                job.answers = await asyncio.to_thread(self._answered, envelope.digest)
                 self._check_room()
                 job = self.jobs.setdefault(envelope.digest, job)
             job.check_live()
         except (UnavailableError, LedgerError):
             raise
         except KeyongError as error:
-            receipt, _ = await self._refuse(envelope, envelope, envelope.digest, error, now)
+            receipt, _ = await self._denials.write(envelope, envelope, envelope.digest, error, now)
             return JobOpened(permitted=False, code=error.code, receipt=pack(receipt) if receipt else "")
         plan = job.admitted.plan
         log.info("job-opened", plan=plan.id, requester=plan.requester, purpose=plan.purpose)
@@ -114,77 +121,44 @@ class Line:
                 "this node has {count} jobs open, as many as it takes", code="too-many-jobs", count=len(self.jobs)
             )
 
-    def _consider(self, envelope: Envelope, bundle_bytes: memoryview, node_number: int, now: datetime) -> Job:
-        admitted = self._admit(envelope, now)
-        check_available(admitted.plan)
-        dataset = self._dataset(admitted)
-        bundle = CodeBundle.from_bytes(bundle_bytes)
-        if bundle.digest != admitted.plan.code:
-            raise DeniedError("the code is not what the plan was signed for", code="code-mismatch")
-        for action in admitted.plan.actions:
-            decision = self._record.rehearse(admitted, self._facts(action, dataset, now))
-            if not decision.permit:
-                raise refusal(decision)
-        return Job(admitted, bundle, dataset, node_number)
-
-    def _admit(self, envelope: Envelope, now: datetime) -> AdmittedPlan:
-        return admit_plan(
-            envelope,
-            node=self._node,
-            history=self._home.history,
-            find_agreement=self._agreement,
-            runtime=self._runtime.digest,
-            now=now,
-        )
-
-    def _agreement(self, digest: str) -> Envelope:
-        holding = self._holdings.get(digest)
-        if holding is None or holding.state != "in-force":
-            raise NotInForceError(
-                "the agreement the plan names is {state} here",
-                hint="agree anew (`keyong agreement offer`, then sign)",
-                state=holding.state if holding else "unknown",
-                code="agreement-revoked" if holding and holding.state == "revoked" else "agreement",
-            )
-        return Envelope.from_bytes(holding.envelope)
-
-    def _facts(self, action: str, dataset: RegisteredDataset, now: datetime) -> dict[str, Any]:
-        columns = tuple(Column.model_validate(item).name for item in json.loads(dataset.columns))
-        return {"action": action, "now": now, "accepted": self._store.accepted(), "columns": columns, "tier": TIER}
-
-    def _dataset(self, admitted: AdmittedPlan) -> RegisteredDataset:
-        dataset = self._store.dataset(admitted.mine.dataset)
-        if dataset.data_version != admitted.mine.data_version:
-            raise DeniedError("the dataset has another version now", hint="plan the job again", code="data-version")
-        return dataset
-
-    async def _refuse(
-        self, envelope: Envelope, plan: Envelope | None, plan_digest: str, error: KeyongError, now: datetime
-    ) -> tuple[Envelope | None, bytes]:
-        """Put a refusal on record; returns its receipt and the proof beside it, both empty where it was only
-        counted."""
-        log.info("denied", statement=envelope.digest, code=error.code, reason=str(error))
-        agreement = plan_agreement(plan, self._node)
-        decision = denied_record(error, agreement)
-        receipt = None
-        if plan is not None and (job_plan := read_plan(plan)) is not None:
-            receipt = of_refusal(self._node, job_plan, plan_digest, envelope, error.code, decision, now)
-        fields: dict[str, object] = {"statement": envelope.digest, "plan": plan_digest}
-        if receipt is None:
-            await self._refusals.write(error.code, {**fields, "decision": decision.model_dump(mode="json")})
-            return None, b""
-        sealed = receipt.seal(self._key)
-        appended = await self._refusals.write(error.code, {**fields, "receipt": sealed.to_bytes()})
-        if appended is None:
-            return None, b""
-        return sealed, await asyncio.to_thread(self._record.ledger.receipt_bundle, appended.index)
+    def _answered(self, plan: str) -> dict[str, Outgoing]:
+        """The answer to the newest step of a plan, from the ledger and, where something left, the kept reply."""
+        last = self._record.last_step(plan)
+        if last is None:
+            return {}
+        envelope = Envelope.from_bytes(self._record.ledger.fields(last.entry)["receipt"])
+        reply = KeptReply("", ())
+        if last.outcome == "ok":
+            found = self._kept.find(plan, last.invocation)
+            try:
+                if found is None:
+                    return {}
+                found.check(Receipt.read(envelope).output)
+            except KeptReplyError as error:
+                log.warning("kept-reply-refused", plan=plan, code=error.code)
+                return {}
+            reply = found
+        proof = base64.b64encode(self._record.ledger.receipt_bundle(last.entry)).decode()
+        header = Invoked(receipt=pack(envelope), proof=proof, reply=reply.header)
+        return {last.invocation: Outgoing(header.to_bytes(), reply.body)}
 
     # -- one step -----------------------------------------------------------------------------------------------------
 
-    async def invoke(self, plan_digest: str, envelope: Envelope, content_header: bytes, body: memoryview) -> Outgoing:
+    async def invoke(
+        self,
+        plan_digest: str,
+        envelope: Envelope,
+        content_header: bytes,
+        body: memoryview,
+        lost: Callable[[], bool] = lambda: False,
+    ) -> Outgoing:
         """Take one invocation down the line and answer with its receipt, whatever became of it.
 
-        Asked again for the step it answered last, it gives the same answer. A caller that is cancelled stops the job.
+        Asked again for the step it answered last, or is at, it gives the same answer. A caller that is cancelled stops
+        the job, but not where its link was lost: the step goes on, and its answer waits to be asked for.
+
+        Args:
+            lost: whether the link that the caller asked over has ended.
 
         Raises:
             DeniedError: there is no such job, or so many refusals that this one was only counted.
@@ -193,40 +167,47 @@ class Line:
         job = self.jobs.get(plan_digest)
         if job is None:
             error = JobEndedError("this node has no such job open", code="no-such-job")
-            await self._refuse(envelope, None, plan_digest, error, self._clock())
+            await self._denials.write(envelope, None, plan_digest, error, self._clock())
             raise error
-        async with job.lock:
-            answered = job.answers.get(envelope.digest)
-            if answered is not None:
-                return answered
+        answered = job.answers.get(envelope.digest)
+        if answered is not None:
+            return answered
+        work = job.work.get(envelope.digest)
+        if work is None:
+            if self._draining:
+                raise UnavailableError("this node is stopping", code="stopping")
             work = asyncio.create_task(self._take(job, envelope, content_header, body))
-            try:
-                return await asyncio.shield(work)
-            except asyncio.CancelledError:
+            job.began(envelope.digest, work)
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            if not lost():
                 job.stop("cancelled")
                 await until_done(work)
-                if not work.cancelled():
-                    work.exception()
-                raise
+            raise
 
     async def _take(self, job: Job, envelope: Envelope, content_header: bytes, body: memoryview) -> Outgoing:
-        started = self._clock()
-        self._running.add(envelope.digest)
-        try:
+        async with job.lock:
+            started = self._clock()
+            self._running.add(envelope.digest)
             try:
-                step = await asyncio.to_thread(self._admit_step, job, envelope, content_header, body, started)
-                facts = await asyncio.to_thread(self._facts, step.invocation.action, job.dataset, started)
-                intent = await self._record.intend(step, facts, lambda: self._check_in_force(job), self._runtime.digest)
-            except (UnavailableError, LedgerError):
-                raise
-            except KeyongError as error:
-                return await self._deny(job, envelope, error, started)
-            answer = await self._run_and_settle(job, step, intent, content_header, body, started)
-            job.answers = {envelope.digest: answer}
-            return answer
-        finally:
-            self._running.discard(envelope.digest)
-            job.touched = time.monotonic()
+                try:
+                    step = await asyncio.to_thread(self._admit_step, job, envelope, content_header, body, started)
+                    action = step.invocation.action
+                    facts = await asyncio.to_thread(self._grounds.facts, action, job.dataset, started)
+                    within = self._runtime.digest
+                    intent = await self._record.intend(step, facts, lambda: self._check_in_force(job), within)
+                except (UnavailableError, LedgerError):
+                    raise
+                except KeyongError as error:
+                    return await self._deny(job, envelope, error, started)
+                job.answers = {}  # whoever asks for a step has the answer to the one before
+                answer = await self._run_and_settle(job, step, intent, content_header, body, started)
+                job.answers = {envelope.digest: answer}
+                return answer
+            finally:
+                self._running.discard(envelope.digest)
+                job.touched = time.monotonic()
 
     def _admit_step(
         self, job: Job, envelope: Envelope, content_header: bytes, body: memoryview, now: datetime
@@ -235,17 +216,15 @@ class Line:
         content = content_digest(content_header, [body])
         history = self._home.history
         step = admit_step(job.admitted, envelope, node=self._node, history=history, content=content, now=now)
-        self._dataset(job.admitted)
+        self._grounds.dataset(job.admitted)
         return step
 
     def _check_in_force(self, job: Job) -> None:
         """Raise once the job was stopped or its agreement ended; asked in the transactions of INTENT and OUTCOME."""
-        if self._holdings.state(job.admitted.agreement_digest) != "in-force":
-            self._agreement(job.admitted.agreement_digest)
-        job.check_live()
+        self._grounds.check_in_force(job)
 
     async def _deny(self, job: Job, envelope: Envelope, error: KeyongError, now: datetime) -> Outgoing:
-        receipt, proof = await self._refuse(envelope, job.admitted.envelope, job.admitted.digest, error, now)
+        receipt, proof = await self._denials.write(envelope, job.admitted.envelope, job.admitted.digest, error, now)
         if receipt is None:
             raise error
         return Outgoing(Invoked(receipt=pack(receipt), proof=base64.b64encode(proof).decode()).to_bytes())
@@ -324,6 +303,7 @@ class Line:
             ended=self._clock(),
         )
         envelope = receipt.seal(self._key)
+        await self._keep(job, step, done)
         if done is None:
             appended = await self._record.settle(receipt, envelope)
         else:
@@ -334,16 +314,32 @@ class Line:
         )
         return Outgoing(header.to_bytes(), done.buffers if done else ())
 
+    async def _keep(self, job: Job, step: AdmittedStep, done: Done | None) -> None:
+        # Before the OUTCOME: a file without one answers nothing, an OUTCOME without its file costs the round this part.
+        plan = job.admitted.digest
+        job.reply = None
+        if done is None or total_bytes(done.buffers) > SMALL_BYTES:
+            await asyncio.to_thread(self._kept.drop, plan)
+        if done is not None:
+            reply = KeptReply(done.header, done.buffers)
+            if total_bytes(done.buffers) <= SMALL_BYTES:
+                await asyncio.to_thread(self._kept.keep, plan, step.envelope.digest, reply)
+            else:
+                job.reply = (step.envelope.digest, reply)
+
     # -- ending -------------------------------------------------------------------------------------------------------
 
-    async def close_job(self, plan_digest: str, reason: str = "closed") -> None:
+    async def close_job(self, plan_digest: str, reason: str = CLOSED) -> None:
         """End a job: a running step killed at once, snapshot removed, the app's output kept for the owner."""
         job = self.jobs.pop(plan_digest, None)
-        if job is None:
-            return
-        job.stop(reason)
-        async with job.lock:
-            await self._end_session(job)
+        if job is not None:
+            job.stop(reason)
+            async with job.lock:
+                await self._end_session(job)
+        if reason not in _KEEPS_ANSWER:
+            await asyncio.to_thread(self._kept.drop, plan_digest)
+        elif job is not None and job.reply is not None and job.answers:
+            await asyncio.to_thread(self._kept.keep, plan_digest, *job.reply)
 
     async def _end_session(self, job: Job) -> None:
         session, job.session = job.session, None
@@ -363,45 +359,26 @@ class Line:
     async def sweep(self) -> None:
         """End jobs that lost their ground: agreement ended, plan expired, parties changed, long idle. Settle what is
         open."""
-        now = self._clock()
         jobs = dict(self.jobs)
-        reasons = await asyncio.to_thread(lambda: {digest: self._lost(job, now) for digest, job in jobs.items()})
+        reasons = await asyncio.to_thread(lambda: {digest: self._grounds.lost(job) for digest, job in jobs.items()})
         await self._close_all({digest: reason for digest, reason in reasons.items() if reason})
         if self._unsettled:
-            await close_open_steps(self._record, self._key, self._node, now, frozenset(self._running))
+            await close_open_steps(self._record, self._key, self._node, self._clock(), frozenset(self._running))
             self._unsettled = False
 
-    def _lost(self, job: Job, now: datetime) -> str:
-        try:
-            self._agreement(job.admitted.agreement_digest)
-            job.admitted.plan.check_time(now)
-            job.admitted.agreement.check_time(now)
-            history = self._home.history
-            check_cohort(job.admitted.plan, history.by_digest(job.admitted.plan.roster), history.latest)
-        except UnavailableError:
-            return ""
-        except KeyongError as error:
-            return error.code
-        return "idle" if job.idle() else ""
+    async def drain(self, seconds: float) -> None:
+        """Take no further step, and give those that run ``seconds`` to end by themselves."""
+        self._draining = True
+        if running := [work for job in self.jobs.values() for work in job.work.values()]:
+            await asyncio.wait(running, timeout=seconds)
 
     async def close(self) -> None:
         """End all jobs; steps that run settle as killed."""
-        await self._close_all(dict.fromkeys(self.jobs, "node-stopped"))
+        self._draining = True
+        running = [work for job in self.jobs.values() for work in job.work.values()]
+        await self._close_all(dict.fromkeys(self.jobs, STOPPED))
+        await asyncio.gather(*running, return_exceptions=True)
         await self._refusals.flush()
 
     async def _close_all(self, reasons: dict[str, str]) -> None:
         await asyncio.gather(*(self.close_job(digest, reason) for digest, reason in reasons.items()))
-
-
-def read_plan(envelope: Envelope) -> JobPlan | None:
-    """The plan in an envelope; None where it holds none."""
-    try:
-        return JobPlan.read(envelope)
-    except KeyongError:
-        return None
-
-
-def plan_agreement(envelope: Envelope | None, node: str) -> str:
-    """Digest of the agreement that a plan names for this node; empty where it names none."""
-    plan = read_plan(envelope) if envelope is not None else None
-    return next((planned.agreement for planned in plan.cohort if planned.node == node), "") if plan else ""

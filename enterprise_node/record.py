@@ -17,7 +17,7 @@ from federation.crypto import canonical_json
 from federation.errors import DeniedError, KeyongError
 from federation.ledger import Appended, Ledger
 from federation.policy import PolicyDeniedError
-from federation.statements import DecisionRecord, Envelope, Receipt, ReplayError
+from federation.statements import DecisionRecord, Envelope, Invocation, Receipt, ReplayError
 
 _SCHEMA = (
     """CREATE TABLE plan_use (
@@ -29,8 +29,20 @@ _SCHEMA = (
     "CREATE INDEX step_open ON step (plan) WHERE outcome IS NULL",
 )
 
+ATTEMPTS = 3
+"""How often one round may be tried at this node; see :func:`_check_new`."""
 DECISION_BYTES = 128 * 1024
 """Largest decision that a receipt and an entry take beside everything else they hold."""
+
+
+@dataclass(frozen=True)
+class LastStep:
+    """The newest step of a plan that has its OUTCOME."""
+
+    invocation: str
+    outcome: str
+    entry: int
+    """Index of its OUTCOME."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +85,8 @@ class Record:
         def reserve(connection: sqlite3.Connection) -> Mapping[str, object]:
             guard()
             decision = decide_within(connection, admitted, request)
-            last = connection.execute("SELECT max(round) FROM step WHERE plan = ?", (admitted.digest,)).fetchone()[0]
-            if last is not None and invocation.round <= last:
-                raise ReplayError("round {round} of this plan was taken before", round=invocation.round)
-            _check_course(connection, admitted, invocation.stage)
+            _check_new(connection, admitted.digest, invocation)
+            _check_course(connection, admitted, invocation.stage, invocation.round)
             connection.execute(
                 "INSERT OR IGNORE INTO plan_use (agreement, plan) VALUES (?, ?)",
                 (admitted.agreement_digest, admitted.digest),
@@ -150,6 +160,18 @@ class Record:
             rows = connection.execute("SELECT intent FROM step WHERE outcome IS NULL ORDER BY intent").fetchall()
         return [int(row[0]) for row in rows]
 
+    def last_step(self, plan: str) -> LastStep | None:
+        """The newest step of a plan; None where it took none, or its newest is still open."""
+        with self.ledger.reader() as connection:
+            row = connection.execute(
+                "SELECT invocation, outcome, intent FROM step WHERE plan = ? ORDER BY round DESC, attempt DESC LIMIT 1",
+                (plan,),
+            ).fetchone()
+        if row is None or row[1] is None:
+            return None
+        entry = next(self.ledger.find(kind="outcome", ref=row[2]), None)
+        return LastStep(row[0], row[1], entry.index) if entry is not None else None
+
     def uses(self, agreement: str) -> int:
         """Uses of an agreement reserved so far."""
         with self.ledger.reader() as connection:
@@ -158,7 +180,26 @@ class Record:
             )
 
 
-def _check_course(connection: sqlite3.Connection, admitted: AdmittedPlan, stage: str) -> None:
+def _check_new(connection: sqlite3.Connection, plan: str, invocation: Invocation) -> None:
+    """Raise where this step was taken before.
+
+    A round may be tried again under a higher attempt where its last try was killed, for then nothing of it came past the
+    gate; and not without end, for when and how a step is killed may be in its requester's hand.
+    """
+    tried = connection.execute(
+        "SELECT round, stage, attempt, outcome FROM step WHERE plan = ? AND round >= ? ORDER BY round DESC, attempt DESC",
+        (plan, invocation.round),
+    ).fetchall()
+    if not tried:
+        return
+    last, stage, attempt, outcome = tried[0]
+    if (last, stage, outcome) != (invocation.round, invocation.stage, "killed") or invocation.attempt <= attempt:
+        raise ReplayError("round {round} of this plan was taken before", round=invocation.round)
+    if len(tried) >= ATTEMPTS:
+        raise ReplayError("round {round} was tried {count} times", round=invocation.round, count=len(tried))
+
+
+def _check_course(connection: sqlite3.Connection, admitted: AdmittedPlan, stage: str, number: int) -> None:
     """Raise where the plan ended here before, or has had its training rounds; asked of the ledger, not of memory.
 
     A gate that a coordinator could ask again and again, by opening the plan anew, would be a door.
@@ -174,7 +215,8 @@ def _check_course(connection: sqlite3.Connection, admitted: AdmittedPlan, stage:
             outcome=ended[0],
         )
     trained = connection.execute(
-        "SELECT count(*) FROM step WHERE plan = ? AND stage = 'train'", (admitted.digest,)
+        "SELECT count(DISTINCT round) FROM step WHERE plan = ? AND stage = 'train' AND round < ?",
+        (admitted.digest, number),
     ).fetchone()[0]
     if stage == "train" and trained >= admitted.plan.rounds:
         raise DeniedError(

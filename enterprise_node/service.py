@@ -175,7 +175,8 @@ class NodeService:
         request = Invoke.from_bytes(message.header)
         envelope = unpack(request.invocation)
         plan = Invocation.read(envelope).plan
-        return await self.line.invoke(plan, envelope, request.content.encode(), message.body)
+        content = request.content.encode()
+        return await self.line.invoke(plan, envelope, content, message.body, lost=lambda: peer.over)
 
     async def _job_close(self, peer: Peer, message: Incoming) -> Outgoing:
         await self.line.close_job(JobClose.from_bytes(message.header).plan)

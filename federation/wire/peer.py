@@ -195,6 +195,11 @@ class Peer:
             return self._lost  # said by the stream itself, and more use than that it ended
         return LinkLostError("the link was lost before an answer came")
 
+    @property
+    def over(self) -> bool:
+        """Whether the stream has ended: who asked over it did not give up, its answer can only come over another."""
+        return self._over.is_set()
+
     async def ended(self, timeout: float | None = None) -> bool:
         """Wait until the stream has ended, at most ``timeout`` seconds; whether it has."""
         try:

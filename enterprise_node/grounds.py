@@ -1,0 +1,120 @@
+"""What a job rests on at this node, looked at when it is opened and again while it lives: statements, agreement, data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from enterprise_node.admission import TIER, AdmittedPlan, admit_plan, check_cohort
+from enterprise_node.job import Job
+from enterprise_node.protection import check_available
+from enterprise_node.record import Record
+from enterprise_node.store import NodeStore, RegisteredDataset
+from federation.errors import DeniedError, KeyongError, UnavailableError
+from federation.holdings import Holdings
+from federation.home import Home
+from federation.policy import refusal
+from federation.statements import Column, Envelope
+from federation.statements.code import CodeBundle
+
+
+class NotInForceError(DeniedError):
+    """The agreement a plan names is not in force at this node."""
+
+    code = "agreement"
+
+
+class Grounds:
+    """Reads what a job rests on, never from memory: an owner's command changes it in another process.
+
+    Args:
+        runtime: digest of what this node runs jobs on.
+        clock: the time of day.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        record: Record,
+        store: NodeStore,
+        holdings: Holdings,
+        runtime: str,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._home = home
+        self._record = record
+        self._store = store
+        self._holdings = holdings
+        self._runtime = runtime
+        self._clock = clock
+
+    def consider(self, envelope: Envelope, bundle_bytes: memoryview, node_number: int, now: datetime) -> Job:
+        """Admit a plan and rehearse the decision on each of its actions; the job it would be."""
+        admitted = admit_plan(
+            envelope,
+            node=self._home.identity.member,
+            history=self._home.history,
+            find_agreement=self.agreement,
+            runtime=self._runtime,
+            now=now,
+        )
+        check_available(admitted.plan)
+        dataset = self.dataset(admitted)
+        bundle = CodeBundle.from_bytes(bundle_bytes)
+        if bundle.digest != admitted.plan.code:
+            raise DeniedError("the code is not what the plan was signed for", code="code-mismatch")
+        for action in admitted.plan.actions:
+            decision = self._record.rehearse(admitted, self.facts(action, dataset, now))
+            if not decision.permit:
+                raise refusal(decision)
+        return Job(admitted, bundle, dataset, node_number)
+
+    def agreement(self, digest: str) -> Envelope:
+        """The agreement of that digest; raises NotInForceError where it is not in force."""
+        holding = self._holdings.get(digest)
+        if holding is None or holding.state != "in-force":
+            raise NotInForceError(
+                "the agreement the plan names is {state} here",
+                hint="agree anew (`keyong agreement offer`, then sign)",
+                state=holding.state if holding else "unknown",
+                code="agreement-revoked" if holding and holding.state == "revoked" else "agreement",
+            )
+        return Envelope.from_bytes(holding.envelope)
+
+    def facts(self, action: str, dataset: RegisteredDataset, now: datetime) -> dict[str, Any]:
+        """What this node found out itself and a decision is judged by; see :func:`enterprise_node.decision.judge`."""
+        columns = tuple(Column.model_validate(item).name for item in json.loads(dataset.columns))
+        return {"action": action, "now": now, "accepted": self._store.accepted(), "columns": columns, "tier": TIER}
+
+    def dataset(self, admitted: AdmittedPlan) -> RegisteredDataset:
+        """The dataset of a plan, in the version that the plan names."""
+        dataset = self._store.dataset(admitted.mine.dataset)
+        if dataset.data_version != admitted.mine.data_version:
+            raise DeniedError("the dataset has another version now", hint="plan the job again", code="data-version")
+        return dataset
+
+    def check_in_force(self, job: Job) -> None:
+        """Raise once the job was stopped or its agreement ended."""
+        if self._holdings.state(job.admitted.agreement_digest) != "in-force":
+            self.agreement(job.admitted.agreement_digest)
+        job.check_live()
+
+    def lost(self, job: Job) -> str:
+        """Why a job has no ground any more: agreement ended, plan expired, parties changed, long idle; or empty."""
+        now = self._clock()
+        try:
+            self.agreement(job.admitted.agreement_digest)
+            job.admitted.plan.check_time(now)
+            job.admitted.agreement.check_time(now)
+            history = self._home.history
+            check_cohort(job.admitted.plan, history.by_digest(job.admitted.plan.roster), history.latest)
+        except UnavailableError:
+            return ""
+        except KeyongError as error:
+            return error.code
+        return IDLE if job.idle() else ""
+
+
+IDLE = "idle"
