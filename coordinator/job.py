@@ -22,14 +22,15 @@ from federation.jobs.project import Project, ProjectError, fuse, load_project
 from federation.statements import Envelope, JobPlan, Receipt, instant_text
 from federation.statements.code import CodeBundle
 from federation.wire.messages import JobClose, JobOpen, JobOpened, pack, unpack
+from federation.wire.patience import ANSWER_SECONDS
 from sandbox import Runtime
 
 __all__ = ["Job", "JobDeniedError"]
 
 log = structlog.get_logger("keyong.coordinator")
 
-OPEN_SECONDS = 60.0
 CLOSE_SECONDS = 15.0
+"""How long the end of a job waits for a node to say it has closed it: one that cannot be reached closes it unasked."""
 START_SECONDS = 30.0
 """On top of the plan's time for a step, for the server part to be imported in."""
 BUNDLE = "code.bundle"
@@ -132,7 +133,7 @@ class Job:
         async def ask(node: str) -> None:
             header = JobOpen(plan=pack(self._envelope), node_number=self._numbers[node]).to_bytes()
             try:
-                incoming = await self._links.call(node, "job.open", header, [code], timeout=OPEN_SECONDS)
+                incoming = await self._links.call(node, "job.open", header, [code], timeout=ANSWER_SECONDS)
                 opened = JobOpened.from_bytes(incoming.header)
                 clause = {} if opened.permitted else await self._clause(node, opened)
             except KeyongError as error:

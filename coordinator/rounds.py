@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any
 
 import structlog
@@ -26,7 +25,7 @@ __all__ = ["Answer", "Exchange", "JobDeniedError", "ReceiptError", "RoundFailedE
 log = structlog.get_logger("keyong.coordinator")
 
 MARGIN_SECONDS = 30.0
-"""Beyond the time the plan gives the computation: transfer, the first snapshot, the sandbox's start."""
+"""Beyond what the plan gives a step: verifying, signing, the line's own delay. Bytes on the way do not count."""
 
 
 class RoundFailedError(KeyongError):
@@ -181,10 +180,11 @@ class Rounds:
         self, node: str, stage: str, digest: str, raw: bytes, body: memoryview
     ) -> tuple[Answer, Incoming]:
         at = now()
-        timeout = self._plan.round_seconds + MARGIN_SECONDS
+        # With each step's time that of a start: a node that was restarted in between makes its session anew.
+        timeout = self._plan.setup_seconds + self._plan.round_seconds + MARGIN_SECONDS
         invocation = Invocation(
             issued=at,
-            expires=min(self._plan.expires, at + timedelta(seconds=timeout)),
+            expires=self._plan.expires,  # how long its content takes to arrive is the line's affair
             plan=self._envelope.digest,
             node=node,
             round=self.count,

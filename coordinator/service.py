@@ -20,6 +20,7 @@ from federation.home import Home, now
 from federation.statements import Envelope, UnknownMemberError, instant_text
 from federation.wire import messages as m
 from federation.wire.listen import Listener
+from federation.wire.patience import ANSWER_SECONDS
 from federation.wire.peer import Incoming, Outgoing, Peer
 from federation.wire.protocol import negotiate
 from sandbox import Runtime, run_canary
@@ -31,7 +32,6 @@ BODY_LIMIT = 2**33
 TICKET = "ticket:"
 RENEW_BEFORE = timedelta(days=30)
 WATCH_SECONDS = 0.25
-PUSH_SECONDS = 30.0
 
 
 class CoordinatorService:
@@ -166,7 +166,7 @@ class CoordinatorService:
     def _push(self, member: str, method: str, header: bytes) -> None:
         async def quietly() -> None:
             try:
-                await self._links.call(member, method, header, timeout=PUSH_SECONDS)
+                await self._links.call(member, method, header, timeout=ANSWER_SECONDS)
             except KeyongError as error:
                 log.info("push-not-delivered", method=method, member=member, code=error.code[:64])
 

@@ -21,9 +21,10 @@ from federation.holdings import Holdings, open_engine
 from federation.home import Home, now
 from federation.ledger import LedgerError
 from federation.statements import Envelope, Invocation, JobPlan
-from federation.wire.dial import keep_attached
+from federation.wire.dial import REDIAL_SECONDS, keep_attached
 from federation.wire.member import connect, fetch_rosters, greet, learn, read_mail
 from federation.wire.messages import Empty, Envelopes, Invoke, JobClose, JobOpen, Publish, pack, unpack
+from federation.wire.patience import ANSWER_SECONDS
 from federation.wire.peer import Incoming, Outgoing, Peer
 from sandbox import Runtime, run_canary
 
@@ -103,7 +104,7 @@ class NodeService:
             self._claim.release()
 
     def _connect(self) -> AbstractAsyncContextManager[Peer]:
-        return connect(self._home, self._handle)
+        return connect(self._home, self._handle, timeout=REDIAL_SECONDS)
 
     async def _serve(self, peer: Peer, on_state: Callable[[str], None]) -> None:
         await greet(peer, self._home, self._record.ledger, serves="node")
@@ -149,7 +150,9 @@ class NodeService:
         """Tell the coordinator what this node offers."""
         entries = tuple(pack(Envelope.from_bytes(row.description)) for row in self._store.datasets())
         await peer.call(
-            "catalog.publish", Publish(datasets=entries, runtime=self._runtime.digest).to_bytes(), timeout=30
+            "catalog.publish",
+            Publish(datasets=entries, runtime=self._runtime.digest).to_bytes(),
+            timeout=ANSWER_SECONDS,
         )
 
     async def _handle(self, peer: Peer, message: Incoming) -> Outgoing:

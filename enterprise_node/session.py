@@ -23,7 +23,6 @@ from sandbox import Limits, Mount, Runtime, SandboxError, Session, SessionSpec, 
 
 log = structlog.get_logger("keyong.node")
 
-START_SECONDS = 300.0
 ENDING_SECONDS = 2.0
 """A process that closed its end of the channel is at its end; one that is not after this time is made to be."""
 REFUSALS = frozenset(
@@ -60,6 +59,7 @@ class SessionRequest:
     run_config: Mapping[str, Any]
     memory_bytes: int
     wall_seconds: float
+    setup_seconds: float
     body_limit: int
     logs: Path
     """Where the session's stdout and stderr are kept when it ends: the owner's eyes only."""
@@ -98,7 +98,7 @@ class JobSession:
             "run_config": dict(request.run_config),
         }
         try:
-            header, _ = await job._exchange(start, (), START_SECONDS)
+            header, _ = await job._exchange(start, (), request.setup_seconds)
             if header.get("op") != "ready":
                 raise _failure(header)
         except BaseException:

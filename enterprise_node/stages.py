@@ -89,7 +89,8 @@ class Stages:
                 run_id=run_id_of(plan.id),
                 run_config={key: json.loads(value) for key, value in plan.run_config.items()},
                 memory_bytes=plan.memory_bytes,
-                wall_seconds=float(plan.round_seconds) * (2 * plan.rounds + 2),
+                wall_seconds=float(plan.round_seconds) * (2 * plan.rounds + 2) + plan.setup_seconds,
+                setup_seconds=plan.setup_seconds,
                 body_limit=plan.outputs.maximal_bytes,
                 logs=self._home.folder("logs", plan.id.removeprefix("urn:uuid:")),
             )

@@ -162,6 +162,7 @@ class _Check:
             run_config=config,
             memory_bytes=MEMORY_BYTES,
             wall_seconds=STEP_SECONDS * 4,
+            setup_seconds=STEP_SECONDS,
             body_limit=2**32,
             logs=folder / "logs",
         )

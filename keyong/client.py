@@ -18,6 +18,7 @@ from federation.statements import DatasetDescription, Envelope
 from federation.wire import messages as m
 from federation.wire.body import Buffer
 from federation.wire.member import connect, greet, read_mail, send_mail
+from federation.wire.patience import ANSWER_SECONDS
 from federation.wire.peer import Incoming, Peer
 
 T = TypeVar("T")
@@ -82,7 +83,9 @@ class Client:
         self._peer = await self._stack.enter_async_context(connect(self.home, timeout=self._timeout))
         await greet(self._peer, self.home, self.ledger, serves="client")
 
-    def call(self, method: str, header: m.Message, body: Sequence[Buffer] = (), *, timeout: float = 60.0) -> Incoming:
+    def call(
+        self, method: str, header: m.Message, body: Sequence[Buffer] = (), *, timeout: float = ANSWER_SECONDS
+    ) -> Incoming:
         """Call a method of the coordinator."""
         assert self._peer is not None
         return self._wait(self._peer.call(method, header.to_bytes(), body, timeout=timeout))
@@ -129,7 +132,7 @@ class Client:
 
     def submit(self, plan: Envelope, bundle: bytes) -> str:
         """Submit a signed plan with its code; returns the job's id."""
-        answer = self.call("job.submit", m.Submit(plan=m.pack(plan)), [bundle], timeout=120)
+        answer = self.call("job.submit", m.Submit(plan=m.pack(plan)), [bundle])
         return m.JobRef.from_bytes(answer.header).job
 
     def events(self, job: str) -> Iterator[m.Event]:
@@ -155,7 +158,7 @@ class Client:
         """Write a job's result files below ``folder`` (made, must be empty) and return its summary."""
         if folder.exists() and any(folder.iterdir()):
             raise UsageError("{folder} is not empty", hint="choose another folder with -o", folder=str(folder))
-        answer = self.call("job.result", m.JobRef(job=job), timeout=600)
+        answer = self.call("job.result", m.JobRef(job=job))
         result = m.Result.from_bytes(answer.header)
         if sum(file.size for file in result.files) != len(answer.body):
             raise UsageError("the result is damaged: its files do not add up", code="result")

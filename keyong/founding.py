@@ -23,6 +23,7 @@ from federation.statements import (
 from federation.statements.roster import Role
 from federation.wire.dial import Address, dial
 from federation.wire.messages import Envelopes, pack, unpack
+from federation.wire.patience import ANSWER_SECONDS
 
 
 def found(path: Path, *, name: str, member: str, entity: str, address: str, roles: tuple[Role, ...]) -> Home:
@@ -142,7 +143,7 @@ async def _enrol(invitation: Invitation, header: bytes) -> Envelopes:
     ticket = (invitation.ticket_key.encode(), invitation.ticket_certificate.encode())
     try:
         async with dial(address, *ticket) as peer:
-            answer = await peer.call("enrol", header, timeout=30)
+            answer = await peer.call("enrol", header, timeout=ANSWER_SECONDS)
     except KeyongError as error:
         if error.code == "unreachable":
             raise UnavailableError(

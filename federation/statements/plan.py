@@ -118,6 +118,10 @@ class PlannedDataset(Part):
     agreement: Digest
 
 
+SETUP_SECONDS = 120.0
+"""Least that a job's start may take at a node: a cold disk reads torch's files for a minute."""
+
+
 class JobPlan(Statement):
     """What is to run, where, for what purpose and within which bounds; signed by the requester.
 
@@ -150,6 +154,12 @@ class JobPlan(Statement):
     micro_rho: Count = 0
     leak_bits: Count = 0
     cost: Decimal = "0"
+
+    @property
+    def setup_seconds(self) -> float:
+        """What a node may take before the app's code is called: snapshot, sandbox, imports. As long as a step, and on a
+        slow disk longer than a short one."""
+        return max(SETUP_SECONDS, float(self.round_seconds))
 
     @model_validator(mode="after")
     def _whole(self) -> Self:

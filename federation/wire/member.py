@@ -17,7 +17,7 @@ from federation.holdings import Holdings
 from federation.home import Home, now
 from federation.ledger import Ledger, LedgerError
 from federation.statements import CLOCK_SKEW, Envelope, UnknownMemberError, parse_instant
-from federation.wire.dial import Address, dial, refuse_all
+from federation.wire.dial import CONNECT_SECONDS, Address, dial, refuse_all
 from federation.wire.messages import (
     Envelopes,
     Hello,
@@ -31,6 +31,7 @@ from federation.wire.messages import (
     pack,
     unpack,
 )
+from federation.wire.patience import ANSWER_SECONDS
 from federation.wire.peer import Handler, Peer
 from federation.wire.protocol import PROTOCOL, check_version
 
@@ -45,7 +46,9 @@ class ClockError(UnavailableError):
     code = "clock"
 
 
-def connect(home: Home, handler: Handler = refuse_all, *, timeout: float = 10.0) -> AbstractAsyncContextManager[Peer]:
+def connect(
+    home: Home, handler: Handler = refuse_all, *, timeout: float = CONNECT_SECONDS
+) -> AbstractAsyncContextManager[Peer]:
     """Dial this home's coordinator, taking exactly the certificate the newest roster gives it."""
     coordinator = home.history.latest.coordinator
     tls = home.tls
@@ -67,7 +70,7 @@ async def greet(peer: Peer, home: Home, ledger: Ledger | None, *, serves: Litera
         serves=serves,
         roster_version=home.history.latest.version,
     )
-    answer = await peer.call("hello", hello.to_bytes(), timeout=15)
+    answer = await peer.call("hello", hello.to_bytes(), timeout=ANSWER_SECONDS)
     welcome = Welcome.from_bytes(answer.header)
     check_version(welcome.version)
     await asyncio.to_thread(learn, home, ledger, welcome.rosters)
@@ -94,14 +97,14 @@ def learn(home: Home, ledger: Ledger | None, rosters: Sequence[str]) -> None:
 async def fetch_rosters(peer: Peer, home: Home, ledger: Ledger | None) -> bool:
     """Ask for rosters newer than ours and take them; whether there were any."""
     before = home.history.latest.version
-    answer = await peer.call("roster.get", RosterSince(after=before).to_bytes(), timeout=30)
+    answer = await peer.call("roster.get", RosterSince(after=before).to_bytes(), timeout=ANSWER_SECONDS)
     await asyncio.to_thread(learn, home, ledger, Envelopes.from_bytes(answer.header).envelopes)
     return home.history.latest.version > before
 
 
 async def send_mail(peer: Peer, to: str, envelope: Envelope) -> None:
     """Hand a signed statement to the coordinator for another member."""
-    await peer.call("mail.send", Mail(to=to, envelope=pack(envelope)).to_bytes(), timeout=30)
+    await peer.call("mail.send", Mail(to=to, envelope=pack(envelope)).to_bytes(), timeout=ANSWER_SECONDS)
 
 
 async def read_mail(peer: Peer, home: Home, holdings: Holdings, ledger: Ledger) -> int:
@@ -120,7 +123,7 @@ async def read_mail(peer: Peer, home: Home, holdings: Holdings, ledger: Ledger) 
     taken = 0
     after = await asyncio.to_thread(holdings.mail_read)
     while True:
-        answer = await peer.call("mail.fetch", MailSince(after=after).to_bytes(), timeout=30)
+        answer = await peer.call("mail.fetch", MailSince(after=after).to_bytes(), timeout=ANSWER_SECONDS)
         items = MailBox.from_bytes(answer.header).items
         if not items:
             return taken

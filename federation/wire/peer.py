@@ -23,14 +23,13 @@ from federation.wire._generated.link_pb2 import Cancel, Fault, Frame, Head
 from federation.wire.body import Body, BodyError, Buffer, chunks, total_bytes
 from federation.wire.faults import RemoteError, error_of, fault_of
 from federation.wire.frame import Chunk
+from federation.wire.patience import STALL_SECONDS, Patience
 
 log = structlog.get_logger("keyong.wire")
 
 HEADER_BYTES = 3 * 1024 * 1024
 OPEN_EXCHANGES = 64
 """Exchanges a peer may have open towards us at once."""
-STALL_SECONDS = 120.0
-"""Longest that one frame may wait for the other end to take it."""
 _FRAMES_AHEAD = 4
 
 __all__ = [
@@ -110,6 +109,7 @@ class _Inbound:
 class _Outbound:
     answer: asyncio.Future[Incoming] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     assembly: _Assembly | None = None
+    patience: Patience | None = None
 
     def refuse(self, error: KeyongError) -> None:
         self.assembly = None
@@ -214,6 +214,10 @@ class Peer:
     ) -> Incoming:
         """Begin an exchange and wait for its answer.
 
+        Args:
+            timeout: seconds that the answer may take; while bytes of this exchange move, the count waits with them
+                (see :class:`Patience`).
+
         Raises:
             RemoteError, DeniedError, ...: the other side refused.
             LinkLostError: the stream ended first.
@@ -225,13 +229,16 @@ class Peer:
         self._next += 2
         out = self._outbound[number] = _Outbound()
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(timeout) as limit:
+                out.patience = Patience(limit, timeout)
                 head = Head(method=method, header=header, body_bytes=total_bytes(body))
                 await self._write(Frame(exchange=number, open=head))
                 for piece in chunks(body):
                     if out.answer.done():  # refused before all of it was sent
                         break
                     await self._write(Chunk(number, piece))
+
+                    out.patience.moved(len(piece))
                 return await out.answer
         except TimeoutError:
             self._note(Frame(exchange=number, cancel=Cancel()))
@@ -341,6 +348,8 @@ class Peer:
                 except BodyError as error:
                     out.refuse(error)
                     return
+                if out.patience is not None:
+                    out.patience.moved(len(data))
                 self._finish(out)
             return
         inbound = self._inbound.get(number)

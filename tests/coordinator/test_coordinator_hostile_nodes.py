@@ -116,6 +116,7 @@ async def _here(function, *args):
 
 async def test_a_node_that_never_answers_has_the_plans_time_and_no_more(quiet: Consortium, monkeypatch):
     monkeypatch.setattr(coordinator.rounds, "MARGIN_SECONDS", 0.5)
+    monkeypatch.setattr("federation.statements.plan.SETUP_SECONDS", 0.0)
 
     async def never(_) -> None:
         await asyncio.sleep(600)
