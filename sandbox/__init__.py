@@ -7,7 +7,8 @@
 b'hello'
 """
 
-from sandbox.canary import CanaryReport, run_canary
+from sandbox.canary import CanaryReport, prove_tier, run_canary
+from sandbox.container import ContainerKind, find_container
 from sandbox.errors import SandboxError
 from sandbox.probe import Layer, Report, probe
 from sandbox.session import Session, open_session
@@ -15,6 +16,7 @@ from sandbox.spec import Ending, Evidence, Limits, Mount, Runtime, SessionSpec, 
 
 __all__ = [
     "CanaryReport",
+    "ContainerKind",
     "Ending",
     "Evidence",
     "Layer",
@@ -26,7 +28,9 @@ __all__ = [
     "Session",
     "SessionSpec",
     "Tier",
+    "find_container",
     "open_session",
     "probe",
+    "prove_tier",
     "run_canary",
 ]

@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from sandbox.errors import SandboxError
-from sandbox.spec import SessionSpec
+from sandbox.spec import Limits, SessionSpec
 
 OLDEST = (0, 8, 0)  # --disable-userns
 _PLACES = "/usr/local/bin:/usr/bin:/bin"
@@ -137,23 +137,30 @@ def locate_python(python: Path) -> tuple[Path | None, str]:
 
 def environment(spec: SessionSpec, prefix: Path | None) -> dict[str, str]:
     """Return every variable that the session has."""
+    packages = Path("/runtime/site-packages")
+    return {**spec.env, **fixed_environment("/tmp", packages, None if prefix is None else Path("/python"))}
+
+
+def fixed_environment(tmp: str, packages: Path, prefix: Path | None) -> dict[str, str]:
+    """Return the variables that every session has: its temporary files' place, the runtime's packages, Python's
+    prefix."""
     fixed = {
         "PATH": "/usr/bin",
-        "HOME": "/tmp",
-        "TMPDIR": "/tmp",
+        "HOME": tmp,
+        "TMPDIR": tmp,
         "LANG": "C.UTF-8",
         "USER": "job",
         "LOGNAME": "job",
         "KEYONG_CHANNEL_FD": "3",
         # For a Python that the job starts itself; its first one is isolated by flags.
-        "PYTHONPATH": "/runtime/site-packages",
+        "PYTHONPATH": str(packages),
         "PYTHONSAFEPATH": "1",
         "PYTHONNOUSERSITE": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     if prefix is not None:
-        fixed["LD_LIBRARY_PATH"] = "/python/lib"
-    return {**spec.env, **fixed}
+        fixed["LD_LIBRARY_PATH"] = f"{prefix}/lib"
+    return fixed
 
 
 def masked_places(inner_python: str) -> list[str]:
@@ -213,7 +220,18 @@ def launcher_arguments(
     spec: SessionSpec, prefix: Path | None, required_abi: int, *, without: frozenset[str]
 ) -> list[str]:
     """Return what the launcher inside is told: limits, Landlock's paths, the search path, the job's arguments."""
-    limits = spec.limits
+    out = [*limit_items(spec.limits), f"abi={required_abi}", "rx=/usr", "rx=/runtime"]
+    if prefix is not None:
+        out += ["rx=/python"]
+    out += ["r=/etc", *process_items()]
+    out += [f"r={mount.target}" for mount in spec.mounts]
+    out += ["rw=/tmp", "rw=/dev/shm", *(f"rw={target}" for target in spec.scratch)]
+    out += ["path=/runtime/site-packages", *(f"skip={layer}" for layer in sorted(without))]
+    return [*out, "--", *spec.argv]
+
+
+def limit_items(limits: Limits) -> list[str]:
+    """Return the launcher's items for the bounds that the kernel holds for each process."""
     bounds = {
         # Somewhat above the named limit, so that the supervisor sees the excess and can name it.
         resource.RLIMIT_NPROC: limits.processes + 16,
@@ -226,17 +244,14 @@ def launcher_arguments(
         resource.RLIMIT_RTPRIO: 0,
         resource.RLIMIT_NICE: 0,
     }
-    out = [f"limit={number}:{bound}" for number, bound in bounds.items()]
-    out += [f"abi={required_abi}", "rx=/usr", "rx=/runtime"]
-    if prefix is not None:
-        out += ["rx=/python"]
+    return [f"limit={number}:{bound}" for number, bound in bounds.items()]
+
+
+def process_items() -> list[str]:
+    """Return Landlock's items for what every session may see of itself and of the devices."""
     # Not all of /proc/self: its mountinfo shows host paths. torch picks its kernels by cpuinfo.
-    out += ["r=/etc", "r=/proc/cpuinfo", *(f"r=/proc/self/{name}" for name in _OWN_PROCESS)]
-    out += [f"r={mount.target}" for mount in spec.mounts]
-    out += ["rw=/tmp", "rw=/dev/shm", *(f"rw={target}" for target in spec.scratch)]
-    out += [f"dev=/dev/{name}" for name in ("null", "zero", "full", "random", "urandom")]
-    out += ["path=/runtime/site-packages", *(f"skip={layer}" for layer in sorted(without))]
-    return [*out, "--", *spec.argv]
+    out = ["r=/proc/cpuinfo", *(f"r=/proc/self/{name}" for name in _OWN_PROCESS)]
+    return out + [f"dev=/dev/{name}" for name in ("null", "zero", "full", "random", "urandom")]
 
 
 def arguments_digest(options: list[str], launcher: list[str], inner_python: str, launcher_source: bytes) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from sandbox.errors import SandboxError
 
 # Ranges that no distribution, systemd or subuid default hands out (systemd's UIDS-GIDS page); the second for user
-# namespaces that map fewer.
+# namespaces that map fewer. Of each, the second half is left to nobody: the reaper's killer stands there.
 RANGES = ((0x7000_0000, 1 << 12), (200_000, 1 << 12))
 LOCKS = Path("/run/keyong-sandbox")
 
@@ -42,13 +42,8 @@ def allot_identity(locks: Path = LOCKS, ranges: tuple[tuple[int, int], ...] = RA
             "{path} can be changed by others", code="layer", hint="remove {path}; it is made anew", path=locks
         )
     for uid in _candidates(ranges):
-        lock = os.open(locks / str(uid), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-            continue
-        return Identity(uid, lock)
+        if (identity := hold_if_free(uid, locks)) is not None:
+            return identity
     raise SandboxError(
         "there is no free uid for a session",
         code="layer",
@@ -57,10 +52,21 @@ def allot_identity(locks: Path = LOCKS, ranges: tuple[tuple[int, int], ...] = RA
     )
 
 
+def hold_if_free(uid: int, locks: Path = LOCKS) -> Identity | None:
+    """Return the identity of that uid where no live session has it, to clear what a crash left of it."""
+    lock = os.open(locks / str(uid), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    return Identity(uid, lock)
+
+
 def _candidates(ranges: tuple[tuple[int, int], ...]) -> Iterator[int]:
     mapped = [tuple(int(part) for part in line.split()) for line in Path("/proc/self/uid_map").read_text().splitlines()]
     for first, count in ranges:
-        if any(inside <= first and first + count <= inside + length for inside, _outside, length in mapped):
+        if any(inside <= first and first + 2 * count <= inside + length for inside, _outside, length in mapped):
             start = secrets.randbelow(count)  # a fresh one is seldom used again soon
             yield from (first + (start + step) % count for step in range(count))
             return

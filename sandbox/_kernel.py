@@ -1,4 +1,4 @@
-"""The few calls into the kernel that Python's library does not have, each raising ``OSError`` on failure.
+"""What is asked of the kernel, and the few calls that Python's library does not have, each raising ``OSError`` on failure.
 
 They act on the calling thread alone (``unshare``, ``prctl``), which is what lets one thread of a large process
 prepare a session while the others go on untouched.
@@ -9,6 +9,12 @@ from __future__ import annotations
 import ctypes
 import os
 from pathlib import Path
+
+from sandbox._seccomp import MACHINES
+from sandbox.errors import SandboxError
+
+LANDLOCK_ABI = 3
+"""Least version of Landlock: with 3 (Linux 6.2) no way to change a file, truncation included, is left out."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -54,3 +60,22 @@ def landlock_abi() -> int:
         ctypes.c_long(_SYS_LANDLOCK_CREATE_RULESET), None, ctypes.c_size_t(0), _LANDLOCK_CREATE_RULESET_VERSION
     )
     return max(int(version), 0)
+
+
+def check_kernel() -> str:
+    """Return the machine's architecture; raise where its kernel lacks what every tier rests on."""
+    machine = os.uname().machine
+    if machine not in MACHINES:
+        raise SandboxError(
+            "there is no system call filter for {machine}", code="layer", hint="use x86_64 or aarch64", machine=machine
+        )
+    abi = landlock_abi()
+    if abi < LANDLOCK_ABI:
+        raise SandboxError(
+            "this kernel offers Landlock {abi}; {needed} is needed",
+            code="layer",
+            hint="use Linux 6.2 or newer, with landlock among the modules of the kernel's lsm= parameter",
+            abi=abi,
+            needed=LANDLOCK_ABI,
+        )
+    return machine

@@ -6,42 +6,23 @@ ends the session (the parent-death signal follows the thread). So the thread tha
 
 from __future__ import annotations
 
-import json
 import os
-import select
-import signal
 import socket
 import subprocess
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
 
 from sandbox import _bubblewrap, _kernel, _launcher, _seccomp, _staging
 from sandbox._attest import attest
 from sandbox._identity import Identity, allot_identity
+from sandbox._meter import Meter
+from sandbox._own_uid import start_own_uid
+from sandbox._started import START_SECONDS, Started, cannot, end_process, first_process, last_words, memory_file, reap
 from sandbox.errors import SandboxError
 from sandbox.spec import Evidence, SessionSpec, Tier
 
-LANDLOCK_ABI = 3
-"""Least version of Landlock at T2: with 3 (Linux 6.2) no way to change a file, truncation included, is left out."""
-
-START_SECONDS = 30.0
 _PASSWD = b"job:x:65534:65534:job:/tmp:/usr/sbin/nologin\n"
 _GROUP = b"job:x:65534:\n"
-
-
-@dataclass
-class Started:
-    """The processes and descriptors of a session whose launcher has reported a clean canary, and waits for the word."""
-
-    monitor: subprocess.Popen[bytes]
-    init: int
-    init_handle: int
-    channel: socket.socket
-    identity: Identity | None
-    evidence: Evidence
 
 
 def start(spec: SessionSpec, *, without: frozenset[str] = frozenset()) -> Started:
@@ -54,28 +35,17 @@ def start(spec: SessionSpec, *, without: frozenset[str] = frozenset()) -> Starte
     Raises:
         SandboxError: a layer is missing, or a forbidden act succeeded; nothing is left running.
     """
-    if spec.tier is not Tier.T2:
+    if spec.tier not in (Tier.T1, Tier.T2):
         raise SandboxError(
             "isolation {tier} is not available",
             code="tier",
-            hint="demand T2; T1 and T3 are not part of this release, and T0 never holds real data",
+            hint="demand T2 or T1; T3 is not part of this release, and T0 never holds real data",
             tier=spec.tier,
         )
+    if spec.tier is Tier.T1:
+        return start_own_uid(spec, without=without)
     program = _bubblewrap.find_bubblewrap()
-    machine = os.uname().machine
-    if machine not in _seccomp.MACHINES:
-        raise SandboxError(
-            "there is no system call filter for {machine}", code="layer", hint="use x86_64 or aarch64", machine=machine
-        )
-    abi = _kernel.landlock_abi()
-    if abi < LANDLOCK_ABI:
-        raise SandboxError(
-            "this kernel offers Landlock {abi}; {needed} is needed",
-            code="layer",
-            hint="use Linux 6.2 or newer, with landlock among the modules of the kernel's lsm= parameter",
-            abi=abi,
-            needed=LANDLOCK_ABI,
-        )
+    machine = _kernel.check_kernel()
     with ExitStack() as undo:
         identity = allot_identity() if os.geteuid() == 0 and "own-uid" not in without else None
         if identity is not None:
@@ -101,12 +71,12 @@ def _spawn(
     launcher_source = _launcher.SOURCE.read_bytes()
     inner_path, content = _launcher.launcher_file(launcher_source, inner_python)
     masked = _bubblewrap.masked_places(inner_python)
-    launcher = _bubblewrap.launcher_arguments(spec, prefix, LANDLOCK_ABI, without=without)
+    launcher = _bubblewrap.launcher_arguments(spec, prefix, _kernel.LANDLOCK_ABI, without=without)
     with ExitStack() as inherited:  # closed here once the child has its own
         files = {
-            inner_path: inherited.enter_context(_memory_file(content)),
-            "/etc/passwd": inherited.enter_context(_memory_file(_PASSWD)),
-            "/etc/group": inherited.enter_context(_memory_file(_GROUP)),
+            inner_path: inherited.enter_context(memory_file(content)),
+            "/etc/passwd": inherited.enter_context(memory_file(_PASSWD)),
+            "/etc/group": inherited.enter_context(memory_file(_GROUP)),
         }
         channel, inner_channel = socket.socketpair()
         undo.callback(channel.close)
@@ -120,21 +90,21 @@ def _spawn(
                 reached = _staging.stage(places, read_only="read-only" not in without)
                 _kernel.drop_bounding_set()
             except OSError as error:
-                raise _cannot("root without its capabilities", error) from None
+                raise cannot("root without its capabilities", error) from None
         options = _bubblewrap.arguments(spec, reached, masked, files, without=without)
         passed = [*files.values(), inner_channel.fileno(), info.fileno()]
         command = ["bwrap", "--info-fd", str(info.fileno())]
         if "seccomp" not in without:
-            passed.append(inherited.enter_context(_memory_file(filter_program)))
+            passed.append(inherited.enter_context(memory_file(filter_program)))
             command += ["--seccomp", str(passed[-1])]
-        passed.append(inherited.enter_context(_memory_file(os.fsencode("\0".join([*options, ""])))))
+        passed.append(inherited.enter_context(memory_file(os.fsencode("\0".join([*options, ""])))))
         command += ["--args", str(passed[-1]), "--", inner_python, "-I", "-S", inner_path]
         _kernel.forbid_new_privileges()
         monitor = _popen(program, [*command, str(inner_channel.fileno()), *launcher], passed, identity, without)
-        undo.callback(_reap, monitor)
+        undo.callback(reap, monitor)
         inner_channel.close()
         info.close()
-        init, handle = _first_process(info_read, monitor)
+        init, handle = first_process(info_read, monitor, "bubblewrap", START_SECONDS)
     undo.callback(end_process, handle)
     # While the session starts: what it was started by, with roles in the place of the host's paths.
     roles = _bubblewrap.Places(
@@ -154,7 +124,11 @@ def _spawn(
         limits_by="supervisor",
         runtime_digest=spec.runtime.digest,
     )
-    return Started(monitor, init, handle, channel, identity, evidence)
+    try:
+        meter = Meter(init, ("/tmp", "/dev/shm", *spec.scratch))
+    except OSError:  # over already
+        raise cannot("launcher", last_words(monitor)) from None
+    return Started(monitor, init, handle, channel, identity, evidence, meter)
 
 
 def _confirm(
@@ -170,9 +144,9 @@ def _confirm(
         if "attest" not in without:
             attest(init, identity.uid if identity else None)
     except TimeoutError as error:
-        raise _cannot("launcher", error) from None
+        raise cannot("launcher", error) from None
     except (EOFError, OSError):
-        raise _cannot("launcher", _last_words(monitor)) from None
+        raise cannot("launcher", last_words(monitor)) from None
     return abi
 
 
@@ -199,75 +173,4 @@ def _popen(
             extra_groups=None if uid is None else [],
         )
     except OSError as error:
-        raise _cannot("bubblewrap", error) from None
-
-
-@contextmanager
-def _memory_file(content: bytes) -> Iterator[int]:
-    descriptor = os.memfd_create("session", os.MFD_CLOEXEC)
-    try:
-        os.write(descriptor, content)
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _cannot(what: str, reason: object) -> SandboxError:
-    return SandboxError(
-        "a session could not be started ({what}): {reason}",
-        code="start",
-        hint="run keyong doctor: it names the missing layer and the fix",
-        what=what,
-        reason=reason,
-    )
-
-
-def _first_process(info: int, monitor: subprocess.Popen[bytes]) -> tuple[int, int]:
-    """Return pid and pidfd of the session's process 1, once bubblewrap has told it."""
-    deadline = time.monotonic() + START_SECONDS
-    text = b""
-    while select.select([info], [], [], max(0.0, deadline - time.monotonic()))[0] and (piece := os.read(info, 4096)):
-        text += piece
-    try:
-        init = int(json.loads(text)["child-pid"])
-        handle = os.pidfd_open(init)
-    except (ValueError, KeyError, OSError):
-        raise _cannot("bubblewrap", _last_words(monitor)) from None
-    try:
-        parent = int(Path(f"/proc/{init}/stat").read_text(encoding="latin-1").rsplit(")", 1)[1].split()[1])
-    except OSError:
-        parent = -1
-    if parent != monitor.pid:
-        os.close(handle)
-        raise _cannot("bubblewrap", _last_words(monitor))
-    return init, handle
-
-
-def _last_words(monitor: subprocess.Popen[bytes]) -> str:
-    """Return the last line that a failed launch wrote, or its exit code; kills what still runs."""
-    try:
-        _, errors = monitor.communicate(timeout=1)
-    except subprocess.TimeoutExpired:
-        monitor.kill()
-        _, errors = monitor.communicate(timeout=START_SECONDS)
-    lines = errors[-2000:].decode("utf-8", "replace").strip().splitlines()
-    return lines[-1] if lines else f"exit code {monitor.returncode}"
-
-
-def end_process(handle: int) -> None:
-    """Kill a session's first process, and with it the session, wait until it is gone, and close its handle."""
-    with suppress(ProcessLookupError):
-        signal.pidfd_send_signal(handle, signal.SIGKILL)
-    gone = select.poll()
-    gone.register(handle, select.POLLIN)
-    gone.poll(START_SECONDS * 1000)
-    os.close(handle)
-
-
-def _reap(monitor: subprocess.Popen[bytes]) -> None:
-    monitor.kill()
-    monitor.wait(START_SECONDS)
-    for stream in (monitor.stdout, monitor.stderr):
-        if stream is not None:
-            stream.close()
+        raise cannot("bubblewrap", error) from None

@@ -7,12 +7,16 @@ mapping that was dropped); only cgroups do, and evidence says which of the two h
 from __future__ import annotations
 
 import os
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from sandbox.spec import LimitName, Limits
 
 _TICKS = os.sysconf("SC_CLK_TCK")
+_WALK_SHARE = 20  # a walk through scratch is at most this part of the time
 _REFRESH = 20  # samples after which processes once found foreign are looked at again
 
 
@@ -27,13 +31,10 @@ class Usage:
     scratch_full: bool
 
 
-class Meter:
-    """Reads the totals of the session whose first process is ``init``, from a trusted process outside."""
+class _Totals(ABC):
+    """Reads a session's totals from a trusted process outside; which processes are its own is the tier's to say."""
 
-    def __init__(self, init: int, scratch: tuple[str, ...]) -> None:
-        self._init = init
-        self._namespace = os.readlink(f"/proc/{init}/ns/pid")
-        self._scratch = scratch
+    def __init__(self) -> None:
         self._foreign: set[str] = set()
         self._samples = 0
         self._spent: dict[tuple[str, str], float] = {}
@@ -51,7 +52,7 @@ class Meter:
             if name in self._foreign:
                 continue
             try:
-                if os.readlink(f"/proc/{name}/ns/pid") == self._namespace:
+                if self._belongs(name):
                     found.append(name)
                 else:
                     self._foreign.add(name)
@@ -60,6 +61,12 @@ class Meter:
             except OSError:  # another user's, or just gone
                 self._foreign.add(name)
         return found
+
+    @abstractmethod
+    def _belongs(self, name: str) -> bool: ...
+
+    @abstractmethod
+    def _scratch_usage(self, limits: Limits) -> tuple[int, bool]: ...
 
     def sample(self, limits: Limits) -> Usage:
         """Return the totals now; shared pages are counted once only where the first sum is above the limit."""
@@ -79,7 +86,7 @@ class Meter:
         if memory > limits.memory_bytes:
             memory = self._proportional(members, memory)
         self._cpu = max(self._cpu, cpu, sum(self._spent.values()))
-        files, full = self._scratch_usage()
+        files, full = self._scratch_usage(limits)
         return Usage(tasks, memory, self._cpu, files, full)
 
     def _proportional(self, members: list[str], fallback: int) -> int:
@@ -88,7 +95,20 @@ class Meter:
         except OSError:
             return fallback
 
-    def _scratch_usage(self) -> tuple[int, bool]:
+
+class Meter(_Totals):
+    """Reads the totals of the session whose first process is ``init``, in a pid namespace of its own."""
+
+    def __init__(self, init: int, scratch: tuple[str, ...]) -> None:
+        super().__init__()
+        self._init = init
+        self._namespace = os.readlink(f"/proc/{init}/ns/pid")
+        self._scratch = scratch
+
+    def _belongs(self, name: str) -> bool:
+        return os.readlink(f"/proc/{name}/ns/pid") == self._namespace
+
+    def _scratch_usage(self, limits: Limits) -> tuple[int, bool]:
         files, full = 0, False
         for place in self._scratch:
             try:
@@ -98,6 +118,51 @@ class Meter:
             files += state.f_files - state.f_ffree
             full = full or state.f_bfree == 0
         return files, full
+
+
+class UidMeter(_Totals):
+    """Reads the totals of the session that runs under ``uid``, where there is no pid namespace and no file system of
+    its own (T1): scratch is counted by walking it, so what is deleted and held open is not seen.
+
+    Args:
+        uid: the session's own.
+        scratch: directories of the session to the bytes each may hold.
+    """
+
+    def __init__(self, uid: int, scratch: Mapping[Path, int]) -> None:
+        super().__init__()
+        self._uid = str(uid)
+        self._places = scratch
+        self._walked = (0, False)
+        self._next_walk = 0.0
+
+    def _belongs(self, name: str) -> bool:
+        for line in Path(f"/proc/{name}/status").read_text(encoding="latin-1").splitlines():
+            if line.startswith("Uid:"):
+                return self._uid in line.split()
+        return False
+
+    def _scratch_usage(self, limits: Limits) -> tuple[int, bool]:
+        began = time.monotonic()
+        if began >= self._next_walk:
+            self._walked = self._walk(limits.scratch_files)
+            self._next_walk = began + _WALK_SHARE * (time.monotonic() - began)
+        return self._walked
+
+    def _walk(self, most: int) -> tuple[int, bool]:
+        files = 0
+        for place, bound in self._places.items():
+            held = 0
+            for directory, folders, names in os.walk(place):
+                files += len(folders) + len(names)
+                for name in names:
+                    try:
+                        held += os.lstat(os.path.join(directory, name)).st_blocks << 9
+                    except OSError:  # just deleted
+                        continue
+                if held > bound or files > most:
+                    return files, True
+        return files, False
 
 
 def exceeded(usage: Usage, limits: Limits) -> LimitName | None:

@@ -14,7 +14,7 @@ from functools import lru_cache
 
 from sandbox._syscalls import ALLOWED, JUDGED, NEWEST
 
-_LOAD, _JEQ, _JGE, _JSET, _RET = 0x20, 0x15, 0x35, 0x45, 0x06
+_LOAD, _JEQ, _JGE, _JSET, _AND, _RET = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
 _KILL, _ERRNO, _ALLOW = 0x8000_0000, 0x0005_0000, 0x7FFF_0000
 _NR, _ARCH, _ARGUMENT_0, _ARGUMENT_1 = 0, 4, 16, 24  # offsets in struct seccomp_data; low words, little endian
 _X32 = 0x4000_0000
@@ -22,6 +22,10 @@ _X32 = 0x4000_0000
 MACHINES = {"x86_64": (0xC000_003E, 0), "aarch64": (0xC000_00B7, 1)}
 
 _AF_UNIX = 1
+# Without a network namespace (T1), a socket of any kind may reach another's, by path or by name. Pairs that are born
+# connected cannot; a datagram pair can be connected anew, so only stream and seqpacket pairs are left.
+_PAIRED = (1, 5)
+_ADDRESSING = ("accept", "accept4", "bind", "connect", "listen")
 # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET. NEWTIME cannot be asked of clone().
 _NEW_NAMESPACES = 0x7E02_0000
 # TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX, TCGETS2. TIOCSTI and every device's own are thereby refused.
@@ -46,7 +50,15 @@ def _only(offset: int, values: Iterable[int], denied: int) -> _Code:
     return [*code, _refuse(denied)]
 
 
-def _judgements() -> dict[str, _Code]:
+def _pairs() -> _Code:
+    code: _Code = [(_LOAD, 0, 0, _ARGUMENT_0), (_JEQ, 1, 0, _AF_UNIX), _refuse(errno.EPERM)]
+    code += [(_LOAD, 0, 0, _ARGUMENT_1), (_AND, 0, 0, 0xF)]  # the type without SOCK_NONBLOCK and SOCK_CLOEXEC
+    for kind in _PAIRED:
+        code += [(_JEQ, 0, 1, kind), (_RET, 0, 0, _ALLOW)]
+    return [*code, _refuse(errno.EPERM)]
+
+
+def _judgements(*, sockets: bool) -> dict[str, _Code]:
     prctl = _only(_ARGUMENT_0, _PRCTLS, errno.EPERM)
     # The death signal is what ends the session with its supervisor, so a job must not clear it. Libraries set one for
     # their own workers (torch.multiprocessing); they are told it worked: workers end with the session anyhow.
@@ -61,19 +73,20 @@ def _judgements() -> dict[str, _Code]:
         "clone3": [
             _refuse(errno.ENOSYS)
         ],  # its flags lie in memory, where a filter cannot look; libc falls back to clone
-        "socket": _only(_ARGUMENT_0, (_AF_UNIX,), errno.EPERM),
-        "socketpair": _only(_ARGUMENT_0, (_AF_UNIX,), errno.EPERM),
+        "socket": _only(_ARGUMENT_0, (_AF_UNIX,), errno.EPERM) if sockets else [_refuse(errno.EPERM)],
+        "socketpair": _only(_ARGUMENT_0, (_AF_UNIX,), errno.EPERM) if sockets else _pairs(),
         "ioctl": _only(_ARGUMENT_1, _IOCTLS, errno.EPERM),
         "prctl": prctl,
     }
 
 
 @lru_cache
-def build_filter(machine: str) -> bytes:
+def build_filter(machine: str, *, sockets: bool = True) -> bytes:
     """Return the filter for ``machine`` as an array of ``struct sock_filter``.
 
     Args:
         machine: as ``os.uname().machine`` names it; one of ``MACHINES``.
+        sockets: whether local sockets (``AF_UNIX``) may be made, which only a network namespace makes safe.
 
     Raises:
         KeyError: no filter exists for this machine.
@@ -87,13 +100,13 @@ def build_filter(machine: str) -> bytes:
         (_JGE, 0, 1, _X32),
         (_RET, 0, 0, _KILL),
     ]
-    for name, judgement in _judgements().items():
+    for name, judgement in _judgements(sockets=sockets).items():
         number = JUDGED[name][column]
         if number is not None:
             code += [(_JEQ, 0, len(judgement), number), *judgement]
-    for numbers in ALLOWED.values():
+    for name, numbers in ALLOWED.items():
         number = numbers[column]
-        if number is not None:
+        if number is not None and (sockets or name not in _ADDRESSING):
             code += [(_JEQ, 0, 1, number), (_RET, 0, 0, _ALLOW)]
     code += [(_JGE, 0, 1, NEWEST + 1), _refuse(errno.ENOSYS), _refuse(errno.EPERM)]
     return b"".join(struct.pack("=HBBI", operation, yes, no, value) for operation, yes, no, value in code)

@@ -36,6 +36,20 @@ def check_source(path: Path, *, by_others: bool) -> None:
         )
 
 
+def check_reachable(path: Path) -> None:
+    """Raise unless every user can walk to ``path`` and read it: at T1 nothing can be shown in another place."""
+    check_source(path, by_others=True)
+    closed = [parent for parent in path.resolve().parents if not parent.stat().st_mode & 0o1]
+    if closed:
+        raise SandboxError(
+            "a session's uid cannot reach {path}: {closed} is closed to others",
+            code="source",
+            hint="put it where every user can read it, below /opt for example",
+            path=path,
+            closed=closed[-1],
+        )
+
+
 def stage(places: Places, *, read_only: bool = True) -> Places:
     """Unshare the calling thread's mount table, bind every place below ``STAGE`` and return where they are."""
     _kernel.unshare_mounts()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import secrets
 import socket
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,38 +17,63 @@ from typing import Final
 from sandbox._attest import does_not_hold
 from sandbox.errors import SandboxError
 from sandbox.session import Session, open_session
-from sandbox.spec import Evidence, Limits, Mount, Runtime, SessionSpec
+from sandbox.spec import Evidence, Limits, Mount, Runtime, SessionSpec, Tier
 
 ACTS: Final = Path(__file__).parent / "inside"
 _SECONDS = 120.0
 
+CONCEDED: Final = {Tier.T1: frozenset({"see the host's process", "see the host's file"}), Tier.T2: frozenset[str]()}
+"""What a tier does not promise to block: at T1 a job can see that a process or a path exists, for without namespaces
+stat(2) tells. The threat model names each."""
+
 
 @dataclass(frozen=True)
 class CanaryReport:
-    """Every act that was tried, all of them blocked, and what blocked them."""
+    """Every act that was tried, all of them blocked, and what blocked them; what the tier concedes is not among them."""
 
     acts: tuple[str, ...]
     evidence: Evidence
 
 
-def run_canary(runtime: Runtime | None = None) -> CanaryReport:
+def run_canary(runtime: Runtime | None = None, tier: Tier = Tier.T2) -> CanaryReport:
     """Try every forbidden act in a session and return what was tried.
 
     Args:
         runtime: the runtime to try with; an empty one and the machine's own Python where none is given.
+        tier: strength of the session.
 
     Raises:
         SandboxError: an act succeeded (``canary``), or no session can be opened at all.
     """
-    results, evidence = try_acts(runtime)
-    succeeded = sorted(name for name, outcome in results.items() if outcome != "blocked")
+    results, evidence = try_acts(runtime, tier=tier)
+    promised = {name: outcome for name, outcome in results.items() if name not in CONCEDED[tier]}
+    succeeded = sorted(name for name, outcome in promised.items() if outcome != "blocked")
     if succeeded:
         raise does_not_hold(", ".join(succeeded))
-    return CanaryReport(tuple(sorted(results)), evidence)
+    return CanaryReport(tuple(sorted(promised)), evidence)
+
+
+def prove_tier(floor: Tier) -> Tier:
+    """Run the canary at the strongest tier this machine has, not below ``floor``, and return that tier.
+
+    Decided once, when a service starts: each of its sessions demands this tier and no other.
+
+    Raises:
+        SandboxError: this machine gives less than ``floor``; or a layer that is there does not hold, which is no reason
+            to do with a weaker one.
+    """
+    try:
+        return run_canary().evidence.tier
+    except SandboxError as error:
+        if floor > Tier.T1 or error.code not in ("layer", "start"):
+            raise
+    return run_canary(tier=Tier.T1).evidence.tier
 
 
 def try_acts(
-    runtime: Runtime | None = None, opener: Callable[[SessionSpec], Session] = open_session
+    runtime: Runtime | None = None,
+    opener: Callable[[SessionSpec], Session] = open_session,
+    tier: Tier = Tier.T2,
 ) -> tuple[dict[str, str], Evidence]:
     """Return each act's outcome (``blocked``, ``succeeded`` or ``hung``) in a session that ``opener`` opens."""
     with contextlib.ExitStack() as stack:
@@ -59,8 +85,9 @@ def try_acts(
             runtime,
             ("/canary/acts.py",),
             mounts=(Mount(acts, "/canary"),),
-            env=targets,
+            env={**targets, "CANARY_NAMESPACES": "" if tier is Tier.T1 else "1"},
             limits=Limits(wall_seconds=_SECONDS, memory_bytes=1 << 30),
+            tier=tier,
         )
         session = stack.enter_context(opener(spec))
         session.channel.settimeout(_SECONDS)
@@ -115,9 +142,15 @@ def _targets() -> Iterator[dict[str, str]]:
             listener.bind(address)
             listener.listen()
         Path(path).chmod(0o777)
+        # A process of its own: in a container we may be number 1, and so is the session's first process.
+        waits = [sys.executable, "-I", "-S", "-c", "import sys; sys.stdin.read()"]
+        process = stack.enter_context(subprocess.Popen(waits, stdin=subprocess.PIPE, close_fds=True))
+        datagrams = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+        datagrams.bind(f"\0{name}-datagram")
         yield {
-            "CANARY_PID": str(os.getpid()),
+            "CANARY_PID": str(process.pid),
             "CANARY_PORT": str(tcp.getsockname()[1]),
             "CANARY_ABSTRACT": name,
+            "CANARY_DATAGRAM": f"{name}-datagram",
             "CANARY_PATH": path,
         }

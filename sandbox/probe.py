@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sandbox import _bubblewrap, _kernel, _seccomp
 from sandbox._identity import RANGES
-from sandbox._launch import LANDLOCK_ABI
+from sandbox._kernel import LANDLOCK_ABI
 from sandbox.canary import empty_runtime
 from sandbox.errors import SandboxError
 from sandbox.session import open_session
@@ -36,20 +36,24 @@ class Report:
 
 
 def probe(python: Path = Path("/usr/bin/python3")) -> Report:
-    """Look at every layer and open a session for proof; never raises for what is missing, reports it."""
+    """Look at every layer and open a session of each tier for proof; never raises for what is missing, reports it."""
     layers = [_system(), _program(), _user_namespaces(), _landlock(), _own_uid(), _python(python)]
     layers.append(
-        _session(python) if all(layer.present for layer in layers) else Layer("session", False, fix="fix the above")
+        _session(python, Tier.T2)
+        if all(layer.present for layer in layers)
+        else Layer("session", False, fix="fix the above")
     )
     refusals = {
         Tier.T3: "needs gVisor or a microVM, which this release does not start",
-        Tier.T1: "is not part of this release",
         Tier.T0: "is no isolation, and not part of this release",
     }
     missing = [layer for layer in layers if not layer.present]
     if missing:
         refusals[Tier.T2] = "; ".join(f"{layer.name}: {layer.fix}" for layer in missing)
-    return Report(tuple(layers), () if missing else (Tier.T2,), refusals)
+    own_uid = _session(python, Tier.T1)
+    if not own_uid.present:
+        refusals[Tier.T1] = own_uid.fix
+    return Report(tuple(layers), tuple(tier for tier in (Tier.T2, Tier.T1) if tier not in refusals), refusals)
 
 
 def _system() -> Layer:
@@ -96,9 +100,11 @@ def _own_uid() -> Layer:
         return Layer("own uid", True, "ordinary user: sessions share its uid, in user namespaces of their own")
     mapped = [[int(part) for part in line.split()] for line in Path("/proc/self/uid_map").read_text().splitlines()]
     free = any(
-        inside <= first and first + count <= inside + length for inside, _, length in mapped for first, count in RANGES
+        inside <= first and first + 2 * count <= inside + length
+        for inside, _, length in mapped
+        for first, count in RANGES
     )
-    fix = "" if free else f"map uids {RANGES[1][0]} to {RANGES[1][0] + RANGES[1][1] - 1} into this container"
+    fix = "" if free else f"map uids {RANGES[1][0]} to {RANGES[1][0] + 2 * RANGES[1][1] - 1} into this container"
     return Layer("own uid", free, "root: one of its own for each session", fix)
 
 
@@ -110,10 +116,10 @@ def _python(python: Path) -> Layer:
     return Layer("python", True, inner if prefix is None else f"{inner} from {prefix}")
 
 
-def _session(python: Path) -> Layer:
+def _session(python: Path, tier: Tier) -> Layer:
     try:
         with empty_runtime(python) as runtime:
-            spec = SessionSpec(runtime, ("-c", "pass"), limits=Limits(wall_seconds=30))
+            spec = SessionSpec(runtime, ("-c", "pass"), limits=Limits(wall_seconds=30), tier=tier)
             with open_session(spec) as session:
                 ending = session.wait(60)
     except SandboxError as error:
@@ -126,8 +132,4 @@ def _session(python: Path) -> Layer:
 def _session_fix(error: SandboxError) -> str:
     if error.code == "start" and Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns").exists():
         return "allow bwrap user namespaces in AppArmor, or sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
-    if error.code == "start" and (Path("/.dockerenv").exists() or Path("/run/.containerenv").exists()):
-        return (
-            "start the container as an ordinary user, with user namespaces allowed: --security-opt seccomp=unconfined"
-        )
     return error.hint

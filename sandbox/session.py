@@ -7,13 +7,15 @@ import os
 import select
 import signal
 import socket
+import subprocess
 import threading
 import time
 from types import TracebackType
 from typing import IO, ClassVar
 
-from sandbox._launch import START_SECONDS, Started, start
-from sandbox._meter import Meter, exceeded
+from sandbox._launch import start
+from sandbox._meter import exceeded
+from sandbox._started import START_SECONDS, Started
 from sandbox.errors import SandboxError
 from sandbox.spec import Ending, Evidence, LimitName, SessionSpec
 
@@ -73,6 +75,12 @@ class Session:
     def ending(self) -> Ending | None:
         """How it ended, or ``None`` while it runs."""
         return self._ending
+
+    def path(self, inner: str) -> str:
+        """Return where the job sees the place that its spec calls ``inner``; a tier may show it elsewhere (T1)."""
+        if self._started is None:
+            raise AssertionError("a session is ready or has failed")
+        return self._started.path(inner)
 
     def stdout(self) -> bytes:
         """Return what the job has printed so far, cut at the limit; for the data owner's eyes only."""
@@ -136,19 +144,17 @@ class Session:
             return
         deadline = time.monotonic() + self._spec.limits.wall_seconds
         try:
-            # Made before the job may run, for one that is over at once cannot be looked at.
-            meter = Meter(self._started.init, ("/tmp", "/dev/shm", *self._spec.scratch))
             self._ready.set()
             if self._killed:
                 self._strike()
-            self._watch(self._started, meter, deadline)
+            self._watch(self._started, deadline)
         except OSError:
             self._killed = True  # what cannot be watched does not run on
         finally:
             self._finish(self._started)
             self._ready.set()
 
-    def _watch(self, started: Started, meter: Meter, deadline: float) -> None:
+    def _watch(self, started: Started, deadline: float) -> None:
         """Drain output and look at totals until the session's first process is gone."""
         streams = {stream.fileno(): name for stream, name in _streams(started)}
         poll = select.poll()
@@ -170,7 +176,7 @@ class Session:
                     self._limit = "output"
                 elif now - looked >= _TICK:
                     looked = now
-                    self._limit = exceeded(meter.sample(self._spec.limits), self._spec.limits)
+                    self._limit = exceeded(started.meter.sample(self._spec.limits), self._spec.limits)
             if self._limit is not None:
                 self._strike()
 
@@ -188,7 +194,11 @@ class Session:
         handle = select.poll()
         handle.register(started.init_handle, select.POLLIN)
         handle.poll(_END_SECONDS * 1000)
-        code = started.monitor.wait(START_SECONDS)
+        try:
+            code = started.monitor.wait(START_SECONDS)
+            started.sweep()
+        except (OSError, subprocess.SubprocessError):
+            return  # somebody is left: it has not ended, ``kill`` says so, and its uid is given to nobody else
         for stream, name in _streams(started):
             os.set_blocking(stream.fileno(), False)
             with contextlib.suppress(BlockingIOError):
@@ -206,8 +216,7 @@ class Session:
                 self._ending = Ending("exited", exit_code=code)
             self._ended.set()
             os.close(started.init_handle)
-        if started.identity is not None:
-            started.identity.release()
+        started.clear()
 
 
 def _streams(started: Started) -> list[tuple[IO[bytes], str]]:

@@ -3,7 +3,8 @@
 Runs inside only, as a job's program. Each act has a process of its own, for some are punished by death. The result goes
 over the channel as JSON: name to ``blocked`` or ``succeeded``. Arguments: names of acts to try; none means all.
 
-Their targets on the host come by environment: ``CANARY_PID``, ``CANARY_PORT``, ``CANARY_ABSTRACT``, ``CANARY_PATH``.
+Their targets on the host come by environment: ``CANARY_PID``, ``CANARY_PORT``, ``CANARY_ABSTRACT``, ``CANARY_DATAGRAM``,
+``CANARY_PATH``; ``CANARY_NAMESPACES`` is empty at T1, where the session's own uid does their part.
 """
 
 import ctypes
@@ -23,6 +24,8 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from calls import FORBIDDEN  # type: ignore[import-not-found]
 
 libc = ctypes.CDLL(None, use_errno=True)
+TMP = os.environ["TMPDIR"]
+NAMESPACES = bool(os.environ["CANARY_NAMESPACES"])
 DATA = os.path.dirname(os.path.abspath(__file__))
 COLUMN = 0 if os.uname().machine == "x86_64" else 1
 
@@ -69,7 +72,7 @@ for place in (
     "/sys/kernel/uevent_seqnum", "/dev/mem", "/dev/kvm", "/dev/vda", "/proc/1/task/1/mountinfo",
 ):  # fmt: skip
     expect(f"read {place}", read(place))
-for place in ("/", "/sys/fs/cgroup", "/proc", "/root", "/home", "/var", "/run"):
+for place in ("/", "/sys/fs/cgroup", "/proc", "/root", "/home", "/var", "/run", "/run/keyong-sessions"):
     expect(f"list {place}", lambda place=place: os.listdir(place))  # type: ignore[misc]
 for place in ("/", "/usr", "/usr/bin", "/runtime", "/runtime/site-packages", "/dev", "/etc", "/sandbox", "/proc", DATA):
     expect(f"create in {place}", create(place + "/canary"))
@@ -84,10 +87,10 @@ expect("utime data", lambda: os.utime(DATA + "/acts.py", (0, 0)))
 expect("xattr data", lambda: os.setxattr(DATA + "/acts.py", "user.canary", b"1"))
 expect("unlink data", lambda: os.unlink(DATA + "/acts.py"))
 expect("rename data", lambda: os.rename(DATA + "/acts.py", DATA + "/acts2.py"))
-expect("link data", lambda: os.link(DATA + "/acts.py", "/tmp/linked"))
+expect("link data", lambda: os.link(DATA + "/acts.py", TMP + "/linked"))
 expect("truncate data", lambda: os.truncate(DATA + "/acts.py", 0))
 expect("make a directory in /", lambda: os.mkdir("/canary-directory"))
-expect("make a device", lambda: os.mknod("/tmp/device", 0o60666, os.makedev(254, 0)))
+expect("make a device", lambda: os.mknod(TMP + "/device", 0o60666, os.makedev(254, 0)))
 expect("see the host's process", lambda: os.stat(f"/proc/{os.environ['CANARY_PID']}"))
 expect("see the host's file", lambda: os.stat(os.environ["CANARY_PATH"]))
 expect("kill the host's process", lambda: os.kill(int(os.environ["CANARY_PID"]), 0))
@@ -96,23 +99,23 @@ expect("become the root group", lambda: os.setgid(0))
 expect("change groups", lambda: os.setgroups([0]))
 expect("raise priority", lambda: os.nice(-5))
 expect("schedule in real time", lambda: os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1)))
-expect("chroot", lambda: os.chroot("/tmp"))
+expect("chroot", lambda: os.chroot(TMP))
 expect("rename the host", lambda: socket.sethostname("canary"))
 expect("execute data", lambda: os.execv(DATA + "/acts.py", ["acts"]))
 
 
 @act
 def follow_a_link_out() -> object:
-    os.symlink("/etc/shadow", "/tmp/link")
-    return open("/tmp/link").read()
+    os.symlink("/etc/shadow", TMP + "/link")
+    return open(TMP + "/link").read()
 
 
 @act
 def execute_a_written_file() -> object:
-    with open("/usr/bin/true", "rb") as source, open("/tmp/true", "wb") as target:
+    with open("/usr/bin/true", "rb") as source, open(TMP + "/true", "wb") as target:
         target.write(source.read())
-    os.chmod("/tmp/true", 0o755)
-    return subprocess.run(["/tmp/true"], check=False).returncode == 0
+    os.chmod(TMP + "/true", 0o755)
+    return subprocess.run([TMP + "/true"], check=False).returncode == 0
 
 
 for label, family, kind in (
@@ -132,6 +135,25 @@ def connect(address: str) -> None:
 
 
 expect("connect to the host's abstract socket", lambda: connect("\0" + os.environ["CANARY_ABSTRACT"]))
+
+
+def leave_in_common(place: str) -> None:
+    # At T2 both places are the session's own, and what is common lies outside of what it can name.
+    path = f"{place}/{'../' if NAMESPACES else ''}{os.environ['CANARY_ABSTRACT']}"
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    os.unlink(path)
+
+
+expect("create in the common /tmp", lambda: leave_in_common("/tmp"))
+expect("create in the common /dev/shm", lambda: leave_in_common("/dev/shm"))
+
+
+@act
+def turn_a_pair_to_the_host() -> object:
+    ours, _theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    return ours.sendto(b"x", "\0" + os.environ["CANARY_DATAGRAM"])
+
+
 expect("connect to the host's unix socket", lambda: connect(os.environ["CANARY_PATH"]))
 
 for name, numbers in FORBIDDEN.items():
@@ -181,25 +203,27 @@ def call_by_32_bit_gate() -> object:
 
 @act
 def read_the_parent_by_memory_file() -> object:
-    return os.open("/proc/1/mem", os.O_RDONLY)
+    return os.open(f"/proc/{os.getppid()}/mem", os.O_RDONLY)
 
 
 @act
 def be_more_than_expected() -> object:
-    return os.getuid() != 65534 or os.uname().nodename != "job" or os.getppid() != 1 or os.getgroups() != []
+    if os.getgroups() or 0 in (*os.getresuid(), *os.getresgid()):
+        return True
+    return NAMESPACES and (os.getuid() != 65534 or os.uname().nodename != "job" or os.getppid() != 1)
 
 
 @act
 def find_a_foreign_variable() -> object:
     known = {"PATH", "HOME", "TMPDIR", "LANG", "USER", "LOGNAME", "PWD", "LD_LIBRARY_PATH", "KEYONG_CHANNEL_FD"}
-    with open("/proc/1/environ", "rb") as file:
+    with open(f"/proc/{os.getppid()}/environ", "rb") as file:
         names = {entry.split(b"=")[0].decode() for entry in file.read().split(b"\0") if entry} | set(os.environ)
     return [name for name in names - known if not name.startswith(("PYTHON", "CANARY_"))]
 
 
 @act
 def find_a_host_path_in_the_command_line() -> object:
-    with open("/proc/1/cmdline") as file:
+    with open(f"/proc/{os.getppid()}/cmdline") as file:
         return os.environ["CANARY_PATH"] in file.read()
 
 
@@ -211,6 +235,11 @@ def find_foreign_packages() -> object:
 def attempt(function: Callable[[], object]) -> str:
     """Try one act in a process of its own and say how it ended."""
     child = os.fork()
+    if child == 0 and os.getpid() == int(os.environ["CANARY_PID"]):
+        os._exit(0)  # a process of ours with the number of the host's would be taken for it
+    if child == int(os.environ["CANARY_PID"]):
+        os.waitpid(child, 0)
+        return attempt(function)
     if child == 0:
         try:
             os._exit(99 if function() else 0)
@@ -234,7 +263,7 @@ def first_process() -> dict[str, str]:
     """Acts of the session's first process itself."""
     found = {
         "inherit a descriptor": bool({int(name) for name in os.listdir("/proc/self/fd")} - {0, 1, 2, 3, 4}),
-        "find leftovers": bool(os.listdir("/tmp") or os.listdir("/dev/shm")),
+        "find leftovers": bool(os.listdir(TMP) or (NAMESPACES and os.listdir("/dev/shm"))),
     }
     libc.prctl(1, 0, 0, 0, 0)
     kept = ctypes.c_int()

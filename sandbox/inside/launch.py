@@ -3,8 +3,8 @@
 Runs as process 1 of the session under ``python -I -S``, before any code of a job, and imports as little as it can: each
 session starts it. Not imported by the trusted side.
 
-Arguments: the channel's descriptor, then items ``kind=value`` (``abi``, ``limit``, ``rx``, ``r``, ``rw``, ``dev``,
-``path``, ``skip``), ``--``, and the job's own arguments to Python.
+Arguments: the channel's descriptor, then items ``kind=value`` (``abi``, ``limit``, ``rx``, ``r``, ``rw``, ``dev``, ``ls``,
+``path``, ``skip``, and ``uid`` at T1 alone, where there are no namespaces), ``--``, and the job's own arguments to Python.
 """
 
 import _ctypes  # not ctypes: that costs a session more time than all the rest here
@@ -18,7 +18,7 @@ ALL_RIGHTS = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 5: (1 << 16)
 MAKE_DEVICE = (1 << 6) | (1 << 11) | (1 << 15)  # character and block devices, and ioctl on them
 FILE_RIGHTS = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446
-SOCKET, PRCTL, PRLIMIT = (41, 198), (157, 167), (302, 261)
+SOCKET, SOCKETPAIR, PRCTL, PRLIMIT = (41, 198), (53, 199), (157, 167), (302, 261)
 
 # Calls that must fail whatever their arguments: numbers on x86_64 and on aarch64.
 CALLS = {
@@ -47,7 +47,15 @@ CALLS = {
     "sched_setscheduler": (144, 119),
 }
 
-SECRET = ("/etc/shadow", "/proc/loadavg", "/proc/sys/kernel/core_pattern", "/proc/self/mountinfo", "/sys/kernel", "/")
+SECRET = (
+    "/etc/shadow",
+    "/proc/loadavg",
+    "/proc/sys/kernel/core_pattern",
+    "/proc/self/mountinfo",
+    "/sys/kernel",
+    "/run/keyong-sessions",
+    "/",
+)
 
 
 class Refused(Exception):
@@ -96,6 +104,7 @@ def restrict(items: "list[tuple[str, str]]", required: int) -> int:
         "r": read,
         "rw": handled & ~MAKE_DEVICE & ~EXECUTE,
         "dev": READ_FILE | WRITE_FILE,
+        "ls": READ_DIR,
     }
     for kind, path in items:
         if kind not in rights:
@@ -138,39 +147,56 @@ def probe_files(items: "list[tuple[str, str]]") -> None:
             raise Refused("leftover " + path)
 
 
-def probe_calls() -> None:
-    """Raise where a system call passes that must not."""
+def probe_calls(namespaces: bool) -> None:
+    """Raise where a system call passes that must not; without a network namespace, neither may any local socket."""
     column = 0 if os.uname().machine == "x86_64" else 1
     for name, numbers in CALLS.items():
         _ctypes.set_errno(0)
         # A refusal by the filter is EPERM or ENOSYS; any other errno means that the kernel looked at the arguments.
         if syscall(numbers[column], -1, 0, 0, 0, 0, 0) >= 0 or _ctypes.get_errno() not in (1, 38):
             raise Refused("call " + name)
-    for family in (2, 10, 16, 17, 40):  # IPv4, IPv6, netlink, packet, vsock
+    for family in (
+        (2, 10, 16, 17, 40) if namespaces else (1, 2, 10, 16, 17, 40)
+    ):  # local, IPv4, IPv6, netlink, packet...
         for kind in (1, 2, 3):
             if syscall(SOCKET[column], family, kind, 0) >= 0:
                 raise Refused(f"socket {family}")
+    if not namespaces and syscall(SOCKETPAIR[column], 1, 2, 0, bytes(8)) == 0:  # a datagram pair can be connected anew
+        raise Refused("datagram pair")
     if syscall(PRCTL[column], 4, 0, 0, 0, 0) == 0:
         raise Refused("call prctl")
 
 
-def probe_self() -> None:
-    """Raise where this process has more than it should: privileges, neighbours, descriptors, groups, a network."""
+def probe_self(own: "int | None") -> None:
+    """Raise where this process has more than it should: privileges, neighbours, descriptors, groups, a network.
+
+    ``own`` is the session's uid where that does the part of namespaces.
+    """
     with open("/proc/self/status") as file:
         status = dict(line.split(":", 1) for line in file if ":" in line)
     if any(int(status[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")):
         raise Refused("capabilities")
     if status["NoNewPrivs"].strip() != "1" or status["Seccomp"].strip() != "2":
         raise Refused("seccomp")
-    if os.getpid() != 1 or os.getppid() != 0 or len(os.listdir("/proc/self/task")) != 1:
+    if len(os.listdir("/proc/self/task")) != 1:
+        raise Refused("threads")
+    if own is None:
+        probe_namespaces()
+    elif {*os.getresuid(), *os.getresgid()} != {own} or os.getgroups():
+        raise Refused("identity")
+    if {int(name) for name in os.listdir("/proc/self/fd")} - {0, 1, 2, 3, 4}:
+        raise Refused("descriptors")
+
+
+def probe_namespaces() -> None:
+    """Raise where this process is not alone in its namespaces."""
+    if os.getpid() != 1 or os.getppid() != 0:
         raise Refused("pid namespace")
     if os.uname().nodename != "job" or os.getuid() != 65534 or os.getgid() != 65534:
         raise Refused("identity")
     with open("/proc/self/net/dev") as file:
         if [line.split(":")[0].strip() for line in file if ":" in line] not in ([], ["lo"]):
             raise Refused("network namespace")
-    if {int(name) for name in os.listdir("/proc/self/fd")} - {0, 1, 2, 3, 4}:
-        raise Refused("descriptors")
 
 
 def enclose(descriptor: int) -> None:
@@ -211,6 +237,7 @@ def main() -> None:
     items = [tuple(item.split("=", 1)) for item in sys.argv[2:separator]]
     column = 0 if os.uname().machine == "x86_64" else 1
     enclose(int(sys.argv[1]))
+    own = next((int(value) for kind, value in items if kind == "uid"), None)
     skipped = {value for kind, value in items if kind == "skip"}
     try:
         for kind, value in items:
@@ -219,12 +246,12 @@ def main() -> None:
                 if syscall(PRLIMIT[column], 0, number, words(bound, bound), None) != 0:
                     raise Refused("limit")
         if "canary" not in skipped:
-            probe_self()  # reads more of /proc/self than Landlock leaves
+            probe_self(own)  # reads more of /proc/self than Landlock leaves
         abi = 0
         if "landlock" not in skipped:
             abi = restrict(items, next(int(value) for kind, value in items if kind == "abi"))  # type: ignore[arg-type]
         if "canary" not in skipped:
-            probe_calls()
+            probe_calls(own is None)
             probe_files(items)  # type: ignore[arg-type]
     except Refused as refused:
         os.write(3, f"keyong-sandbox/1 refused {refused}".encode().ljust(REPORT)[:REPORT])

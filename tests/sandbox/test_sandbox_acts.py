@@ -118,7 +118,7 @@ def test_data_is_written_only_without_both_layers(runtime: Runtime, public: Path
 
 def test_canary_refuses_a_machine_where_an_act_succeeds(machine: Report, monkeypatch: pytest.MonkeyPatch) -> None:
     results, evidence = outcomes("landlock", "canary"), try_acts()[1]
-    monkeypatch.setattr(canary, "try_acts", lambda runtime: (results, evidence))
+    monkeypatch.setattr(canary, "try_acts", lambda runtime, tier: (results, evidence))
     with pytest.raises(SandboxError, match="read /proc/loadavg") as caught:
         run_canary()
     assert caught.value.code == "canary"
