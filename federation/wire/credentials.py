@@ -15,14 +15,21 @@ from collections.abc import Callable
 
 import grpc
 
+PING_SECONDS = 20
+"""A link that carries nothing is pinged as often: boxes in the middle cut what is idle for 60 s, and a ping may be
+lost."""
+PONG_SECONDS = 20
+"""What a ping may take: on a slow line its answer waits behind seconds of a model. Silence is noticed within both."""
+
 CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.max_receive_message_length", 8 * 1024 * 1024),
     ("grpc.max_send_message_length", 8 * 1024 * 1024),
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_time_ms", PING_SECONDS * 1000),
+    ("grpc.keepalive_timeout_ms", PONG_SECONDS * 1000),  # TCP's own: what it sent and nobody acknowledged
+    ("grpc.http2.ping_timeout_ms", PONG_SECONDS * 1000),  # a minute by default, whatever the keepalive's says
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", PING_SECONDS * 1000 // 2),
     ("grpc.so_reuseport", 0),
 )
 

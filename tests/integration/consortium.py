@@ -55,6 +55,7 @@ class Consortium:
         self.institute = Party(folder, "institute")
         self.mills = [Party(folder, name) for name in MILLS]
         self.fingerprint = ""
+        self.address = f"127.0.0.1:{free_port()}"
         self.app = write_app(folder / "app")
         (folder / "invitations").mkdir(mode=0o700)
         (folder / "records").mkdir(mode=0o700)
@@ -86,7 +87,6 @@ class Consortium:
 
     def found(self) -> None:
         """Found the consortium and serve its coordinator."""
-        address = f"127.0.0.1:{free_port()}"
         self.institute.ok(
             "consortium",
             "init",
@@ -97,7 +97,7 @@ class Consortium:
             "--entity",
             "Rolling Institute",
             "--address",
-            address,
+            self.address,
         )
         self.fingerprint = self.institute.ok("whoami").json["consortium"]["fingerprint"]
         self.serve_coordinator()
