@@ -116,7 +116,7 @@ class CoordinatorService:
             self._links.came(peer)
         else:
             self._links.went(peer)
-        log.info("link", member=peer.member.partition(":")[0], came=came)
+        log.info("link", peer=peer.member.partition(":")[0], came=came)
 
     async def _handle(self, peer: Peer, message: Incoming) -> Outgoing:
         if peer.member.startswith(TICKET):
@@ -168,7 +168,7 @@ class CoordinatorService:
             try:
                 await self._links.call(member, method, header, timeout=ANSWER_SECONDS)
             except KeyongError as error:
-                log.info("push-not-delivered", method=method, member=member, code=error.code[:64])
+                log.info("push-not-delivered", method=method, peer=member, code=error.code[:64])
 
         task = asyncio.create_task(quietly())
         self._tasks.add(task)
@@ -185,7 +185,7 @@ class CoordinatorService:
             enrolled = await asyncio.to_thread(
                 enrolment.enrol, home, self._store, ticket, m.unpack(envelopes[0]), now()
             )
-        log.info("enrolled", member=enrolled.member.id)
+        log.info("enrolled", peer=enrolled.member.id)
         chain = tuple(m.pack(envelope) for envelope in home.history.envelopes)
         return Outgoing(m.Envelopes(envelopes=chain).to_bytes())
 

@@ -308,6 +308,15 @@ class Line:
             appended = await self._record.settle(receipt, envelope)
         else:
             appended = await self._record.settle(receipt, envelope, lambda: self._check_in_force(job))
+        log.info(
+            "step",
+            plan=job.admitted.plan.id,
+            round=receipt.round,
+            stage=receipt.stage,
+            outcome=outcome,
+            code=code,
+            seconds=round((receipt.ended - receipt.started).total_seconds(), 3),
+        )
         proof = await asyncio.to_thread(self._record.ledger.receipt_bundle, appended.index)
         header = Invoked(
             receipt=pack(envelope), proof=base64.b64encode(proof).decode(), reply=done.header if done else ""

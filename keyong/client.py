@@ -20,6 +20,7 @@ from federation.wire.body import Buffer
 from federation.wire.member import connect, greet, read_mail, send_mail
 from federation.wire.patience import ANSWER_SECONDS
 from federation.wire.peer import Incoming, Peer
+from federation.wire.request_id import carry, fresh
 
 T = TypeVar("T")
 
@@ -37,10 +38,15 @@ class Client:
     """A live link of one home to its coordinator; use it as a context.
 
     The event loop runs in a thread of its own, so that calls can be made from ordinary code and notebooks.
+
+    Args:
+        request: the id under which the coordinator and the nodes log what is asked here; a fresh one by default.
     """
 
-    def __init__(self, home: Home, *, timeout: float = 10.0) -> None:
+    def __init__(self, home: Home, *, timeout: float = 10.0, request: str = "") -> None:
         self.home = home
+        self.request = request or fresh()
+        self.greeted = False
         self.holdings = Holdings(open_engine(home.path / "store.db"))
         self._timeout = timeout
         self._loop = asyncio.new_event_loop()
@@ -72,7 +78,11 @@ class Client:
         self.ledger.close()
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        async def named() -> T:
+            carry(self.request)
+            return await work
+
+        future = asyncio.run_coroutine_threadsafe(named(), self._loop)
         try:
             return future.result()
         except BaseException:
@@ -82,6 +92,7 @@ class Client:
     async def _open(self) -> None:
         self._peer = await self._stack.enter_async_context(connect(self.home, timeout=self._timeout))
         await greet(self._peer, self.home, self.ledger, serves="client")
+        self.greeted = True
 
     def call(
         self, method: str, header: m.Message, body: Sequence[Buffer] = (), *, timeout: float = ANSWER_SECONDS

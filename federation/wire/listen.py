@@ -146,10 +146,10 @@ class Listener:
             if task.cancelled():
                 await context.abort(grpc.StatusCode.PERMISSION_DENIED, "the link was ended")
             elif isinstance(error := task.exception(), KeyongError):
-                log.warning("link-refused", member=member, code=error.code)
+                log.warning("link-refused", peer=member, code=error.code)
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, error.code)
             elif error is not None:
-                log.error("link-failed", member=member, error=type(error).__name__, at=place_of(error))
+                log.error("link-failed", peer=member, error=type(error).__name__, at=place_of(error))
         finally:
             self._running.pop(peer, None)
             self._on_link(peer, False)

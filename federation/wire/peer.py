@@ -24,6 +24,7 @@ from federation.wire.body import Body, BodyError, Buffer, chunks, total_bytes
 from federation.wire.faults import RemoteError, error_of, fault_of
 from federation.wire.frame import Chunk
 from federation.wire.patience import STALL_SECONDS, Patience
+from federation.wire.request_id import carry, current
 
 log = structlog.get_logger("keyong.wire")
 
@@ -174,7 +175,7 @@ class Peer:
                         reason = error
                         raise error
                     # The stream itself broke; whatever gRPC says of it is for the log.
-                    log.info("link-broke", member=self.member, error=type(error).__name__)
+                    log.info("link-broke", peer=self.member, error=type(error).__name__)
         finally:
             self._end(reason)
             answering = [one.task for one in self._inbound.values() if one.task is not None]
@@ -231,7 +232,7 @@ class Peer:
         try:
             async with asyncio.timeout(timeout) as limit:
                 out.patience = Patience(limit, timeout)
-                head = Head(method=method, header=header, body_bytes=total_bytes(body))
+                head = Head(method=method, header=header, body_bytes=total_bytes(body), request=current())
                 await self._write(Frame(exchange=number, open=head))
                 for piece in chunks(body):
                     if out.answer.done():  # refused before all of it was sent
@@ -384,9 +385,10 @@ class Peer:
     def _start(self, number: int, inbound: _Inbound) -> None:
         assembly, inbound.assembly = inbound.assembly, None
         assert assembly is not None
-        inbound.task = asyncio.create_task(self._answer(number, assembly.message()))
+        inbound.task = asyncio.create_task(self._answer(number, assembly.message(), assembly.head.request))
 
-    async def _answer(self, number: int, message: Incoming) -> None:
+    async def _answer(self, number: int, message: Incoming, request: str) -> None:
+        carry(request)
         try:
             fault, reply = await self._handle(message)
             if reply is None:

@@ -39,7 +39,10 @@ def open_client(*, mail: bool = True) -> Client:
     from keyong.client import Client
 
     quiet_logs()
-    return Client(open_home())
+    state = _state.get()
+    client = Client(open_home(), request=state.client.request if state.client is not None else "")
+    state.client = client
+    return client
 
 
 def newest_home() -> Home:

@@ -51,12 +51,20 @@ def print_error(code: str, message: str, hint: str, exit_code: int, *, english: 
     """Print an error to stderr: ``error:`` and ``hint:`` lines, or one JSON object."""
     if as_json():
         error = {"code": code, "message": english[0], "hint": english[1], "exit": exit_code}
+        if request := _state.get().request:
+            error["request"] = request
         print(json.dumps({"error": error}, ensure_ascii=False), file=sys.stderr, flush=True)
         return
     print(translate("error: {message}", message=_clean_lines(message)), file=sys.stderr)
     if hint:
         print(translate("hint: {hint}", hint=_clean_lines(hint)), file=sys.stderr)
     sys.stderr.flush()
+
+
+def print_request() -> None:
+    """Name the request on stderr, under which an operator finds it in the logs of the coordinator and of the nodes."""
+    if (request := _state.get().request) and not as_json():
+        print(translate("request: {request}", request=request), file=sys.stderr, flush=True)
 
 
 def console(*, stderr: bool = False) -> Console:

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from keyong.cli import _state
-from keyong.cli._output import narrate, print_error
+from keyong.cli._output import narrate, print_error, print_request
 from keyong.text import explain, fill, translate, translate_data
 
 INTERNAL, USAGE, INTERRUPTED = 1, 2, 130
@@ -25,6 +25,13 @@ TEMPLATES = _state.CLICK_SENTENCES
 def run(arguments: Sequence[str]) -> int:
     """Run one command; returns its exit code. Nothing else reaches the person: no traceback, whatever happens."""
     _state.prepare(arguments)
+    code = _run(arguments)
+    if code not in (0, USAGE, INTERRUPTED):
+        print_request()
+    return code
+
+
+def _run(arguments: Sequence[str]) -> int:
     if "_KEYONG_COMPLETE" not in os.environ:
         _utf8_streams()
     from keyong.cli._root import root

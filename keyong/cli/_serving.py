@@ -13,10 +13,16 @@ from keyong.cli._output import as_json, emit_line, narrate, say
 
 def serve(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Run a service until SIGTERM or SIGINT; its own failures pass through."""
-    asyncio.run(_until_told(work))
+    from keyong.cli._logging import captured
+
+    with captured():
+        asyncio.run(_until_told(work))
 
 
 async def _until_told(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    from keyong.cli._logging import capture_loop
+
+    capture_loop()
     loop = asyncio.get_running_loop()
     task = asyncio.create_task(work())
     told = asyncio.Event()

@@ -7,11 +7,14 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from keyong.text import LANGUAGES, Language, language_of_locale, mark, speak
+
+if TYPE_CHECKING:
+    from keyong.client import Client
 
 Format = Literal["text", "json"]
 FORMATS: tuple[Format, ...] = ("text", "json")
@@ -44,6 +47,13 @@ class State:
     home: Path
     format: Format
     flags: dict[str, str]
+    client: Client | None = None
+    """The last link to the coordinator that this run made."""
+
+    @property
+    def request(self) -> str:
+        """The id under which others logged what this run asked of them; empty where it asked nothing."""
+        return self.client.request if self.client is not None and self.client.greeted else ""
 
 
 _state = State(Path("~/.keyong").expanduser(), "text", {})

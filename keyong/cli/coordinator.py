@@ -29,7 +29,8 @@ def serve_(
         typer.Option(help="How much is logged on stderr.", metavar="LEVEL"),
     ] = None,
     log_format: Annotated[
-        Literal["text", "json"] | None, typer.Option(help="Form of the log: text or json.", metavar="FORM")
+        Literal["text", "json"] | None,
+        typer.Option(help="Form of the log: text or json; by default text on a terminal.", metavar="FORM"),
     ] = None,
 ) -> None:
     """Serve the consortium: take links over mutual TLS, carry mail, run jobs' server parts in the sandbox.
@@ -47,8 +48,8 @@ def serve_(
     from keyong.cli.settings import load
 
     settings = load(listen=listen, runtime=runtime, log_level=log_level, log_format=log_format)
-    configure(settings.log_level, settings.log_format)
     home = open_home()
+    configure(settings.log_level, settings.log_format, component="coordinator", member=home.identity.member)
     me = home.history.latest.member(home.identity.member)
     if "coordinator" not in me.roles:
         raise UnknownMemberError(

@@ -23,7 +23,8 @@ def serve_(
         typer.Option(help="How much is logged on stderr.", metavar="LEVEL"),
     ] = None,
     log_format: Annotated[
-        Literal["text", "json"] | None, typer.Option(help="Form of the log: text or json.", metavar="FORM")
+        Literal["text", "json"] | None,
+        typer.Option(help="Form of the log: text or json; by default text on a terminal.", metavar="FORM"),
     ] = None,
 ) -> None:
     """Serve this company's datasets: dial the coordinator, and run what agreements permit in the sandbox.
@@ -39,8 +40,8 @@ def serve_(
     from keyong.cli.settings import load
 
     settings = load(runtime=runtime, log_level=log_level, log_format=log_format)
-    configure(settings.log_level, settings.log_format)
     home = open_home()
+    configure(settings.log_level, settings.log_format, component="node", member=home.identity.member)
     from enterprise_node.service import NodeService
 
     service = NodeService(home, runtimes.check(settings.runtime))

@@ -41,8 +41,8 @@ class Settings(BaseSettings):
     """Folder of the runtimes; by default with the installation."""
     log_level: LogLevel = "info"
     """How much a serving process logs."""
-    log_format: Literal["text", "json"] = "text"
-    """Form of the logs on stderr."""
+    log_format: Literal["", "text", "json"] = ""
+    """Form of the logs on stderr; empty for text on a terminal and JSON elsewhere."""
 
     @classmethod
     def settings_customise_sources(

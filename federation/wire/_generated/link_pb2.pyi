@@ -23,14 +23,16 @@ class Frame(_message.Message):
     def __init__(self, exchange: _Optional[int] = ..., open: _Optional[_Union[Head, _Mapping]] = ..., reply: _Optional[_Union[Head, _Mapping]] = ..., chunk: _Optional[bytes] = ..., fault: _Optional[_Union[Fault, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ...) -> None: ...
 
 class Head(_message.Message):
-    __slots__ = ("method", "header", "body_bytes")
+    __slots__ = ("method", "header", "body_bytes", "request")
     METHOD_FIELD_NUMBER: _ClassVar[int]
     HEADER_FIELD_NUMBER: _ClassVar[int]
     BODY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
     method: str
     header: bytes
     body_bytes: int
-    def __init__(self, method: _Optional[str] = ..., header: _Optional[bytes] = ..., body_bytes: _Optional[int] = ...) -> None: ...
+    request: str
+    def __init__(self, method: _Optional[str] = ..., header: _Optional[bytes] = ..., body_bytes: _Optional[int] = ..., request: _Optional[str] = ...) -> None: ...
 
 class Fault(_message.Message):
     __slots__ = ("code", "message", "hint", "params")

@@ -1,0 +1,183 @@
+"""A small HTTP face: a few pages, read only, one answer a connection.
+
+It answers GET and HEAD of the paths it was given and nothing else: there is nothing to change here, no cookie, no body to
+parse. A caller gets :data:`PATIENCE_SECONDS` to ask and :data:`REQUEST_BYTES` to do it in; more callers than
+:data:`CALLERS` at once are turned away, so that a port scan costs a service nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import os
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+
+import structlog
+
+from federation.errors import UnavailableError, UsageError
+
+log = structlog.get_logger("keyong.observability")
+
+PATIENCE_SECONDS = 5.0
+REQUEST_BYTES = 8192
+CALLERS = 16
+TEXT = "text/plain; charset=utf-8"
+JSON = "application/json"
+
+
+class AddressNotAllowedError(UsageError):
+    """An address that others reach was given where only this machine's own is meant."""
+
+    code = "observe-address"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a page says."""
+
+    body: bytes
+    type: str = TEXT
+    status: HTTPStatus = HTTPStatus.OK
+
+
+Route = Callable[[], Awaitable[Answer]]
+
+
+def check_address(address: str, *, anywhere: bool) -> tuple[str, int]:
+    """Split HOST:PORT.
+
+    Args:
+        anywhere: whether an address that other machines reach is allowed. There is no login: who can reach the port
+            reads who works with whom, and how much.
+
+    Raises:
+        UsageError: it is no address.
+        AddressNotAllowedError: others reach it, and nobody said that they may.
+    """
+    host, colon, port = address.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise UsageError("{address} is not HOST:PORT", hint="write 127.0.0.1:9464", address=address[:255])
+    if not anywhere and not _is_loopback(host):
+        raise AddressNotAllowedError(
+            "{address} can be reached from other machines, and what is shown there has no login",
+            hint="use 127.0.0.1, or say --observe-anywhere where a firewall or a container's network keeps others out",
+            address=address,
+        )
+    return host, int(port)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class Face:
+    """Serves pages until closed.
+
+    Args:
+        routes: what answers each path.
+    """
+
+    def __init__(self, routes: Mapping[str, Route]) -> None:
+        self._routes = dict(routes)
+        self._servers: list[asyncio.Server] = []
+        self._sockets: list[Path] = []
+        self._callers = 0
+
+    async def listen(self, host: str, port: int) -> int:
+        """Serve on an address; returns the port, which differs where 0 was asked for."""
+        try:
+            server = await asyncio.start_server(self._serve, host, port, limit=REQUEST_BYTES)
+        except OSError as error:
+            raise UnavailableError(
+                "cannot listen on {address}: {why}",
+                hint="stop what holds it (`ss -ltnp` names it), or choose another with --observe",
+                code="address",
+                address=f"{host}:{port}",
+                why=error.strerror or type(error).__name__,
+            ) from None
+        self._servers.append(server)
+        return int(server.sockets[0].getsockname()[1])
+
+    async def listen_locally(self, path: Path) -> None:
+        """Serve on a socket that its owner alone can open; one that was left behind is replaced."""
+        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            path.unlink(missing_ok=True)
+            # Through the folder's descriptor: a socket's address has 107 bytes, and homes may lie deep.
+            folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                listening.bind(f"/proc/self/fd/{folder}/{path.name}")
+            finally:
+                os.close(folder)
+            path.chmod(0o600)
+            server = await asyncio.start_unix_server(self._serve, sock=listening, limit=REQUEST_BYTES)
+        except OSError as error:
+            listening.close()
+            raise UnavailableError(
+                "cannot make the socket {path}: {why}",
+                hint="the home must lie on a file system of this machine that takes sockets",
+                code="socket",
+                path=str(path),
+                why=error.strerror or type(error).__name__,
+            ) from None
+        self._servers.append(server)
+        self._sockets.append(path)
+
+    async def close(self) -> None:
+        """Stop serving."""
+        for server in self._servers:
+            server.close()
+        for path in self._sockets:
+            path.unlink(missing_ok=True)
+        self._servers, self._sockets = [], []
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._callers += 1
+        try:
+            if self._callers <= CALLERS:
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    head = await reader.readuntil(b"\r\n\r\n")
+                    writer.write(await self._answer(head))
+                    await writer.drain()
+        except (TimeoutError, OSError, EOFError, asyncio.LimitOverrunError):
+            pass  # whoever asked has gone, or does not speak HTTP
+        finally:
+            self._callers -= 1
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+    async def _answer(self, head: bytes) -> bytes:
+        method, _, rest = head.split(b"\r\n", 1)[0].partition(b" ")
+        path = rest.split(b" ", 1)[0].split(b"?", 1)[0].decode("ascii", "replace")
+        route = self._routes.get(path)
+        if method not in (b"GET", b"HEAD"):
+            answer = Answer(b"only GET and HEAD\n", status=HTTPStatus.METHOD_NOT_ALLOWED)
+        elif route is None:
+            answer = Answer(b"no such page\n", status=HTTPStatus.NOT_FOUND)
+        else:
+            try:
+                answer = await route()
+            except Exception as error:
+                log.error("page-failed", path=path, error=type(error).__name__, exc_info=True)
+                answer = Answer(b"internal error\n", status=HTTPStatus.INTERNAL_SERVER_ERROR)
+        lines = (
+            f"HTTP/1.1 {answer.status.value} {answer.status.phrase}",
+            f"Content-Type: {answer.type}",
+            f"Content-Length: {len(answer.body)}",
+            "Cache-Control: no-store",
+            "X-Content-Type-Options: nosniff",
+            "Connection: close",
+        )
+        return "\r\n".join((*lines, "", "")).encode() + (b"" if method == b"HEAD" else answer.body)

@@ -1,0 +1,108 @@
+"""The pages of one service: on the socket in its home always, on an address where its owner wants it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry
+from pydantic import BaseModel
+
+from federation.observability.face import JSON, TEXT, Answer, Face, Route
+from federation.observability.health import Health
+from federation.observability.instruments import EXPOSITION_TYPE, exposition
+from federation.observability.local import socket_of
+
+HEALTH_SECONDS = 1.0
+"""A health that was looked up so recently is told again: whoever polls costs nothing."""
+
+
+class Observed(Protocol):
+    """A service as it is looked at."""
+
+    @property
+    def registry(self) -> CollectorRegistry:
+        """Its metrics."""
+
+    async def health(self) -> Health:
+        """Whether it can do its work now."""
+
+    async def status(self) -> BaseModel:
+        """How it stands, for its owner."""
+
+
+@dataclass(frozen=True)
+class Observer:
+    """Serves one service's pages.
+
+    ``/healthz``, ``/readyz`` and ``/metrics`` are for machines; ``/health`` and ``/status`` name reasons, jobs and parties,
+    and are on the home's socket alone.
+
+    Args:
+        role: ``node`` or ``coordinator``; names the socket.
+        address: host and port for Prometheus and probes; None for the socket alone.
+    """
+
+    home: Path
+    role: str
+    address: tuple[str, int] | None = None
+
+    @contextlib.asynccontextmanager
+    async def serving(self, service: Observed) -> AsyncIterator[int]:
+        """Serve for the block; gives the port, 0 where there is no address."""
+        pages = _Pages(service)
+        local, public = Face(pages.local), Face(pages.public)
+        try:
+            await local.listen_locally(socket_of(self.home, self.role))
+            yield await public.listen(*self.address) if self.address else 0
+        finally:
+            await local.close()
+            await public.close()
+
+
+class _Pages:
+    def __init__(self, service: Observed) -> None:
+        self._service = service
+        self._looked = float("-inf")
+        self._health = Health(checks=())
+        self._looking = asyncio.Lock()
+        self.public: dict[str, Route] = {"/healthz": self._alive, "/readyz": self._ready, "/metrics": self._metrics}
+        self.local: dict[str, Route] = {**self.public, "/health": self._whole_health, "/status": self._status}
+
+    async def _alive(self) -> Answer:
+        return Answer(b"ok\n", TEXT)  # that it is given at all is the answer
+
+    async def _ready(self) -> Answer:
+        health = await self._look()
+        checks = {check.name: check.ok for check in health.checks}
+        return _judged({"ready": health.ready, "checks": checks}, good=health.ready)
+
+    async def _whole_health(self) -> Answer:
+        health = await self._look()
+        told = {"sound": health.sound, "ready": health.ready, **health.model_dump(mode="json")}
+        return _judged(told, good=health.sound)
+
+    async def _metrics(self) -> Answer:
+        return Answer(await asyncio.to_thread(exposition, self._service.registry), EXPOSITION_TYPE)
+
+    async def _status(self) -> Answer:
+        status = await self._service.status()
+        return Answer(status.model_dump_json().encode(), JSON)
+
+    async def _look(self) -> Health:
+        clock = asyncio.get_running_loop().time
+        async with self._looking:
+            if clock() - self._looked > HEALTH_SECONDS:
+                self._health = await self._service.health()
+                self._looked = clock()
+            return self._health
+
+
+def _judged(told: dict[str, object], *, good: bool) -> Answer:
+    return Answer(json.dumps(told).encode(), JSON, HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE)
