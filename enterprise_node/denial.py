@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from datetime import datetime
 
 import structlog
@@ -18,13 +19,20 @@ log = structlog.get_logger("keyong.node")
 
 
 class Denials:
-    """Writes the node's refusals, each with the decision it stands for."""
+    """Writes the node's refusals, each with the decision it stands for.
 
-    def __init__(self, refusals: Refusals, record: Record, node: str, key: SigningKey) -> None:
+    Args:
+        told: hears the code of each, also of those that are only counted.
+    """
+
+    def __init__(
+        self, refusals: Refusals, record: Record, node: str, key: SigningKey, told: Callable[[str], None]
+    ) -> None:
         self._refusals = refusals
         self._record = record
         self._node = node
         self._key = key
+        self._told = told
 
     async def write(
         self, envelope: Envelope, plan: Envelope | None, plan_digest: str, error: KeyongError, now: datetime
@@ -35,6 +43,7 @@ class Denials:
             envelope: what was refused: a plan or an invocation.
             plan: the plan it belongs to; None where there is none here.
         """
+        self._told(error.code)
         log.info("denied", statement=envelope.digest, code=error.code, reason=str(error))
         decision = denied_record(error, plan_agreement(plan, self._node))
         receipt = None

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from enterprise_node.admission import AdmittedPlan
 from enterprise_node.answers import KeptReply
+from enterprise_node.laps import Laps
 from enterprise_node.receipts import Held
 from enterprise_node.session import JobSession
 from enterprise_node.store import RegisteredDataset
@@ -41,6 +42,11 @@ class Job:
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
     reason: str = ""
     touched: float = field(default_factory=time.monotonic)
+    laps: Laps = field(default_factory=Laps)
+    """Of the step at work, or of the last one."""
+    round: int = 0
+    stage: str = ""
+    """Of the last step that had its INTENT."""
 
     def began(self, invocation: str, work: asyncio.Task[Outgoing]) -> None:
         """A step is taken on; it is at work until its task ends, whoever still waits for it."""

@@ -25,6 +25,8 @@ from enterprise_node.answers import SMALL_BYTES, KeptReplies, KeptReply, KeptRep
 from enterprise_node.denial import Denials
 from enterprise_node.grounds import IDLE, Grounds
 from enterprise_node.job import Job, JobEndedError
+from enterprise_node.laps import Laps
+from enterprise_node.metrics import NodeMetrics
 from enterprise_node.receipts import Done, of_step
 from enterprise_node.record import Intent, Record
 from enterprise_node.recovery import close_open_steps
@@ -65,6 +67,7 @@ class Line:
         holdings: Holdings,
         runtime: Runtime,
         clock: Callable[[], datetime],
+        metrics: NodeMetrics | None = None,
     ) -> None:
         self._home = home
         self._record = record
@@ -75,7 +78,8 @@ class Line:
         self._grounds = Grounds(home, record, store, holdings, runtime.digest, clock)
         self._stages = Stages(home, runtime)
         self._refusals = Refusals(record, time.monotonic)
-        self._denials = Denials(self._refusals, record, self._node, self._key)
+        self._metrics = metrics or NodeMetrics()
+        self._denials = Denials(self._refusals, record, self._node, self._key, self._metrics.denied)
         self._kept = KeptReplies(home.folder("answers"))
         self._running: set[str] = set()
         self._unsettled = False
@@ -188,11 +192,12 @@ class Line:
 
     async def _take(self, job: Job, envelope: Envelope, content_header: bytes, body: memoryview) -> Outgoing:
         async with job.lock:
-            started = self._clock()
+            started, job.laps = self._clock(), Laps()
             self._running.add(envelope.digest)
             try:
                 try:
                     step = await asyncio.to_thread(self._admit_step, job, envelope, content_header, body, started)
+                    job.laps.lap("admission")
                     action = step.invocation.action
                     facts = await asyncio.to_thread(self._grounds.facts, action, job.dataset, started)
                     within = self._runtime.digest
@@ -201,6 +206,8 @@ class Line:
                     raise
                 except KeyongError as error:
                     return await self._deny(job, envelope, error, started)
+                job.laps.lap("intent")
+                job.round, job.stage = step.invocation.round, step.invocation.stage
                 job.answers = {}  # whoever asks for a step has the answer to the one before
                 answer = await self._run_and_settle(job, step, intent, content_header, body, started)
                 job.answers = {envelope.digest: answer}
@@ -308,6 +315,8 @@ class Line:
             appended = await self._record.settle(receipt, envelope)
         else:
             appended = await self._record.settle(receipt, envelope, lambda: self._check_in_force(job))
+        job.laps.lap("outcome")
+        self._metrics.settled(receipt.stage, outcome, job.laps.seconds)
         log.info(
             "step",
             plan=job.admitted.plan.id,

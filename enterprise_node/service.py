@@ -12,14 +12,17 @@ import structlog
 
 from enterprise_node._threads import until_done
 from enterprise_node.line import Line
+from enterprise_node.metrics import NodeMetrics
 from enterprise_node.record import Record
 from enterprise_node.recovery import close_open_steps
 from enterprise_node.session import remove_tree
+from enterprise_node.standing import Standing
 from enterprise_node.store import NodeStore
-from federation.errors import UnavailableError, UsageError
+from federation.errors import KeyongError, UnavailableError, UsageError
 from federation.holdings import Holdings, open_engine
 from federation.home import Home, now
 from federation.ledger import LedgerError
+from federation.observability import Observer
 from federation.statements import Envelope, Invocation, JobPlan
 from federation.wire.dial import REDIAL_SECONDS, keep_attached
 from federation.wire.member import connect, fetch_rosters, greet, learn, read_mail
@@ -30,6 +33,8 @@ from sandbox import Runtime, run_canary
 
 log = structlog.get_logger("keyong.node")
 
+HAND_OVER_SECONDS = 2.0
+"""At least so long an answer that is on its way may take, also where the time to drain is over."""
 TEND_SECONDS = 1.0
 """How soon a change that another process of this home made takes effect: a revocation, a dataset."""
 
@@ -41,7 +46,7 @@ class NodeService:
     tight, and only then is the link dialled.
     """
 
-    def __init__(self, home: Home, runtime: Runtime) -> None:
+    def __init__(self, home: Home, runtime: Runtime, observe: tuple[str, int] | None = None) -> None:
         self._home = home
         self._runtime = runtime
         self._claim = home.claim("node")  # before recovery: another process's open steps are not ours to close
@@ -49,8 +54,12 @@ class NodeService:
         self._store = NodeStore(self._engine)
         self._holdings = Holdings(self._engine)
         self._record = Record(home.open_ledger())
-        self.line = Line(home, self._record, self._store, self._holdings, runtime, now)
+        self.metrics = NodeMetrics()
+        self.line = Line(home, self._record, self._store, self._holdings, runtime, now, self.metrics)
+        self._standing = Standing(home, self._record, self._store, self._holdings, self.line, self.metrics)
+        self._observer = Observer(home.path, "node", observe)
         self._mail = asyncio.Event()
+        self._peer: Peer | None = None
         self._methods: dict[str, Callable[[Peer, Incoming], Awaitable[Outgoing]]] = {
             "job.open": self._job_open,
             "job.invoke": self._job_invoke,
@@ -60,27 +69,44 @@ class NodeService:
         }
 
     async def run(self, on_state: Callable[[str], None]) -> None:
-        """Serve until cancelled. ``on_state`` hears ``ready`` once, then ``attached`` or ``detached: why``.
+        """Serve until cancelled. ``on_state`` hears ``ready`` once, with the port that is observed, then ``attached`` or
+        ``detached``
+        with the reason.
 
         However it ends, steps that run settle as killed, sessions and snapshots go, and the ledger is closed last.
         """
+
+        def down(error: KeyongError) -> None:
+            self._standing.detached(error.code)
+            on_state(f"detached {error}")
+
         try:
             await self._start()
-            on_state("ready")
-            tending = asyncio.create_task(self._tend())
-            linked = asyncio.create_task(
-                keep_attached(
-                    lambda: self._connect(),
-                    lambda peer: self._serve(peer, on_state),
-                    on_down=lambda error: on_state(f"detached: {error}"),
-                    jitter=random.Random(),  # noqa: S311  # spreads reconnects; nothing secret
+            async with self._observer.serving(self._standing) as port:
+                on_state(f"ready {port}" if port else "ready")
+                tending = asyncio.create_task(self._tend())
+                linked = asyncio.create_task(
+                    keep_attached(
+                        lambda: self._connect(),
+                        lambda peer: self._serve(peer, on_state),
+                        on_down=down,
+                        jitter=random.Random(),  # noqa: S311  # spreads reconnects; nothing secret
+                    )
                 )
-            )
-            await _first_of((tending, linked))
+                await _first_of((tending, linked))
         finally:
             ending = asyncio.create_task(self._stop())
             await until_done(ending)
             ending.result()
+
+    async def drain(self, seconds: float) -> None:
+        """Take no further step, give those that run ``seconds`` to end by themselves, and hand over their answers."""
+        clock = asyncio.get_running_loop().time
+        end = clock() + seconds
+        self._standing.draining = True
+        await self.line.drain(seconds)
+        if self._peer is not None:
+            await self._peer.handed_over(max(HAND_OVER_SECONDS, end - clock()))
 
     async def _start(self) -> None:
         key, member = self._home.key("statement"), self._home.identity.member
@@ -104,19 +130,25 @@ class NodeService:
             self._claim.release()
 
     def _connect(self) -> AbstractAsyncContextManager[Peer]:
-        return connect(self._home, self._handle, timeout=REDIAL_SECONDS)
+        return connect(self._home, self._handle, timeout=REDIAL_SECONDS, meter=self.metrics.meter)
 
     async def _serve(self, peer: Peer, on_state: Callable[[str], None]) -> None:
         await greet(peer, self._home, self._record.ledger, serves="node")
         stamp = await asyncio.to_thread(self._stamp)  # before publishing: a change in between is published again
         await self.publish(peer)
         self._mail.set()  # what came while we were away
+        self._peer = peer
+        self._standing.attached()
         on_state("attached")
         pushed = asyncio.create_task(self._read_mail_when_told(peer))
         watched = asyncio.create_task(self._publish_changes(peer, stamp))
         over = asyncio.create_task(peer.ended())
         tasks: tuple[asyncio.Task[Any], ...] = (pushed, watched, over)
-        await _first_of(tasks)
+        try:
+            await _first_of(tasks)
+        finally:
+            self._peer = None
+            self._standing.detached("link-lost")
 
     async def _publish_changes(self, peer: Peer, stamp: tuple[object, ...]) -> None:
         # What an owner's command changed in the store is noticed here.

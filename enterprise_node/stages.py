@@ -51,17 +51,21 @@ class Stages:
             raise UsageError("the broadcast content is malformed", code=error.code) from None
         if job.session is None:
             job.session = await self._open_session(job)
+            job.laps.lap("session")
         session = job.session
         header = json.loads(content_header)
         output = plan.outputs.of(stage)
         limit = min(plan.outputs.maximal_bytes, _most_bytes(sent, output))
         reply = await session.call(stage, header, [body], float(plan.round_seconds), limit)
+        job.laps.lap("sandbox")
         weight = session.snapshot.rows
 
         def judge() -> Done:
             gated = check_reply(reply, sent, output, plan.outputs.maximal_bytes)
+            job.laps.lap("gate")
             layout = Layout.derive(sent.arrays, output)
             protected = protect(gated, sent, plan, stage, weight, layout)
+            job.laps.lap("protection")
             if isinstance(protected, EncodedReply):
                 buffers: list[Buffer] = list(protected.to_buffers())
                 return Done(protected, buffers, "", protected.digest(), weight, gated.normalised, protected.saturated)
@@ -81,6 +85,7 @@ class Stages:
         granted = tuple(column for column in columns if all(column.name in names for names in shown))
         try:
             snapshot = await in_thread(lambda: materialise_dataset(dataset, granted, folder / "data"), Snapshot.discard)
+            job.laps.lap("materialise")
             request = SessionRequest(
                 bundle=job.bundle,
                 snapshot=snapshot,

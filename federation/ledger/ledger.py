@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,10 +22,22 @@ from federation.ledger.entry import Clock, Entry, Field, decode, utc_now
 from federation.ledger.errors import LedgerUnavailableError, LedgerUnreadableError, ProofError
 from federation.ledger.merkle import EMPTY_ROOT, consistency_proof, inclusion_proof
 from federation.ledger.note import Note, VerifierKey, parse_note
-from federation.ledger.store import DATABASE, FORMAT, SCHEMA, connect, make_file, node_source, read_field, reading
+from federation.ledger.store import (
+    DATABASE,
+    FORMAT,
+    LAST_SIGNED,
+    SCHEMA,
+    connect,
+    make_file,
+    node_source,
+    read_field,
+    reading,
+)
 from federation.ledger.writer import Appended, Apply, Submission, Writer
 
 _PAGE = 256
+LEAST_FREE_BYTES = 16 * 2**20
+"""Below this the ledger counts as not writable: SQLite's log of a full group, and some room to say so."""
 ERASURE = "erasure"
 
 
@@ -38,6 +53,8 @@ class Ledger:
         self.vkey = VerifierKey(origin, key.public)
         self._database = folder / DATABASE
         self._writer = Writer(folder, origin, key, clock)
+        self.observe: Callable[[float, bool], None] | None = None
+        """Told of each entry: seconds until it was durable or refused, and whether it is durable."""
 
     @classmethod
     def create(cls, folder: Path, origin: str, key: SigningKey, clock: Clock = utc_now) -> Self:
@@ -118,7 +135,24 @@ class Ledger:
         Raises:
             EntryRefusedError, CanonicalError: the entry breaks the format; nothing was queued.
         """
-        return self._writer.submit(Submission.make(kind, fields, ref, apply))
+        began = time.perf_counter()
+        future = self._writer.submit(Submission.make(kind, fields, ref, apply))
+        if (observe := self.observe) is not None:
+            future.add_done_callback(
+                lambda done: observe(time.perf_counter() - began, not done.cancelled() and done.exception() is None)
+            )
+        return future
+
+    def check_writable(self) -> None:
+        """Raise :class:`LedgerUnavailableError` where an entry written now would not be taken; nothing is written."""
+        free = shutil.disk_usage(self.folder).free if self.folder.is_dir() else 0
+        if free < LEAST_FREE_BYTES:
+            raise LedgerUnavailableError(
+                "the ledger could not be written: {reason}",
+                hint="free the disk or mend the folder's permissions, then try again; nothing was written",
+                reason=f"{free // 2**20} MiB free",
+            )
+        self._writer.transact(lambda _: None)
 
     def append(
         self, kind: str, fields: Mapping[str, object], *, ref: int | None = None, apply: Apply | None = None
@@ -226,6 +260,10 @@ class Ledger:
         """How many entries are durable."""
         with self.reader() as connection:
             return int(connection.execute("SELECT size FROM head").fetchone()[0])
+
+    def checkpoint_time(self) -> datetime:
+        """Return when the newest state was signed."""
+        return datetime.fromtimestamp((self.folder / LAST_SIGNED).stat().st_mtime, UTC)
 
     def checkpoint(self) -> bytes:
         """Return the signed note over the newest state, with the cosignatures it has."""

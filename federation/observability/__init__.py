@@ -5,7 +5,7 @@
 True
 """
 
-from federation.observability.face import Answer, AddressNotAllowedError, Face, Route, check_address
+from federation.observability.face import AddressNotAllowedError, Answer, Face, Route, check_address
 from federation.observability.health import Check, Health
 from federation.observability.instruments import Known, ServiceMetrics, exposition
 from federation.observability.local import NotServingError, ask, socket_of

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 from pathlib import Path
 
@@ -40,8 +39,3 @@ def _mapped(below: str) -> int:
                 start, _, end = parts[0].partition("-")
                 size += int(end, 16) - int(start, 16)
     return size
-
-
-def open_descriptors() -> int:
-    """Files, sockets and pipes that this process has open."""
-    return len(os.listdir("/proc/self/fd")) - 1

@@ -21,7 +21,8 @@ from federation.crypto import server_name
 from federation.errors import KeyongError, UnavailableError
 from federation.ledger import LedgerError
 from federation.wire._generated.link_pb2 import Frame
-from federation.wire.frame import METHOD, SERVICE, Chunk, read_frame, write_frame
+from federation.wire.frame import METHOD, SERVICE, Chunk
+from federation.wire.meter import Meter
 from federation.wire.peer import Handler, Incoming, Peer, place_of
 
 log = structlog.get_logger("keyong.wire")
@@ -30,6 +31,8 @@ CONNECT_SECONDS = 10.0
 """What a command gives a link to stand before it says that the coordinator cannot be reached."""
 REDIAL_SECONDS = 5.0
 """What a node gives it: SYNs go out at 0, 1, 3 and 7 s, so a new attempt meets what came back sooner than the old."""
+LEAVE_SECONDS = 1.0
+"""How long the other end may take to see that we have gone, and that it has all we sent."""
 FIRST_WAIT_SECONDS = 0.25
 LONGEST_WAIT_SECONDS = 2.0
 """A hundred nodes then dial fifty times a second at most, and each is back within five seconds."""
@@ -74,13 +77,18 @@ async def dial(
     spool: Path | None = None,
     tell: bool = False,
     timeout: float = CONNECT_SECONDS,
+    meter: Meter | None = None,
 ) -> AsyncIterator[Peer]:
     """A live :class:`Peer` to the coordinator for the duration of the block.
+
+    Args:
+        meter: counts the bytes that cross.
 
     Raises:
         UnreachableError: nobody listens there, the TLS handshake was refused, or no connection came within ``timeout``
             seconds.
     """
+    meter = meter or Meter()
     options = (
         *CHANNEL_OPTIONS,
         ("grpc.ssl_target_name_override", server_name(address.member)),
@@ -101,7 +109,7 @@ async def dial(
                 target=address.target,
             ) from None
         stream: Any = channel.stream_stream(
-            f"/{SERVICE}/{METHOD}", request_serializer=write_frame, response_deserializer=read_frame
+            f"/{SERVICE}/{METHOD}", request_serializer=meter.write, response_deserializer=meter.read
         )()
         peer = Peer(
             stream.write, _frames(stream), dialled=True, handler=handler, body_limit=body_limit, spool=spool, tell=tell
@@ -113,6 +121,7 @@ async def dial(
         finally:
             with contextlib.suppress(Exception):
                 await asyncio.wait_for(stream.done_writing(), 1)
+                await peer.ended(LEAVE_SECONDS)  # cancelled before that, what is on its way would be lost
             stream.cancel()
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)

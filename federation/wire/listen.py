@@ -18,7 +18,9 @@ import structlog
 from federation.crypto import TlsIdentity, peer_fingerprint
 from federation.errors import KeyongError, UnavailableError
 from federation.wire._generated.link_pb2 import Frame
-from federation.wire.frame import METHOD, SERVICE, Chunk, read_frame, write_frame
+from federation.wire.frame import METHOD, SERVICE, Chunk
+from federation.wire.health import health_handler
+from federation.wire.meter import Meter
 from federation.wire.peer import Handler, Peer, place_of
 
 log = structlog.get_logger("keyong.wire")
@@ -46,6 +48,10 @@ class _Links:
         await self._serve(request_iterator, context, fingerprint)
 
 
+async def _always() -> bool:
+    return True
+
+
 class Listener:
     """Accepts links.
 
@@ -56,6 +62,8 @@ class Listener:
         handler: answers exchanges; ``peer.member`` is who asks.
         who: maps a certificate's fingerprint to the member (or ``ticket:…``); raises for strangers.
         on_link: told when a link comes (True) and goes (False).
+        ready: what members' health checks are told.
+        meter: counts the bytes that cross.
     """
 
     def __init__(
@@ -69,6 +77,8 @@ class Listener:
         on_link: Callable[[Peer, bool], None],
         body_limit: int,
         spool: Path,
+        ready: Callable[[], Awaitable[bool]] = _always,
+        meter: Meter | None = None,
     ) -> None:
         self._address = address
         self._identity = identity
@@ -78,6 +88,8 @@ class Listener:
         self._on_link = on_link
         self._body_limit = body_limit
         self._spool = spool
+        self._ready = ready
+        self._meter = meter or Meter()
         self._server: grpc.aio.Server | None = None
         self._running: dict[Peer, asyncio.Task[None]] = {}
         self.port = 0
@@ -86,9 +98,10 @@ class Listener:
         """Bind and serve; raises :class:`AddressError` where the address is taken."""
         server = grpc.aio.server(options=CHANNEL_OPTIONS)
         attach = grpc.stream_stream_rpc_method_handler(
-            _Links(self._serve).attach, request_deserializer=read_frame, response_serializer=write_frame
+            _Links(self._serve).attach, request_deserializer=self._meter.read, response_serializer=self._meter.write
         )
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {METHOD: attach}),))
+        link = grpc.method_handlers_generic_handler(SERVICE, {METHOD: attach})
+        server.add_generic_rpc_handlers((link, health_handler(self._who, self._ready)))
         try:
             self.port = server.add_secure_port(self._address, listening(self._identity, self._trusted))
         except RuntimeError:

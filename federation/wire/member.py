@@ -31,6 +31,7 @@ from federation.wire.messages import (
     pack,
     unpack,
 )
+from federation.wire.meter import Meter
 from federation.wire.patience import ANSWER_SECONDS
 from federation.wire.peer import Handler, Peer
 from federation.wire.protocol import PROTOCOL, check_version
@@ -47,13 +48,14 @@ class ClockError(UnavailableError):
 
 
 def connect(
-    home: Home, handler: Handler = refuse_all, *, timeout: float = CONNECT_SECONDS
+    home: Home, handler: Handler = refuse_all, *, timeout: float = CONNECT_SECONDS, meter: Meter | None = None
 ) -> AbstractAsyncContextManager[Peer]:
     """Dial this home's coordinator, taking exactly the certificate the newest roster gives it."""
     coordinator = home.history.latest.coordinator
     tls = home.tls
     address = Address(coordinator.address or home.identity.address, coordinator.id, coordinator.tls_certificate)
-    return dial(address, tls.key_pem, tls.certificate_pem, handler=handler, spool=home.folder("spool"), timeout=timeout)
+    spool = home.folder("spool")
+    return dial(address, tls.key_pem, tls.certificate_pem, handler=handler, spool=spool, timeout=timeout, meter=meter)
 
 
 async def greet(peer: Peer, home: Home, ledger: Ledger | None, *, serves: Literal["node", "client"]) -> Welcome:

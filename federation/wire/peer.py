@@ -210,6 +210,23 @@ class Peer:
             return False
         return True
 
+    async def handed_over(self, seconds: float) -> bool:
+        """Wait until every answer that is owed has been given to the transport, at most ``seconds``; whether it was."""
+        taken = 0
+        try:
+            async with asyncio.timeout(seconds):
+                while owed := [one.task for one in self._inbound.values() if one.task is not None]:
+                    await asyncio.wait(owed)
+                while taken < _FRAMES_AHEAD:  # all the room there is: nothing waits to be written
+                    await self._room.acquire()
+                    taken += 1
+        except TimeoutError:
+            return False
+        finally:
+            for _ in range(taken):
+                self._room.release()
+        return True
+
     async def call(
         self, method: str, header: bytes, body: Sequence[Buffer] = (), *, timeout: float | None = None
     ) -> Incoming:

@@ -9,42 +9,72 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from keyong.cli._output import as_json, emit_line, narrate, say
+from keyong.cli._supervisor import keep_watched, notify
+
+Work = Callable[[], Coroutine[Any, Any, None]]
 
 
-def serve(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run a service until SIGTERM or SIGINT; its own failures pass through."""
+def serve(work: Work, drain: Work, seconds: float) -> None:
+    """Run a service until SIGTERM or SIGINT; its own failures pass through.
+
+    Args:
+        drain: lets what runs come to its end; awaited after the first signal. A second one cuts it short.
+        seconds: how long it may take; for the person at the terminal.
+    """
     from keyong.cli._logging import captured
 
     with captured():
-        asyncio.run(_until_told(work))
+        asyncio.run(_until_told(work, drain, seconds))
 
 
-async def _until_told(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+async def _until_told(work: Work, drain: Work, seconds: float) -> None:
     from keyong.cli._logging import capture_loop
 
     capture_loop()
     loop = asyncio.get_running_loop()
     task = asyncio.create_task(work())
-    told = asyncio.Event()
+    watched = asyncio.create_task(keep_watched())
+    draining: list[asyncio.Task[None]] = []
 
-    def stop() -> None:
-        if told.is_set():
-            return
-        told.set()
-        narrate("ending: open steps are being settled")
-        task.cancel()
+    async def end() -> None:
+        try:
+            await drain()
+        finally:
+            task.cancel()
+
+    def told() -> None:
+        if not draining:
+            narrate(
+                "ending: what runs has {seconds} s to come to its end; a second signal ends it now", seconds=seconds
+            )
+            notify("STOPPING=1")
+            draining.append(asyncio.create_task(end()))
+        else:
+            draining[0].cancel()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
-        return
-    if not told.is_set():
-        raise asyncio.CancelledError
+        loop.add_signal_handler(number, told)
+    try:
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+            return
+        if not draining:
+            raise asyncio.CancelledError
+    finally:
+        await _over(watched, *draining)
+
+
+async def _over(*tasks: asyncio.Task[None]) -> None:
+    for task in tasks:
+        task.cancel()
+    for result in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(result, Exception):
+            raise result
 
 
 def report(event: str, sentence: str, /, **data: object) -> None:
-    """Print a change of state: one JSON object a line, or a sentence."""
+    """Print a change of state, one JSON object a line or a sentence, and tell the supervisor."""
+    notify(*(("READY=1",) if event == "ready" else ()), f"STATUS={event}")
     if as_json():
         emit_line({"event": event, **data})
     else:

@@ -69,7 +69,10 @@ def serve_(
         if event == "ready":
             report("ready", "ready: {member} listens on {host}:{port}", member=me.id, host=host, port=int(port))
 
-    serve(lambda: service.run(told))
+    async def drain() -> None:
+        return
+
+    serve(lambda: service.run(told), drain, 0)
 
 
 @app.command()

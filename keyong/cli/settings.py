@@ -43,6 +43,23 @@ class Settings(BaseSettings):
     """How much a serving process logs."""
     log_format: Literal["", "text", "json"] = ""
     """Form of the logs on stderr; empty for text on a terminal and JSON elsewhere."""
+    observe: Annotated[str, Field(max_length=255)] = ""
+    """host:port for metrics and health over HTTP; empty for none."""
+    observe_anywhere: bool = False
+    """Whether that address may be one that other machines reach; what is shown there has no login."""
+    drain: Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False)] = 25.0
+    """Seconds that what runs may take to end after SIGTERM: below what Kubernetes (30) and systemd (90) wait by default
+    before they kill. Docker waits 10: give it more (`stop_grace_period`), or drain less."""
+
+    def observed(self) -> tuple[str, int] | None:
+        """Where to serve metrics and health; None for nowhere.
+
+        Raises:
+            UsageError: it is no address, or one that others reach, and that is not allowed.
+        """
+        from federation.observability import check_address
+
+        return check_address(self.observe, anywhere=self.observe_anywhere) if self.observe else None
 
     @classmethod
     def settings_customise_sources(
