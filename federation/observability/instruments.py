@@ -25,7 +25,7 @@ from federation.ledger import Ledger
 from federation.observability.machine import free_bytes, spooled_bytes
 from federation.wire.meter import Meter
 
-disable_created_metrics()  # when a counter began is of no use, and doubles what is scraped
+disable_created_metrics()  # type: ignore[no-untyped-call]  # when a counter began is of no use, and doubles what is scraped
 
 OTHER = "other"
 APPEND_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
