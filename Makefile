@@ -4,7 +4,7 @@ PY := .venv/bin/python
 KEYONG_SHARED ?= ../shared
 export KEYONG_SHARED
 
-.PHONY: setup demo grid-load test lint types unit bench crash proto text lock clean help
+.PHONY: setup demo grid-load test lint types unit bench crash network load proto text lock clean help
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -33,6 +33,12 @@ unit: setup ## the tests alone
 
 crash: setup ## the ledger under a thousand kills
 	@KEYONG_CRASH_CYCLES=1000 $(PY) -m pytest --timeout 3600 tests/federation/ledger/test_ledger_crash.py
+
+network: setup ## jobs on bad lines, between network namespaces (10 minutes)
+	@KEYONG_NETWORK=1 $(PY) -m pytest -n0 --timeout 900 tests/network
+
+load: setup ## a hundred nodes and fifty jobs on one coordinator (5 minutes)
+	@KEYONG_LOAD=1 $(PY) -m pytest -n0 --timeout 900 tests/load
 
 bench: setup ## figures with their targets
 	@.venv/bin/keyong bench round

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.figures import figures as figures
+from tests.figures import tell
+
 if TYPE_CHECKING:
     from tests.integration.consortium import Consortium
 
 CANNOT_ISOLATE = ("the sandbox needs", "cannot isolate", "runtime", "jobs cannot run", "not installed", "torch is not")
 """What reasons to skip say where the sandbox or its runtime is missing."""
-DRIVING_PROCESSES = ("tests/integration", "tests/adversarial", "tests/packaging")
+DRIVING_PROCESSES = ("tests/integration", "tests/adversarial", "tests/packaging", "tests/network", "tests/load")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -33,6 +36,11 @@ def pytest_xdist_make_scheduler(config: Any, log: Any) -> Any:
             return path if path.startswith(DRIVING_PROCESSES) else super()._split_scope(nodeid)
 
     return ByFile(config, log)
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Tell what the longer suites measured."""
+    tell(terminalreporter, config)
 
 
 @pytest.hookimpl(wrapper=True)
