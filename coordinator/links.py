@@ -61,6 +61,11 @@ class Links:
         """Every live link."""
         return frozenset(self._all)
 
+    def version(self, node: str) -> int:
+        """Protocol version agreed on with a node; 1 while it is away."""
+        peer = self._nodes.get(node)
+        return peer.version if peer is not None else 1
+
     async def call(
         self, node: str, method: str, header: bytes, body: Sequence[Buffer] = (), *, timeout: float | None
     ) -> Incoming:

@@ -10,14 +10,15 @@ from typing import Any
 import structlog
 
 from coordinator.answers import Answer, ReceiptError, code_from, read_encoded, read_single, verify_answer
+from coordinator.broadcast import Broadcast, Sender
 from coordinator.links import Links
 from federation.crypto import SigningKey
 from federation.errors import DeniedError, KeyongError
 from federation.home import Home, now
-from federation.jobs.codec import Content, ContentError, content_digest, decode, header_bytes
+from federation.jobs.codec import Content, ContentError, decode, header_bytes
 from federation.secagg import Accumulator, Aggregate, Layout
 from federation.statements import Envelope, Invocation, JobPlan
-from federation.wire.messages import Invoke, pack
+from federation.wire.messages import pack
 from federation.wire.peer import Incoming
 
 __all__ = ["Answer", "Exchange", "JobDeniedError", "ReceiptError", "RoundFailedError", "Rounds"]
@@ -93,6 +94,7 @@ class Rounds:
         self._on_answer = on_answer
         self._on_fallen = on_fallen
         self._adding = asyncio.Lock()
+        self._sender = Sender(links)
         self.live = list(live)
         self.count = 0
         self.trained = 0
@@ -113,7 +115,7 @@ class Rounds:
             raise RoundRefusedError(
                 "the app sent a malformed content ({what})", what=error.code, code=error.code
             ) from None
-        digest = await asyncio.to_thread(content_digest, raw, [body])
+        broadcast = await asyncio.to_thread(Broadcast, raw, body)
         output = self._plan.outputs.of(stage)  # type: ignore[arg-type]
         layout = Layout.derive(sent.arrays, output)
         summing = self._plan.aggregation == "sum"
@@ -123,7 +125,7 @@ class Rounds:
 
         async def ask(node: str) -> None:
             try:
-                answer, incoming = await self._invoke(node, stage, digest, raw, body)
+                answer, incoming = await self._invoke(node, stage, broadcast)
                 result.answers.append(answer)
                 noting.append(asyncio.ensure_future(self._on_answer(answer)))  # kept on disk while the reply is added
                 if answer.receipt.outcome != "ok":
@@ -176,9 +178,8 @@ class Rounds:
         self.count += 1
         self.trained += stage == "train"
 
-    async def _invoke(
-        self, node: str, stage: str, digest: str, raw: bytes, body: memoryview
-    ) -> tuple[Answer, Incoming]:
+    async def _invoke(self, node: str, stage: str, broadcast: Broadcast) -> tuple[Answer, Incoming]:
+        content = await asyncio.to_thread(broadcast.named, self._links.version(node))
         at = now()
         # With each step's time that of a start: a node that was restarted in between makes its session anew.
         timeout = self._plan.setup_seconds + self._plan.round_seconds + MARGIN_SECONDS
@@ -189,11 +190,10 @@ class Rounds:
             node=node,
             round=self.count,
             stage=stage,  # type: ignore[arg-type]
-            content=digest,
+            content=content.digest,
         )
         envelope = invocation.seal(self._key)
-        header = Invoke(invocation=pack(envelope), content=raw.decode()).to_bytes()
-        incoming = await self._links.call_again(node, "job.invoke", header, [body], timeout=timeout)
+        incoming = await self._sender.send(node, pack(envelope), content, timeout)
         answer = await asyncio.to_thread(verify_answer, self._home, self._plan, envelope, invocation, incoming, now())
         return answer, incoming
 

@@ -193,7 +193,7 @@ class CoordinatorService:
 
     async def _hello(self, peer: Peer, message: Incoming) -> Outgoing:
         hello = m.Hello.from_bytes(message.header)
-        version = negotiate((hello.lowest, hello.highest))
+        version = peer.version = negotiate((hello.lowest, hello.highest))
         if hello.serves == "node":
             self._links.serves(peer)
         rosters = self._home.history.envelopes[max(0, hello.roster_version) :]

@@ -37,6 +37,8 @@ class Job:
     """The answer to the last invocation by its digest: asked again, it is given again, never computed twice."""
     reply: tuple[str, KeptReply] | None = None
     """Invocation and reply of that answer, where it is too large to have been written down with its step."""
+    body: tuple[str, memoryview] | None = None
+    """The body of the newest content and its digest: the next step's may be the same, and is not sent again then."""
     work: dict[str, asyncio.Task[Outgoing]] = field(default_factory=dict)
     """Steps at work, or waiting for the one before, by their invocation."""
     stopped: asyncio.Event = field(default_factory=asyncio.Event)

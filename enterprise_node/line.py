@@ -155,6 +155,7 @@ class Line:
         content_header: bytes,
         body: memoryview,
         lost: Callable[[], bool] = lambda: False,
+        content: str = "",
     ) -> Outgoing:
         """Take one invocation down the line and answer with its receipt, whatever became of it.
 
@@ -163,6 +164,7 @@ class Line:
 
         Args:
             lost: whether the link that the caller asked over has ended.
+            content: digest of header and body, where it is known already.
 
         Raises:
             DeniedError: there is no such job, or so many refusals that this one was only counted.
@@ -180,7 +182,7 @@ class Line:
         if work is None:
             if self._draining:
                 raise UnavailableError("this node is stopping", code="stopping")
-            work = asyncio.create_task(self._take(job, envelope, content_header, body))
+            work = asyncio.create_task(self._take(job, envelope, content_header, body, content))
             job.began(envelope.digest, work)
         try:
             return await asyncio.shield(work)
@@ -190,13 +192,17 @@ class Line:
                 await until_done(work)
             raise
 
-    async def _take(self, job: Job, envelope: Envelope, content_header: bytes, body: memoryview) -> Outgoing:
+    async def _take(
+        self, job: Job, envelope: Envelope, content_header: bytes, body: memoryview, content: str
+    ) -> Outgoing:
         async with job.lock:
             started, job.laps = self._clock(), Laps()
             self._running.add(envelope.digest)
             try:
                 try:
-                    step = await asyncio.to_thread(self._admit_step, job, envelope, content_header, body, started)
+                    if not content:
+                        content = await asyncio.to_thread(content_digest, content_header, [body])
+                    step = await asyncio.to_thread(self._admit_step, job, envelope, content, started)
                     job.laps.lap("admission")
                     action = step.invocation.action
                     facts = await asyncio.to_thread(self._grounds.facts, action, job.dataset, started)
@@ -216,11 +222,8 @@ class Line:
                 self._running.discard(envelope.digest)
                 job.touched = time.monotonic()
 
-    def _admit_step(
-        self, job: Job, envelope: Envelope, content_header: bytes, body: memoryview, now: datetime
-    ) -> AdmittedStep:
+    def _admit_step(self, job: Job, envelope: Envelope, content: str, now: datetime) -> AdmittedStep:
         job.check_live()
-        content = content_digest(content_header, [body])
         history = self._home.history
         step = admit_step(job.admitted, envelope, node=self._node, history=history, content=content, now=now)
         self._grounds.dataset(job.admitted)

@@ -11,6 +11,7 @@ from typing import Any
 import structlog
 
 from enterprise_node._threads import until_done
+from enterprise_node.broadcast import broadcast_of
 from enterprise_node.line import Line
 from enterprise_node.metrics import NodeMetrics
 from enterprise_node.record import Record
@@ -210,8 +211,10 @@ class NodeService:
         request = Invoke.from_bytes(message.header)
         envelope = unpack(request.invocation)
         plan = Invocation.read(envelope).plan
-        content = request.content.encode()
-        return await self.line.invoke(plan, envelope, content, message.body, lost=lambda: peer.over)
+        sent = await broadcast_of(self.line.jobs.get(plan), request, message)
+        return await self.line.invoke(
+            plan, envelope, sent.header, sent.body, lost=lambda: peer.over, content=sent.digest
+        )
 
     async def _job_close(self, peer: Peer, message: Incoming) -> Outgoing:
         await self.line.close_job(JobClose.from_bytes(message.header).plan)

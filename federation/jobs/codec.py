@@ -31,6 +31,7 @@ __all__ = [
     "Array",
     "Content",
     "ContentError",
+    "body_digest",
     "body_size",
     "content_digest",
     "decode",
@@ -38,6 +39,7 @@ __all__ = [
     "describe",
     "encode",
     "header_bytes",
+    "nested_digest",
 ]
 
 DTYPES = {
@@ -54,6 +56,7 @@ MAX_ELEMENTS = 2**48
 _KINDS = ("arrays", "metrics", "configs")
 VERSION = 1
 _TAG = b"keyong/content/v1\0"
+_NESTED_TAG = b"keyong/content/v2\0"
 
 Array = NDArray[Any]
 _Records = dict[str, list[tuple[str, list[Any]]]]  # kind -> (record, its entries)
@@ -196,6 +199,25 @@ def content_digest(header: bytes, buffers: Iterable[Buffer]) -> str:
     for buffer in buffers:
         digest.update(buffer)
     return "sha256:" + digest.hexdigest()
+
+
+def body_digest(buffers: Iterable[Buffer]) -> str:
+    """Return ``sha256:`` and the digest in hex of a body alone, however it is cut."""
+    digest = hashlib.sha256()
+    for buffer in buffers:
+        digest.update(buffer)
+    return "sha256:" + digest.hexdigest()
+
+
+def nested_digest(header: bytes, body: str) -> str:
+    """Return the digest of a content by its header and the digest of its body, which is then hashed once for many.
+
+    The tag keeps it apart from `content_digest`: no content has both for one value.
+    """
+    raw = bytes.fromhex(body.removeprefix("sha256:"))
+    if len(raw) != hashlib.sha256().digest_size:
+        raise ValueError("not the digest of a body")
+    return "sha256:" + hashlib.sha256(_NESTED_TAG + len(header).to_bytes(8, "big") + header + raw).hexdigest()
 
 
 def _array(slot: _Slot, data: memoryview) -> Array:

@@ -75,6 +75,7 @@ async def greet(peer: Peer, home: Home, ledger: Ledger | None, *, serves: Litera
     answer = await peer.call("hello", hello.to_bytes(), timeout=ANSWER_SECONDS)
     welcome = Welcome.from_bytes(answer.header)
     check_version(welcome.version)
+    peer.version = welcome.version
     await asyncio.to_thread(learn, home, ledger, welcome.rosters)
     apart = abs(now() - parse_instant(welcome.clock))
     if apart > CLOCK_SKEW + timedelta(seconds=5):

@@ -238,6 +238,14 @@ class Invoke(Message):
     invocation: EnvelopeText
     content: str
     """Header of the content as the codec wrote it; its digest is in the invocation."""
+    body: Annotated[str, Field(pattern=r"^(sha256:[0-9a-f]{64})?$")] = ""
+    """Digest of the body, of which and of the header the content's digest is then made; since protocol 2."""
+    withheld: bool = False
+    """The node holds this body, so it was not sent again."""
+
+    def to_bytes(self) -> bytes:
+        """Canonical JSON; what protocol 1 does not know stands there only where it says something."""
+        return canonical_json(self.model_dump(mode="json", exclude_defaults=True), allow_floats=True)
 
 
 class Invoked(Message):

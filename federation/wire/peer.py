@@ -158,6 +158,8 @@ class Peer:
         self._lost: KeyongError | None = None
         self._over = asyncio.Event()
         self.member = ""
+        self.version = 1
+        """Protocol version that both ends agreed on when they greeted."""
 
     async def run(self) -> None:
         """Carry frames until the stream ends; every call that is still open then fails, every answer is given up.

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from federation.errors import UnavailableError
 
-PROTOCOL = (1, 1)
-"""Lowest and highest version spoken here. Adjacent versions work together; the lowest rises one release later."""
+PROTOCOL = (1, 2)
+"""Lowest and highest version spoken here. Adjacent versions work together; the lowest rises one release later.
+
+Since 2 a content is named by the digests of its header and its body (``Invoke.body``), and a body that the node holds is
+not sent again.
+"""
+BODY_NAMED = 2
 
 
 class ProtocolVersionError(UnavailableError):

@@ -22,7 +22,7 @@ from federation.errors import KeyongError
 from federation.holdings import open_engine
 from federation.home import Home, Identity, NewKeys, now
 from federation.jobs import Content, decode, encode
-from federation.jobs.codec import content_digest
+from federation.jobs.codec import body_digest, content_digest, nested_digest
 from federation.secagg import Layout, choose_encoding
 from federation.secagg import encode as encode_reply
 from federation.statements import (
@@ -206,6 +206,7 @@ class FakeNode:
         self.asked: list[tuple[str, Content]] = []
         self.answered: dict[str, Outgoing] = {}
         self.closed: list[str] = []
+        self.held: tuple[str, memoryview] = ("", memoryview(b""))
         self.opened: Callable[[m.JobOpened], m.JobOpened] = lambda answer: answer
         self.receipt: Callable[[Receipt], Receipt] = lambda receipt: receipt
         self.proof: Callable[[bytes], bytes] = lambda proof: proof
@@ -237,6 +238,10 @@ class FakeNode:
         invocation = Invocation.read(envelope)
         if envelope.digest in self.answered:
             return self.answered[envelope.digest]
+        if request.withheld:
+            assert self.held[0] == request.body
+            body = self.held[1]
+        self.held = (request.body, body)
         answer = await asyncio.to_thread(self._compute, envelope, invocation, request.content, body)
         self.answered[envelope.digest] = answer
         if self.before is not None:
@@ -246,7 +251,7 @@ class FakeNode:
     def _compute(self, envelope: Envelope, invocation: Invocation, header: str, body: memoryview) -> Outgoing:
         plan = self.plans[invocation.plan]
         sent = decode(header.encode(), body)
-        assert content_digest(header.encode(), [body]) == invocation.content
+        assert nested_digest(header.encode(), body_digest([body])) == invocation.content
         self.asked.append((invocation.stage, Content(sent.arrays, sent.metrics, sent.configs)))
         reply = self.train(invocation.stage, sent, self.number)
         text = ""

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from enterprise_node import broadcast as broadcast_module
 from enterprise_node import service as service_module
 from enterprise_node.service import NodeService
 from federation.crypto import certificate_fingerprint
-from federation.errors import KeyongError
+from federation.errors import KeyongError, UnavailableError
+from federation.jobs.codec import body_digest, nested_digest
 from federation.ledger import verify_ledger
 from federation.statements import instant_text
 from federation.wire import messages as m
@@ -105,6 +107,41 @@ async def test_a_step_crosses_the_link_and_comes_back_with_its_receipt(world: An
     plan = await opened(world, peer)
     answer = await invoked(world, peer, plan)
     assert world.receipt(Outgoing(answer.header)).outcome == "ok" and answer.body
+
+
+async def named(world: Any, peer: Peer, plan: Any, number: int, *, send: bool, lie: bool = False) -> Incoming:
+    """One step as protocol 2 has it: the body by its digest, and sent or not."""
+    _, content, body = world.step(plan, number)
+    digest = body_digest([body])
+    envelope, _, _ = world.step(plan, number, content=nested_digest(content, digest))
+    header = m.Invoke(invocation=m.pack(envelope), content=content.decode(), body=digest, withheld=not send)
+    changed = memoryview(b"\1" * len(body)) if lie else body
+    return await peer.call("job.invoke", header.to_bytes(), [changed] if send else [], timeout=10)
+
+
+async def test_a_body_that_the_job_holds_need_not_be_sent_again(world: Any, serving: Any) -> None:
+    _, peer, _ = serving
+    plan = await opened(world, peer)
+    with pytest.raises(UnavailableError) as missing:
+        await named(world, peer, plan, 1, send=False)
+    assert missing.value.code == "body-missing"
+    first = world.receipt(Outgoing((await named(world, peer, plan, 1, send=True)).header))
+    again = world.receipt(Outgoing((await named(world, peer, plan, 2, send=False)).header))
+    assert (first.outcome, again.outcome) == ("ok", "ok") and first.input == again.input
+
+
+async def test_a_body_is_named_by_what_it_is_not_by_what_is_said_of_it(
+    world: Any, serving: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, peer, _ = serving
+    plan = await opened(world, peer)
+    receipt = world.receipt(Outgoing((await named(world, peer, plan, 1, send=True, lie=True)).header))
+    assert (receipt.outcome, receipt.code) == ("denied", "content-mismatch")
+    with pytest.raises(UnavailableError):  # nor is another body held under that name
+        await named(world, peer, plan, 2, send=False)
+    monkeypatch.setattr(broadcast_module, "body_digest", lambda _: body_digest([world.step(plan)[2]]))
+    receipt = world.receipt(Outgoing((await named(world, peer, plan, 2, send=True, lie=True)).header))
+    assert receipt.outcome == "ok", "without the digest taken here another body passes"
 
 
 async def test_an_owners_revocation_by_another_process_ends_the_running_step(world: Any, serving: Any) -> None:

@@ -1,0 +1,86 @@
+"""The content of an exchange on its way to the nodes: named once, hashed once, and not sent to whom holds it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from coordinator.links import Links
+from federation.errors import UnavailableError
+from federation.jobs.codec import body_digest, content_digest, nested_digest
+from federation.wire.messages import Invoke
+from federation.wire.peer import Incoming
+from federation.wire.protocol import BODY_NAMED
+
+WITHHELD_FROM = 64 * 1024
+"""Bodies below this are sent anyway: to be asked for one would cost more than it saves."""
+MISSING = "body-missing"
+
+
+@dataclass(frozen=True)
+class Named:
+    """A content as one node knows it.
+
+    Attributes:
+        digest: what the invocation is signed for.
+        body_digest: of the body alone; empty for a node that speaks protocol 1.
+    """
+
+    header: bytes
+    body: memoryview
+    digest: str
+    body_digest: str
+
+
+class Broadcast:
+    """One content for all nodes. Blocks while it hashes."""
+
+    def __init__(self, header: bytes, body: memoryview) -> None:
+        self._header = header
+        self._body = body
+        self._body_digest = body_digest([body])
+
+    def named(self, version: int) -> Named:
+        """The content as a node of this protocol version knows it."""
+        if version < BODY_NAMED:
+            return Named(self._header, self._body, self._whole, "")
+        return Named(self._header, self._body, nested_digest(self._header, self._body_digest), self._body_digest)
+
+    @cached_property
+    def _whole(self) -> str:
+        return content_digest(self._header, [self._body])
+
+
+class Sender:
+    """Sends invocations with their content, and remembers which body each node holds."""
+
+    def __init__(self, links: Links) -> None:
+        self._links = links
+        self._held: dict[str, str] = {}
+
+    async def send(self, node: str, invocation: str, content: Named, timeout: float) -> Incoming:
+        """Send an invocation and wait for the answer; a body that the node turns out not to hold is sent after all.
+
+        Raises:
+            KeyongError: see `Links.call_again`, and whatever the node refuses with.
+        """
+        withheld = bool(content.body_digest) and self._held.pop(node, "") == content.body_digest
+        if withheld:
+            try:
+                incoming = await self._send(node, invocation, content, timeout, withheld=True)
+            except UnavailableError as error:
+                if error.code != MISSING:
+                    raise
+                incoming = await self._send(node, invocation, content, timeout, withheld=False)
+        else:
+            incoming = await self._send(node, invocation, content, timeout, withheld=False)
+        if len(content.body) >= WITHHELD_FROM:
+            self._held[node] = content.body_digest
+        return incoming
+
+    async def _send(self, node: str, invocation: str, content: Named, timeout: float, *, withheld: bool) -> Incoming:
+        header = Invoke(
+            invocation=invocation, content=content.header.decode(), body=content.body_digest, withheld=withheld
+        )
+        body = [] if withheld else [content.body]
+        return await self._links.call_again(node, "job.invoke", header.to_bytes(), body, timeout=timeout)
