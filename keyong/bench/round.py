@@ -1,72 +1,113 @@
-"""Seconds of a governed round: train and evaluate at three nodes, 1,000 floats, everything on.
+"""Seconds of a governed round: train and evaluate at three nodes, everything on.
 
 Real processes on one machine: coordinator, server part and three nodes, each with its sandbox, mutual TLS, policy decision,
 two durable ledger entries an invocation. A round ends when the aggregate of its evaluation is known; the first is left out,
-for it opens the sessions.
+for it opens the sessions. Compared, in the same run, with Flower's own deployment engine and the same app; a large model also
+with bare gRPC streams of its size.
 """
 
 from __future__ import annotations
 
-import json
+import os
 import statistics
-import subprocess
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from keyong.bench.figure import Figure
-from keyong.demo.consortium import agree, begin
-from keyong.demo.parties import DemoError, Party
+from keyong.bench import flower, streams
+from keyong.bench.figure import Figure, over
+from keyong.bench.line import permit, run_job, stand
+from keyong.bench.processes import Peak
+from keyong.bench.progress import bar
+from keyong.bench.rows import MEGABYTE, published
+from keyong.text import mark
 
-TARGET_SECONDS = 0.10
 NODES = 3
 FLOATS = 1000
-APP = Path(__file__).parent / "round_app"
-PURPOSE = "fed:Benchmarking"
+BIG_FLOATS = 25_000_000
+STREAMED_FROM = 1_000_000
+"""Floats from which a model is compared with bare streams of its size."""
+FLOWER_ROUNDS = 21
+NVFLARE = "NVFLARE (its published figures; not measured here): 2.5 s a round with 1,000 floats, 5.4 s and 5.0 GB with 25,000,000"
 
 
-def measure(rounds: int = 40, floats: int = FLOATS) -> list[Figure]:
+def measure(rounds: int = 40, floats: int = FLOATS, *, compare: bool = True) -> list[Figure]:
     """Measure over ``rounds`` rounds, the first one apart; raises :class:`DemoError` where the job does not run."""
     with tempfile.TemporaryDirectory(prefix="keyong-bench-") as name, ExitStack() as stack:
-        folder = Path(name)
-        coordinator = Party(folder, "institute")
-        nodes = [Party(folder, f"node-{number}") for number in range(1, NODES + 1)]
-        begin(stack, coordinator, nodes, "Benchmark", {node.name: f"Company {node.name}" for node in nodes})
-        rows = folder / "rows.csv"
-        rows.write_text("x\n" + "1.5\n" * 100, encoding="utf-8")
-        for node in nodes:
-            node.run("node", "dataset", "add", "rows", str(rows), "--title", "Rows")
-        for service in [stack.enter_context(node.serve("node", "serve", logs=folder / "logs")) for node in nodes]:
-            service.wait_for("attached")
-        for node in nodes:
-            node.run("peers", "accept", "--all")
-        agree(coordinator, nodes, dataset="rows", title="Benchmark", purpose=PURPOSE, app=APP, count=1, expires="1d")
-        times = _times(coordinator, rounds, floats)
-    first, steady = times[0], times[1:]
-    median = statistics.median(steady)
+        line = stand(stack, Path(name), NODES)
+        permit(line)
+        own = frozenset([os.getpid()])
+        with (
+            bar(mark("governed rounds")) as advance,
+            Peak(lambda: [os.getpid()], own) as peak,
+        ):
+            times = run_job(line, rounds, floats, advance)
+    other = _flower(floats) if compare and flower.available() else None
+    figures = [*_ours(times, floats, peak, other), *(_theirs(other) if other else [])]
+    if floats >= STREAMED_FROM:
+        figures += _streams(floats, statistics.median(times[1:]))
+    return figures
+
+
+def _flower(floats: int) -> flower.FlowerRun:
+    with tempfile.TemporaryDirectory(prefix="keyong-bench-") as name, bar(mark("rounds of Flower's engine")) as advance:
+        return flower.run_rounds(Path(name), FLOWER_ROUNDS, floats, NODES, advance)
+
+
+def _ours(times: list[float], floats: int, peak: Peak, other: flower.FlowerRun | None) -> list[Figure]:
+    steady = times[1:]
+    median, spread = statistics.median(steady), (min(steady), max(steady))
+    engine = f"Flower {other.version}'s deployment engine, same app, same run" if other else ""
+    theirs = statistics.median(other.rounds[1:]) if other else None
+    held, held_there = peak.total / MEGABYTE, other.peak.total / MEGABYTE if other else None
+    prefix = {FLOATS: "", BIG_FLOATS: "big-"}.get(floats)
+    if prefix is None:
+        seconds = Figure("round-seconds-other", median, "s", None, "at most", engine, over(median, theirs), spread)
+    else:
+        note = f"{floats:,} floats; {NVFLARE}"
+        seconds = published(
+            f"{prefix}round-seconds", median, compared_with=engine, other=theirs, spread=spread, note=note
+        )
+    memory_note = f"peak of the sum of PSS over all processes, {peak.samples} samples; most in one: {peak.name}"
+    if prefix == "big-":
+        memory = published(
+            "big-round-memory", held, compared_with=engine, other=held_there, note=memory_note
+        )
+    else:
+        memory = Figure(
+            "round-memory", held, "MB", compared_with=engine, ratio=over(held, held_there), note=memory_note
+        )
+    start = prefix or ""
     return [
-        Figure("round-seconds", median, "s", TARGET_SECONDS, spread=(min(steady), max(steady))),
-        Figure("first-round-seconds", first, "s", None),
+        seconds,
+        Figure(f"{start}first-round-seconds", times[0], "s"),
+        memory,
+        Figure(f"{start}round-largest-process", peak.single / MEGABYTE, "MB", note=peak.name),
     ]
 
 
-def _times(coordinator: Party, rounds: int, floats: int) -> list[float]:
-    """Run the job; the seconds of each round, from the end of the one before (or the start of the server part)."""
-    config = ["--config", f"num-server-rounds={rounds}", "--config", f"floats={floats}"]
-    command = coordinator.command("--format", "json", "job", "run", str(APP), "--purpose", PURPOSE, "--yes", *config)
-    times: list[float] = []
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        last = 0.0
-        for text in process.stdout:
-            event = json.loads(text)
-            if event.get("event") == "round" and event["data"]["stage"] == "evaluate":
-                elapsed = float(event["data"]["elapsed"])  # by the coordinator's clock, since the server part began
-                times.append(elapsed - last)
-                last = elapsed
-        _, told = process.communicate()
-    if process.returncode or len(times) != rounds:
-        raise DemoError(
-            "the benchmark's job ended with {exit}: {why}", exit=process.returncode, why=told.strip()[-1000:]
-        )
-    return times
+def _theirs(other: flower.FlowerRun) -> list[Figure]:
+    steady = other.rounds[1:]
+    return [
+        Figure("flower-round-seconds", statistics.median(steady), "s", spread=(min(steady), max(steady))),
+        Figure(
+            "flower-poll-share",
+            other.poll_share,
+            "share",
+            note="of the steady rounds' time, what Flower's Grid slept between its polls (3 s each)",
+        ),
+        Figure(
+            "flower-round-cpu",
+            other.cpu_seconds_per_round,
+            "s",
+            note="processor time of all of Flower's processes in a round",
+        ),
+        Figure("flower-memory", other.peak.total / MEGABYTE, "MB", note="peak of the sum of PSS over all its processes"),
+    ]
+
+
+def _streams(floats: int, round_seconds: float) -> list[Figure]:
+    size = 4 * floats
+    took = streams.measure(size, NODES)
+    note = f"{NODES} x {size / MEGABYTE:g} MB there and back over bare gRPC, no TLS; a round is {round_seconds / took:.1f} times that"
+    return [Figure("bare-streams-seconds", took, "s", note=note)]

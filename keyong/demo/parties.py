@@ -112,11 +112,18 @@ class Service:
             self._events.append({"event": "ended"})
             self._changed.notify_all()
 
-    def wait_for(self, event: str) -> dict[str, Any]:
-        """The first event of that name; raises :class:`DemoError` where the process ended first or took too long."""
+    @property
+    def pid(self) -> int:
+        """The process, which others may have been started by."""
+        return self._process.pid
+
+    def wait_for(self, event: str, count: int = 1) -> dict[str, Any]:
+        """The ``count``-th event of that name; raises :class:`DemoError` where the process ended first or took too long."""
 
         def found() -> dict[str, Any] | None:
-            return next((item for item in self._events if item.get("event") in (event, "ended")), None)
+            told = [item for item in self._events if item.get("event") in (event, "ended")]
+            ended = next((item for item in told if item["event"] == "ended"), None)
+            return ended or (told[count - 1] if len(told) >= count else None)
 
         with self._changed:
             self._changed.wait_for(lambda: found() is not None, READY_SECONDS)
@@ -130,6 +137,11 @@ class Service:
                 log=str(self._log),
             )
         return item
+
+    def kill(self) -> None:
+        """End the process as a failure would: SIGKILL."""
+        self._process.kill()
+        self.stop()
 
     def stop(self) -> None:
         """End the process as an operator would: SIGTERM, then wait."""

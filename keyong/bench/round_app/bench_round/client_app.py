@@ -9,8 +9,9 @@ app = ClientApp()
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
-    """Answer with arrays that differ from those sent."""
-    arrays = [array + np.float32(0.01) for array in message.content["arrays"].to_numpy_ndarrays()]
+    """Answer with arrays that differ from those sent, and from those of the other nodes."""
+    step = np.float32(0.01 * (1 + int(context.node_config["partition-id"])))
+    arrays = [array + step for array in message.content["arrays"].to_numpy_ndarrays()]
     content = RecordDict({"arrays": ArrayRecord(arrays), "metrics": MetricRecord({"num-examples": 100})})
     return Message(content, reply_to=message)
 
