@@ -4,7 +4,7 @@ PY := .venv/bin/python
 KEYONG_SHARED ?= ../shared
 export KEYONG_SHARED
 
-.PHONY: setup demo grid-load test lint types unit bench crash network load proto text lock clean help
+.PHONY: setup demo grid-load test lint types unit bench bench-smoke crash network load proto text lock clean help
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -40,8 +40,11 @@ network: setup ## jobs on bad lines, between network namespaces (10 minutes)
 load: setup ## a hundred nodes and fifty jobs on one coordinator (5 minutes)
 	@KEYONG_LOAD=1 $(PY) -m pytest -n0 --timeout 900 tests/load
 
-bench: setup ## figures with their targets
-	@.venv/bin/keyong bench round
+bench: setup ## every published figure with its target
+	@.venv/bin/keyong bench all
+
+bench-smoke: setup ## every benchmark once, at its smallest size
+	@KEYONG_BENCH_SMOKE=1 $(PY) -m pytest -n0 --timeout 1800 tests/keyong/bench
 
 proto: setup ## generated code of the wire
 	@$(PY) -m grpc_tools.protoc -I federation/wire --python_out=federation/wire/_generated \

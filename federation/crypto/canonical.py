@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any, NoReturn
+import re
+from json.scanner import make_scanner
+from typing import Any, Final, NoReturn
 
 import rfc8785
 
@@ -19,6 +21,9 @@ MAX_SAFE_INTEGER = 2**53 - 1
 MAX_DEPTH = 64
 _MAX_INTEGER_CHARACTERS = 17  # a sign and the 16 digits of 2^53 - 1
 _SHOWN_KEY_CHARACTERS = 40
+_PLAIN_TEXT = re.compile(rb'"[ !#-\[\]-~]*"')
+_RARE_CHARACTER = re.compile("[\ud800-\U0010ffff]")
+"""From U+D800 on, texts may hold half a surrogate pair or sort otherwise than their UTF-16 does."""
 
 
 def canonical_json(value: object, *, allow_floats: bool = False) -> bytes:
@@ -34,6 +39,9 @@ def canonical_json(value: object, *, allow_floats: bool = False) -> bytes:
     Raises:
         CanonicalError: the value has no canonical form; ``params["path"]`` is the place, as in ``$.rounds[2].rho``.
     """
+    quick = None if allow_floats else _written_plainly(value)
+    if quick is not None:
+        return quick
     _check(value, allow_floats=allow_floats, depth_limit=MAX_DEPTH)
     return rfc8785.dumps(value)  # type: ignore[arg-type]  # _check has just established the type
 
@@ -54,6 +62,9 @@ def parse_json(data: bytes, *, limit: int, allow_floats: bool = False, depth_lim
         raise MalformedError(
             "the document has {size} bytes; at most {limit} are allowed here", size=len(data), limit=limit
         )
+    quick = _canonical_value(data, min(depth_limit, MAX_DEPTH))
+    if quick is not _UNKNOWN:
+        return quick
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -79,6 +90,57 @@ def parse_json(data: bytes, *, limit: int, allow_floats: bool = False, depth_lim
             error.template, hint=error.hint_template, code=MalformedError.code, **error.params
         ) from None
     return value
+
+
+# The quick way: what the standard library's encoder writes back byte for byte is canonical, and within the domain of reader
+# and writer. It only ever accepts; whatever it does not recognise goes the long way, which alone refuses and says why.
+
+
+def _refuse(text: str) -> NoReturn:
+    raise ValueError(text)
+
+
+def _safe_integer(text: str) -> int:
+    if len(text) >= _MAX_INTEGER_CHARACTERS - 1:  # 15 digits are never beyond 2^53 - 1
+        raise ValueError(text)
+    return int(text)
+
+
+_UNKNOWN: Final = object()
+_scan = make_scanner(json.JSONDecoder(parse_int=_safe_integer, parse_float=_refuse, parse_constant=_refuse))  # type: ignore[arg-type]  # typeshed takes itself for its context
+_write = json.JSONEncoder(ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")).encode
+
+
+def _canonical_value(data: bytes, depth_limit: int) -> Any:
+    """The value whose canonical bytes ``data`` is, or `_UNKNOWN` where that is not plain to see."""
+    if _PLAIN_TEXT.fullmatch(data) is not None:
+        return data[1:-1].decode("ascii")
+    # Counted before anything is parsed: no depth can then cost more than its bytes.
+    if data.count(b"{") + data.count(b"[") > depth_limit:
+        return _UNKNOWN
+    try:
+        text = data.decode("utf-8")
+        if not text.isascii() and _RARE_CHARACTER.search(text) is not None:
+            return _UNKNOWN
+        value, _ = _scan(text, 0)
+        # Also refuses a key given twice, a second spelling of anything, and what follows the value.
+        return value if _write(value) == text else _UNKNOWN
+    except (ValueError, StopIteration):
+        return _UNKNOWN
+
+
+def _written_plainly(value: object) -> bytes | None:
+    """The canonical bytes of ``value``, or None where that is not plain to see."""
+    try:
+        text = _write(value)
+        if text.count("{") + text.count("[") > MAX_DEPTH:
+            return None
+        if not text.isascii() and _RARE_CHARACTER.search(text) is not None:
+            return None
+        # Read back: a float, a key that is no text or a foreign type was written as something else than it is.
+        return text.encode("utf-8") if _scan(text, 0)[0] == value else None
+    except (ValueError, TypeError, StopIteration, RecursionError):
+        return None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

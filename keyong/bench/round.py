@@ -70,9 +70,7 @@ def _ours(times: list[float], floats: int, peak: Peak, other: flower.FlowerRun |
         )
     memory_note = f"peak of the sum of PSS over all processes, {peak.samples} samples; most in one: {peak.name}"
     if prefix == "big-":
-        memory = published(
-            "big-round-memory", held, compared_with=engine, other=held_there, note=memory_note
-        )
+        memory = published("big-round-memory", held, compared_with=engine, other=held_there, note=memory_note)
     else:
         memory = Figure(
             "round-memory", held, "MB", compared_with=engine, ratio=over(held, held_there), note=memory_note
@@ -102,12 +100,15 @@ def _theirs(other: flower.FlowerRun) -> list[Figure]:
             "s",
             note="processor time of all of Flower's processes in a round",
         ),
-        Figure("flower-memory", other.peak.total / MEGABYTE, "MB", note="peak of the sum of PSS over all its processes"),
+        Figure(
+            "flower-memory", other.peak.total / MEGABYTE, "MB", note="peak of the sum of PSS over all its processes"
+        ),
     ]
 
 
 def _streams(floats: int, round_seconds: float) -> list[Figure]:
     size = 4 * floats
     took = streams.measure(size, NODES)
-    note = f"{NODES} x {size / MEGABYTE:g} MB there and back over bare gRPC, no TLS; a round is {round_seconds / took:.1f} times that"
+    times = round_seconds / took
+    note = f"{NODES} x {size / MEGABYTE:g} MB there and back over bare gRPC, no TLS; a round is {times:.1f} times that"
     return [Figure("bare-streams-seconds", took, "s", note=note)]

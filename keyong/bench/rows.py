@@ -83,6 +83,4 @@ def check_complete(bench: str, figures: Iterable[Figure]) -> None:
     found = {one.figure for one in figures if one.target is not None}
     missing = [row.figure for row in ROWS if row.bench == bench and row.figure not in found]
     if missing:
-        raise MissingFigureError(
-            "the benchmark {bench} printed no {figures}", bench=bench, figures=", ".join(missing)
-        )
+        raise MissingFigureError("the benchmark {bench} printed no {figures}", bench=bench, figures=", ".join(missing))

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
+from typing import Any
 
 from keyong.demo.parties import DemoError
 
@@ -77,7 +78,7 @@ async def _serve(size: int) -> None:
             yield piece
 
     server = grpc.aio.server()
-    handler = grpc.stream_stream_rpc_method_handler(carry)
+    handler: Any = grpc.stream_stream_rpc_method_handler(carry)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("bench.Streams", {"Carry": handler}),))
     print(server.add_insecure_port("127.0.0.1:0"), flush=True)
     await server.start()
@@ -92,7 +93,8 @@ async def _carry(size: int, port: int) -> None:
         print("ready", flush=True)
         while await asyncio.to_thread(sys.stdin.readline):
             received = 0
-            async for piece in channel.stream_stream(METHOD)(_pieces(size)):
+            call: Any = channel.stream_stream(METHOD)
+            async for piece in call(_pieces(size)):
                 received += len(piece)
             print(received, flush=True)
 

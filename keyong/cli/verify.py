@@ -44,6 +44,13 @@ def verify(
             show_default=True,
         ),
     ] = "integrity",
+    hashes_only: Annotated[
+        bool,
+        typer.Option(
+            "--hashes-only",
+            help="Recompute the tree and check the newest signature alone; statements, fields and times are not read.",
+        ),
+    ] = False,
 ) -> None:
     """Verify a ledger offline: recompute every hash and check every signature, from the root fingerprint on.
 
@@ -55,7 +62,7 @@ def verify(
     $ keyong verify ~/mill-a --root sha256:9f86…
     $ keyong verify mill-a.export --root sha256:9f86… --receipts ./result/receipts --require anchored
     """
-    from federation.errors import VerificationError
+    from federation.errors import UsageError, VerificationError
     from federation.ledger import verify_ledger
     from keyong.cli._evidence import open_evidence
     from keyong.cli._statements import StatementCheck, read_proofs
@@ -63,15 +70,26 @@ def verify(
     fingerprint = _fingerprint(root)
     try:
         with open_evidence(path, fingerprint) as evidence:
+            if hashes_only and not evidence.ledger.is_dir():
+                raise UsageError(
+                    "--hashes-only reads a ledger's folder, and {path} is an export",
+                    hint="leave --hashes-only away: an export is always read as a whole",
+                    path=path,
+                )
             check = StatementCheck(evidence.rosters)
             proofs = read_proofs(receipts, evidence.vkey, check) if receipts is not None else []
             with _progress() as progress:
                 verdict = verify_ledger(
-                    evidence.ledger, evidence.vkey, receipts=proofs, on_entry=check.on_entry, progress=progress
+                    evidence.ledger,
+                    evidence.vkey,
+                    receipts=proofs,
+                    hash_only=hashes_only,
+                    on_entry=check.on_entry,
+                    progress=progress,
                 )
     except VerificationError as error:
         _fail(error)
-    _show(evidence, verdict, check.count, len(proofs))
+    _show(evidence, verdict, None if hashes_only else check.count, len(proofs))
     _demand(require, verdict)
 
 
@@ -129,7 +147,7 @@ def _fail(error: VerificationError) -> None:
     raise typer.Exit(error.exit_code)
 
 
-def _show(evidence: Evidence, verdict: Verdict, statements: int, receipts: int) -> None:
+def _show(evidence: Evidence, verdict: Verdict, statements: int | None, receipts: int) -> None:
     if as_json():
         emit(
             {
@@ -143,6 +161,7 @@ def _show(evidence: Evidence, verdict: Verdict, statements: int, receipts: int) 
                     "root": verdict.root.hex(),
                     "last_time": verdict.last_time,
                     "statements": statements,
+                    "hashes_only": statements is None,
                     "receipts": receipts,
                     "erased": verdict.erased,
                     "withheld": verdict.withheld,
@@ -175,7 +194,13 @@ def _show(evidence: Evidence, verdict: Verdict, statements: int, receipts: int) 
     )
 
 
-def _integrity(verdict: Verdict, statements: int, receipts: int) -> str:
+def _integrity(verdict: Verdict, statements: int | None, receipts: int) -> str:
+    if statements is None:
+        return translate(
+            "hashes intact: {entries} entries, newest {time}; what they say was not read",
+            entries=verdict.entries,
+            time=verdict.last_time or "-",
+        )
     text = translate(
         "intact: {entries} entries, {statements} statements, newest {time}",
         entries=verdict.entries,

@@ -1,0 +1,32 @@
+"""The history that the verifier is measured on is what the models would have written, and it verifies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from federation.home import Home
+from federation.ledger import verify_ledger
+from federation.statements import Invocation, Receipt
+from keyong.bench.history import statement_bytes, write_history
+from keyong.cli._evidence import open_evidence
+from keyong.cli._statements import StatementCheck
+
+
+def test_filled_templates_are_canonical_statements() -> None:
+    for number in (1, 7, 250_000):
+        asked, answered = statement_bytes("mill-a", number, 2 * number)
+        invocation, receipt = Invocation.from_payload(asked), Receipt.from_payload(answered)
+        assert invocation.round == receipt.round == number % 200_000 + 1
+        assert receipt.intent == 2 * number
+        assert receipt.invocation == invocation.content
+    assert len({statement_bytes("mill-a", number, number) for number in range(50)}) == 50
+
+
+def test_a_history_verifies_with_one_statement_an_entry(founder: Path, fingerprint: str) -> None:
+    told: list[tuple[int, int]] = []
+    write_history(Home(founder), 40, lambda done, total: told.append((done, total)))
+    with open_evidence(founder, fingerprint) as evidence:
+        check = StatementCheck(evidence.rosters)
+        verdict = verify_ledger(evidence.ledger, evidence.vkey, on_entry=check.on_entry)
+    assert (verdict.entries, check.count, verdict.completeness) == (40, 40, "complete")
+    assert told[-1] == (40, 40)
