@@ -11,13 +11,14 @@ import structlog
 from coordinator import enrolment
 from coordinator.desk import AT_ONCE, JobDesk, Method
 from coordinator.links import Links
+from coordinator.migrations import COORDINATOR_STORE
 from coordinator.post import Post
 from coordinator.store import CoordinatorStore
 from federation.crypto import certificate_fingerprint
 from federation.errors import DeniedError, KeyongError, UsageError
-from federation.holdings import open_engine
 from federation.home import Home, now
 from federation.statements import Envelope, UnknownMemberError, instant_text
+from federation.stores import open_engine
 from federation.wire import messages as m
 from federation.wire.listen import Listener
 from federation.wire.patience import ANSWER_SECONDS
@@ -45,7 +46,7 @@ class CoordinatorService:
     def __init__(self, home: Home, runtime: Runtime, listen: str, *, at_once: int = AT_ONCE) -> None:
         self._home = home
         self._runtime = runtime
-        self._store = CoordinatorStore(open_engine(home.path / "coordinator.db"))
+        self._store = CoordinatorStore(open_engine(home.path / "coordinator.db", COORDINATOR_STORE))
         self._ledger = home.open_ledger()
         self._links = Links(lambda peer: self._listener.cut(peer))
         self._tasks: set[asyncio.Task[None]] = set()

@@ -124,7 +124,6 @@ class CoordinatorStore:
         self._engine = engine
         # One writer at a time: what a transaction reads before it writes is still so when it writes.
         self._writing = threading.Lock()
-        SQLModel.metadata.create_all(engine)
 
     @contextmanager
     def _session(self) -> Iterator[Session]:

@@ -52,7 +52,6 @@ class NodeStore:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        SQLModel.metadata.create_all(engine)
 
     @contextmanager
     def _session(self) -> Iterator[Session]:

@@ -12,12 +12,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from sqlalchemy import Engine, case, event, func, update
+from sqlalchemy import Engine, case, func, update
 from sqlalchemy import select as sql_select
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import SQLAlchemyError
-from sqlmodel import Field, Session, SQLModel, col, create_engine, select
+from sqlmodel import Field, Session, SQLModel, col, select
 
+from federation import stores
 from federation.errors import DeniedError, UnavailableError, UsageError
 from federation.statements import Envelope, instant_text
 
@@ -72,19 +73,8 @@ class NoSuchAgreementError(UsageError):
 
 
 def open_engine(path: Path) -> Engine:
-    """An SQLite engine with WAL, full sync and foreign keys, tables made where missing."""
-    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 30})
-
-    @event.listens_for(engine, "connect")
-    def _pragmas(connection: object, _record: object) -> None:
-        cursor = connection.cursor()  # type: ignore[attr-defined]
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
-
-    SQLModel.metadata.create_all(engine)
-    path.chmod(0o600)
-    return engine
+    """The engine of a member's ``store.db``; see :func:`federation.stores.open_engine`."""
+    return stores.open_engine(path, stores.HOME_STORE)
 
 
 class Holdings:

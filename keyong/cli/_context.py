@@ -20,8 +20,10 @@ _UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
 def open_home() -> Home:
-    """The identity that this run acts as."""
+    """The identity that this run acts as, its stores brought to this release."""
     from federation.home import Home, NoHomeError
+    from keyong.cli._output import narrate
+    from keyong.upgrading import upgrade
 
     path = _state.get().home
     if not (path / "identity.json").is_file():
@@ -31,7 +33,16 @@ def open_home() -> Home:
             "--home or KEYONG_HOME choose another folder",
             path=str(path),
         )
-    return Home(path)
+    home = Home(path)
+    for done in upgrade(home):
+        narrate(
+            "{file} was migrated from revision {before} to {after}; as it was before, it is in {copy}",
+            file=done.path.name,
+            before=done.before,
+            after=done.after,
+            copy=done.copy,
+        )
+    return home
 
 
 def open_client(*, mail: bool = True) -> Client:

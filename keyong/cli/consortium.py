@@ -109,15 +109,16 @@ def invite(
     from datetime import timedelta
 
     from coordinator.enrolment import invite as make
+    from coordinator.migrations import COORDINATOR_STORE
     from coordinator.store import CoordinatorStore
-    from federation.holdings import open_engine
     from federation.home import now
     from federation.statements import instant_text
+    from federation.stores import open_engine
     from keyong.cli._context import open_home
 
     home = open_home()
     _refuse_without_root(home.identity.founded)
-    store = CoordinatorStore(open_engine(home.path / "coordinator.db"))
+    store = CoordinatorStore(open_engine(home.path / "coordinator.db", COORDINATOR_STORE))
     roles = _roles(role, ("member",))
     invitation = make(home, store, member=member, entity=entity, roles=roles, at=now(), validity=timedelta(days=days))
     text, expires = invitation.to_text(), instant_text(invitation.expires)

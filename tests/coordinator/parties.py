@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from coordinator import enrolment
+from coordinator.migrations import COORDINATOR_STORE
 from coordinator.service import CoordinatorService
 from coordinator.store import CoordinatorStore
 from federation.errors import KeyongError
-from federation.holdings import open_engine
 from federation.home import Home, Identity, NewKeys, now
 from federation.jobs import Content, decode, encode
 from federation.jobs.codec import body_digest, content_digest, nested_digest
@@ -44,6 +44,7 @@ from federation.statements import (
     root_fingerprint,
 )
 from federation.statements.code import CodeBundle, bundle_folder
+from federation.stores import open_engine
 from federation.wire import messages as m
 from federation.wire.dial import refuse_all
 from federation.wire.member import connect, greet
@@ -418,7 +419,7 @@ def bundle_of(folder: Path, server: str = FEDAVG, pyproject: str = PYPROJECT, **
 def make(folder: Path, runtime: Runtime, count: int = 3) -> Consortium:
     """Found and enrol; nothing serves yet."""
     institute = found(folder / "institute", free_port())
-    store = CoordinatorStore(open_engine(institute.path / "coordinator.db"))
+    store = CoordinatorStore(open_engine(institute.path / "coordinator.db", COORDINATOR_STORE))
     members = [
         enrol(institute, store, folder / f"mill-{letter}", f"mill-{letter}") for letter in "abcdefghijkl"[:count]
     ]

@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from coordinator import enrolment
+from coordinator.migrations import COORDINATOR_STORE
 from coordinator.store import CoordinatorStore
 from federation.errors import KeyongError
-from federation.holdings import open_engine
 from federation.home import Home, NewKeys, now
 from federation.statements import Invitation, Root, RosterHistory
+from federation.stores import open_engine
 from federation.wire import messages as m
 from federation.wire.dial import Address, dial
 from tests.coordinator.parties import Consortium, request_of
@@ -222,7 +223,7 @@ def test_an_invitation_is_used_up_by_one_statement(tmp_path: Path):
 
     from coordinator.store import InvitationRow
 
-    stores = [CoordinatorStore(open_engine(tmp_path / "store.db")) for _ in range(4)]
+    stores = [CoordinatorStore(open_engine(tmp_path / "store.db", COORDINATOR_STORE)) for _ in range(4)]
     for number in range(10):
         row = InvitationRow(
             fingerprint=f"f{number}", member=f"m{number}", entity="", roles="[]", certificate="", expires="9"
