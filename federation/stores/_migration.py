@@ -7,6 +7,7 @@ transaction is begun by hand, so that a failure, or a crash, anywhere leaves the
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -110,6 +111,10 @@ def _drop_old_copies(folder: Path, store: Store) -> None:
             old.unlink()
 
 
+_ALEMBIC = threading.Lock()
+"""Alembic's ``op`` is one for the whole process."""
+
+
 def _upgrade(path: Path, store: Store) -> None:
     from alembic.config import Config
     from alembic.runtime.environment import EnvironmentContext
@@ -121,7 +126,7 @@ def _upgrade(path: Path, store: Store) -> None:
     def steps(revision: Any, _context: Any) -> Any:
         return script._upgrade_revs("head", revision)
 
-    with _transaction(path) as connection, EnvironmentContext(Config(), script, fn=steps) as environment:
+    with _ALEMBIC, _transaction(path) as connection, EnvironmentContext(Config(), script, fn=steps) as environment:
         environment.configure(connection=connection, transactional_ddl=True, render_as_batch=True)
         environment.run_migrations()
         _note(connection, store)

@@ -15,11 +15,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from coordinator.migrations import COORDINATOR_STORE
 from coordinator.store import CoordinatorStore
 from federation.errors import KeyongError
-from federation.holdings import open_engine
 from federation.home import Home, Identity, NewKeys, now
 from federation.statements import Member, Root, Roster, root_fingerprint
+from federation.stores import open_engine
 from federation.wire.dial import REDIAL_SECONDS, keep_attached, refuse_all
 from federation.wire.member import connect, greet
 from federation.wire.peer import Peer
@@ -84,7 +85,7 @@ class Crowd(parties.Consortium):
 
     def __init__(self, folder: Path, runtime: Runtime, count: int) -> None:
         institute, members = found(folder, count)
-        store = CoordinatorStore(open_engine(institute.path / "coordinator.db"))
+        store = CoordinatorStore(open_engine(institute.path / "coordinator.db", COORDINATOR_STORE))
         super().__init__(institute, store, members, runtime)
         for number, node in enumerate(self.nodes):
             node.rows = 100 + number
