@@ -13,7 +13,7 @@ from typing import Any
 
 import structlog
 
-from coordinator.events import EventFeed
+from coordinator.events import EventFeed, Told
 from coordinator.job import BUNDLE, Job, JobDeniedError
 from coordinator.links import Links
 from coordinator.results import FileBuffers, ResultFolder
@@ -92,6 +92,26 @@ class JobDesk:
     def running(self) -> int:
         """How many jobs run; those that wait do not count."""
         return len(self._entries) - len(self._queue)
+
+    def places(self) -> dict[str, int]:
+        """The place in the queue of each job that has not ended, from 1; 0 for those that run."""
+        return {job: entry.place for job, entry in self._entries.items()}
+
+    def watch(self, told: Told) -> None:
+        """Tell of every event of every job, once it is durable."""
+        self._feed.observe = told
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs wait for their turn."""
+        return len(self._queue)
+
+    async def drain(self, seconds: float) -> None:
+        """Take no further job, and give those that run ``seconds`` to end."""
+        self._stopping = True
+        running = [entry.task for entry in self._entries.values() if entry.task is not None and not entry.place]
+        if running:
+            await asyncio.wait(running, timeout=seconds)
 
     async def recover(self) -> None:
         """Close what the last run of this coordinator left behind."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from coordinator.store import CoordinatorStore
@@ -19,21 +20,29 @@ GATHER_SECONDS = 0.1
 """A follower is told of what comes within this time together: rounds may be faster, and nobody reads faster."""
 
 
+Told = Callable[[str, str, Mapping[str, Any]], None]
+"""Hears of an event: the job, its kind and its data."""
+
+
 class EventFeed:
     """Keeps events and wakes those who wait; nothing is held for a job that nobody waits for."""
 
     def __init__(self, store: CoordinatorStore) -> None:
         self._store = store
+        self.observe: Told = lambda job, kind, data: None
+        """Told of every event once it is durable."""
         self._waiting: dict[str, asyncio.Event] = {}
 
     async def tell(self, job: str, kind: str, data: dict[str, Any]) -> None:
         """Append an event; it is durable when this returns."""
         await asyncio.to_thread(self._store.add_event, job, instant_text(now()), kind, _fit(data))
+        self.observe(job, kind, data)
         self._wake(job)
 
     async def end(self, job: str, status: str, rounds_done: int, data: dict[str, Any]) -> None:
         """Append a job's last event and set its last status."""
         await asyncio.to_thread(self._store.end_job, job, status, rounds_done, instant_text(now()), _fit(data))
+        self.observe(job, status, data)
         self._wake(job)
 
     def _wake(self, job: str) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 
 from federation.errors import UnavailableError
+from federation.home import now
 from federation.wire.body import Buffer
 from federation.wire.peer import Incoming, LinkLostError, Peer
 
@@ -17,6 +20,14 @@ class NodeOfflineError(UnavailableError):
     """The node is not connected."""
 
     code = "node-offline"
+
+
+@dataclass(frozen=True)
+class Served:
+    """A node that serves: since when it is connected, and by which software."""
+
+    since: datetime
+    software: str
 
 
 class Links:
@@ -31,6 +42,8 @@ class Links:
         self._nodes: dict[str, Peer] = {}
         self._all: set[Peer] = set()
         self._changed = asyncio.Event()
+        self.serving: dict[str, Served] = {}
+        self._served: set[str] = set()
 
     def came(self, peer: Peer) -> None:
         """A link was established."""
@@ -41,9 +54,12 @@ class Links:
         self._all.discard(peer)
         if self._nodes.get(peer.member) is peer:
             del self._nodes[peer.member]
+            self.serving.pop(peer.member, None)
 
-    def serves(self, peer: Peer) -> None:
+    def serves(self, peer: Peer, software: str = "") -> None:
         """The member at the other end serves a node over this link."""
+        self.serving[peer.member] = Served(now(), software)
+        self._served.add(peer.member)
         before = self._nodes.get(peer.member)
         self._nodes[peer.member] = peer
         if before is not None and before is not peer:
@@ -55,6 +71,10 @@ class Links:
     def online(self) -> frozenset[str]:
         """Members whose nodes are connected."""
         return frozenset(self._nodes)
+
+    def served(self) -> frozenset[str]:
+        """Members whose nodes are connected, or were since this process began."""
+        return frozenset(self._served)
 
     @property
     def peers(self) -> frozenset[Peer]:

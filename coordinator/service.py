@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
+from typing import Any
 
 import structlog
 
 from coordinator import enrolment
 from coordinator.desk import AT_ONCE, JobDesk, Method
 from coordinator.links import Links
+<<<<<<< HEAD
 from coordinator.migrations import COORDINATOR_STORE
+=======
+from coordinator.metrics import CoordinatorMetrics
+>>>>>>> 2622737 (Coordinator: metrics, health, a fuller status for its operator, drained before it ends)
 from coordinator.post import Post
+from coordinator.standing import Standing
 from coordinator.store import CoordinatorStore
 from federation.crypto import certificate_fingerprint
 from federation.errors import DeniedError, KeyongError, UsageError
 from federation.home import Home, now
+from federation.observability import Observer
 from federation.statements import Envelope, UnknownMemberError, instant_text
 from federation.stores import open_engine
 from federation.wire import messages as m
@@ -31,6 +38,8 @@ log = structlog.get_logger("keyong.coordinator")
 SOFTWARE = "keyong/0.1.0"
 BODY_LIMIT = 2**33
 TICKET = "ticket:"
+LOGGED = ("node", "code", "stage", "round", "exchange", "participants", "place")
+"""What of an event stands in the log: no metric, no text of an app's."""
 RENEW_BEFORE = timedelta(days=30)
 WATCH_SECONDS = 0.25
 
@@ -41,9 +50,18 @@ class CoordinatorService:
     Args:
         listen: host:port to bind.
         at_once: jobs that run at the same time; the others wait in the order they came.
+        observe: host and port for metrics and health over HTTP; None for none.
     """
 
-    def __init__(self, home: Home, runtime: Runtime, listen: str, *, at_once: int = AT_ONCE) -> None:
+    def __init__(
+        self,
+        home: Home,
+        runtime: Runtime,
+        listen: str,
+        *,
+        at_once: int = AT_ONCE,
+        observe: tuple[str, int] | None = None,
+    ) -> None:
         self._home = home
         self._runtime = runtime
         self._store = CoordinatorStore(open_engine(home.path / "coordinator.db", COORDINATOR_STORE))
@@ -52,6 +70,10 @@ class CoordinatorService:
         self._tasks: set[asyncio.Task[None]] = set()
         self._enrolling = asyncio.Lock()
         self.desk = JobDesk(home, self._store, self._ledger, self._links, runtime, at_once=at_once)
+        self.desk.watch(self._job_event)
+        self.metrics = CoordinatorMetrics()
+        self._standing = Standing(home, self._ledger, self._store, self._links, self.desk, self.metrics)
+        self._observer = Observer(home.path, "coordinator", observe)
         post = Post(home, self._store, self._links, self._push)
         self._methods: dict[str, Method] = {
             "hello": self._hello,
@@ -69,10 +91,12 @@ class CoordinatorService:
             on_link=self._on_link,
             body_limit=BODY_LIMIT,
             spool=home.folder("spool"),
+            ready=self._standing.ready,
+            meter=self.metrics.meter,
         )
 
     async def run(self, on_state: Callable[[str], None]) -> None:
-        """Serve until cancelled. ``on_state`` hears ``ready`` with the port once.
+        """Serve until cancelled. ``on_state`` hears ``ready`` once, with the port and that which is observed.
 
         Raises:
             AlreadyServingError: another process coordinates from this home; its jobs are not ours to call interrupted.
@@ -87,8 +111,10 @@ class CoordinatorService:
             # Before the listener: a roster that changes from here on is noticed and told.
             version = self._home.history.latest.version
             await self._listener.start()
-            on_state(f"ready {self._listener.port}")
-            await self._watch_roster(version)
+            self._standing.port = self._listener.port
+            async with self._observer.serving(self._standing) as observed:
+                on_state(f"ready {self._listener.port} {observed or ''}".rstrip())
+                await self._watch_roster(version)
         finally:
             await self.desk.stop()
             for task in list(self._tasks):
@@ -97,6 +123,15 @@ class CoordinatorService:
             await self._listener.stop()
             self._ledger.close()
             claim.release()
+
+    async def drain(self, seconds: float) -> None:
+        """Take no further job, and give exchanges that are being made ``seconds`` to end."""
+        self._standing.draining = True
+        await self.desk.drain(seconds)
+
+    def _job_event(self, job: str, kind: str, data: Mapping[str, Any]) -> None:
+        self.metrics.event(job, kind, data)
+        log.info(f"job-{kind}", job=job, **{name: data[name] for name in LOGGED if name in data})
 
     # -- who may connect ----------------------------------------------------------------------------------------------
 
@@ -196,7 +231,7 @@ class CoordinatorService:
         hello = m.Hello.from_bytes(message.header)
         version = peer.version = negotiate((hello.lowest, hello.highest))
         if hello.serves == "node":
-            self._links.serves(peer)
+            self._links.serves(peer, hello.software)
         rosters = self._home.history.envelopes[max(0, hello.roster_version) :]
         welcome = m.Welcome(
             version=version,

@@ -263,6 +263,11 @@ class CoordinatorStore:
         with self._writer() as session:
             session.exec(update(JobRow).where(col(JobRow.id) == job).values(status="running"))
 
+    def interrupted(self) -> Sequence[JobRow]:
+        """Jobs that can be gone on with."""
+        with self._session() as session:
+            return session.exec(select(JobRow).where(JobRow.status == "interrupted")).all()
+
     def end_job(self, job: str, status: str, rounds_done: int, time: str, data: dict[str, Any]) -> None:
         """Set a job's last status together with its last event: who sees the one sees the other."""
         with self._writer() as session:

@@ -18,7 +18,7 @@ from enterprise_node.store import NodeStore
 from federation.holdings import Holdings
 from federation.home import Home, now
 from federation.ledger import LedgerError
-from federation.observability import Check, Health
+from federation.observability import Check, Health, Recent
 
 
 class Standing:
@@ -37,6 +37,7 @@ class Standing:
         self._attached: datetime | None = None
         self._because = ""
         self.draining = False
+        self.health = Recent(self._look)
         metrics.watch(home.path, record.ledger, lambda: home.history.latest.expires)
         metrics.describe(TIER)
         metrics.gauge("jobs_open", "Jobs that are open.", lambda: len(line.jobs))
@@ -62,8 +63,7 @@ class Standing:
         """The node's metrics."""
         return self._metrics.registry
 
-    async def health(self) -> Health:
-        """Whether the node can do its work now."""
+    async def _look(self) -> Health:
         ledger = Check(name="ledger", ok=True)
         try:
             await asyncio.to_thread(self._record.ledger.check_writable)

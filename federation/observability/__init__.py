@@ -6,7 +6,7 @@ True
 """
 
 from federation.observability.face import AddressNotAllowedError, Answer, Face, Route, check_address
-from federation.observability.health import Check, Health
+from federation.observability.health import Check, Health, Recent
 from federation.observability.instruments import Known, ServiceMetrics, exposition
 from federation.observability.local import NotServingError, ask, socket_of
 from federation.observability.machine import free_bytes, spooled_bytes
@@ -22,6 +22,7 @@ __all__ = [
     "NotServingError",
     "Observed",
     "Observer",
+    "Recent",
     "Route",
     "ServiceMetrics",
     "ask",

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
+
 from pydantic import BaseModel, ConfigDict
+
+HEALTH_SECONDS = 1.0
+"""A health that was looked up so recently is told again: whoever polls costs nothing."""
 
 
 class Check(BaseModel):
@@ -35,3 +41,26 @@ class Health(BaseModel):
     def ready(self) -> bool:
         """Whether work that arrives now would be done."""
         return all(check.ok for check in self.checks)
+
+
+class Recent:
+    """A health that is looked up at most once in :data:`HEALTH_SECONDS`, however many ask.
+
+    Args:
+        look: looks it up.
+    """
+
+    def __init__(self, look: Callable[[], Awaitable[Health]]) -> None:
+        self._look = look
+        self._looked = float("-inf")
+        self._health = Health(checks=())
+        self._looking = asyncio.Lock()
+
+    async def __call__(self) -> Health:
+        """The health, not older than that."""
+        clock = asyncio.get_running_loop().time
+        async with self._looking:
+            if clock() - self._looked > HEALTH_SECONDS:
+                self._health = await self._look()
+                self._looked = clock()
+            return self._health

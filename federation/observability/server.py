@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -19,9 +19,6 @@ from federation.observability.health import Health
 from federation.observability.instruments import EXPOSITION_TYPE, exposition
 from federation.observability.local import socket_of
 
-HEALTH_SECONDS = 1.0
-"""A health that was looked up so recently is told again: whoever polls costs nothing."""
-
 
 class Observed(Protocol):
     """A service as it is looked at."""
@@ -30,8 +27,9 @@ class Observed(Protocol):
     def registry(self) -> CollectorRegistry:
         """Its metrics."""
 
-    async def health(self) -> Health:
-        """Whether it can do its work now."""
+    @property
+    def health(self) -> Callable[[], Awaitable[Health]]:
+        """Tells whether it can do its work now."""
 
     async def status(self) -> BaseModel:
         """How it stands, for its owner."""
@@ -69,9 +67,6 @@ class Observer:
 class _Pages:
     def __init__(self, service: Observed) -> None:
         self._service = service
-        self._looked = float("-inf")
-        self._health = Health(checks=())
-        self._looking = asyncio.Lock()
         self.public: dict[str, Route] = {"/healthz": self._alive, "/readyz": self._ready, "/metrics": self._metrics}
         self.local: dict[str, Route] = {**self.public, "/health": self._whole_health, "/status": self._status}
 
@@ -79,12 +74,12 @@ class _Pages:
         return Answer(b"ok\n", TEXT)  # that it is given at all is the answer
 
     async def _ready(self) -> Answer:
-        health = await self._look()
+        health = await self._service.health()
         checks = {check.name: check.ok for check in health.checks}
         return _judged({"ready": health.ready, "checks": checks}, good=health.ready)
 
     async def _whole_health(self) -> Answer:
-        health = await self._look()
+        health = await self._service.health()
         told = {"sound": health.sound, "ready": health.ready, **health.model_dump(mode="json")}
         return _judged(told, good=health.sound)
 
@@ -94,14 +89,6 @@ class _Pages:
     async def _status(self) -> Answer:
         status = await self._service.status()
         return Answer(status.model_dump_json().encode(), JSON)
-
-    async def _look(self) -> Health:
-        clock = asyncio.get_running_loop().time
-        async with self._looking:
-            if clock() - self._looked > HEALTH_SECONDS:
-                self._health = await self._service.health()
-                self._looked = clock()
-            return self._health
 
 
 def _judged(told: dict[str, object], *, good: bool) -> Answer:

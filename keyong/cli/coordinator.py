@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from keyong.cli._commands import Commands
-from keyong.cli._output import as_json, emit, facts
+from keyong.cli._output import as_json, clean, emit, facts, line, table
 from keyong.cli._serving import report, serve
+from keyong.cli._standing import fetch, mebibytes, show_checks, show_health
+from keyong.text import translate
 
 app = Commands("Run the coordinator, or ask how it stands.")
 
@@ -24,6 +26,22 @@ def serve_(
     runtime: Annotated[
         str | None, typer.Option(metavar="NAME", help="The runtime that jobs' server parts run in.")
     ] = None,
+    observe: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Serve metrics and health over HTTP there; off by default."),
+    ] = None,
+    observe_anywhere: Annotated[
+        bool | None,
+        typer.Option(
+            "--observe-anywhere", help="Allow --observe an address that other machines reach: there is no login."
+        ),
+    ] = None,
+    drain: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS", help="How long exchanges that are being made may take after SIGTERM; 25 by default."
+        ),
+    ] = None,
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"] | None,
         typer.Option(help="How much is logged on stderr.", metavar="LEVEL"),
@@ -35,8 +53,8 @@ def serve_(
 ) -> None:
     """Serve the consortium: take links over mutual TLS, carry mail, run jobs' server parts in the sandbox.
 
-    It can stop a job; it cannot change one. Ends on SIGTERM or Ctrl-C. With --format json it prints one line,
-    {"event": "ready", "port": …}, once it listens.
+    It can stop a job; it cannot change one. On SIGTERM or Ctrl-C exchanges that are being made may end, then jobs are
+    left as interrupted. With --format json it prints one line, {"event": "ready", "port": …}, once it listens.
 
     $ keyong --home ~/institute coordinator serve
     $ keyong --home ~/institute coordinator serve --listen 0.0.0.0:7443
@@ -47,7 +65,15 @@ def serve_(
     from keyong.cli._logging import configure
     from keyong.cli.settings import load
 
-    settings = load(listen=listen, runtime=runtime, log_level=log_level, log_format=log_format)
+    settings = load(
+        listen=listen,
+        runtime=runtime,
+        observe=observe,
+        observe_anywhere=observe_anywhere,
+        drain=drain,
+        log_level=log_level,
+        log_format=log_format,
+    )
     home = open_home()
     configure(settings.log_level, settings.log_format, component="coordinator", member=home.identity.member)
     me = home.history.latest.member(home.identity.member)
@@ -61,28 +87,48 @@ def serve_(
     from coordinator.service import CoordinatorService
 
     address = settings.listen or me.address or home.identity.address
-    service = CoordinatorService(home, runtimes.check(settings.runtime), address)
+    service = CoordinatorService(home, runtimes.check(settings.runtime), address, observe=settings.observed())
     host = address.rpartition(":")[0]
 
     def told(state: str) -> None:
-        event, _, port = state.partition(" ")
+        event, port, *observed = state.split(" ")
         if event == "ready":
-            report("ready", "ready: {member} listens on {host}:{port}", member=me.id, host=host, port=int(port))
+            more = {"observe": int(observed[0])} if observed else {}
+            report("ready", "ready: {member} listens on {host}:{port}", member=me.id, host=host, port=int(port), **more)
 
-    async def drain() -> None:
-        return
+    serve(lambda: service.run(told), lambda: service.drain(settings.drain), settings.drain)
 
-    serve(lambda: service.run(told), drain, 0)
+
+@app.command()
+def health() -> None:
+    """Ask the serving process whether it can do its work; exit code 5 where it cannot, or where none serves.
+
+    It is asked through a socket in the home: no network and no key is needed. Meant for a container's health check.
+
+    $ keyong --home ~/institute coordinator health
+    """
+    show_health("coordinator", ready=True)
 
 
 @app.command()
 def status() -> None:
-    """Ask the coordinator which nodes are connected and how many jobs run.
+    """Show how the coordinator stands: connected nodes, jobs that run and wait.
+
+    At the coordinator itself the serving process is asked, and says more: since when nodes are connected, whose jobs
+    wait at which place, what was interrupted, ledger and disk. Any other member asks over its link.
 
     $ keyong coordinator status --format json
     """
+    from federation.observability import NotServingError
     from keyong.cli._context import open_client
 
+    try:
+        whole = fetch("coordinator", "/status")
+    except NotServingError:
+        whole = None
+    if whole is not None:
+        emit(whole) if as_json() else _show(whole)
+        return
     with open_client() as client:
         found = client.status()
     if as_json():
@@ -96,3 +142,40 @@ def status() -> None:
             ("jobs running", found.jobs_running),
         )
     )
+
+
+def _show(found: dict[str, Any]) -> None:
+    facts(
+        (
+            ("consortium", found["name"]),
+            ("serving", translate("since {time}", time=found["since"])),
+            ("version", found["version"]),
+            ("connected nodes", ", ".join(found["online"]) or "-"),
+            ("links", found["links"]),
+            ("jobs running", found["jobs_running"]),
+            ("jobs waiting", found["jobs_waiting"]),
+            ("ledger entries", found["ledger_entries"]),
+            ("last checkpoint", found["checkpoint"]),
+            ("roster version", found["roster_version"]),
+            ("roster expires", found["roster_expires"]),
+            ("disk free", mebibytes(found["free_bytes"])),
+            ("spool", mebibytes(found["spool_bytes"])),
+        )
+    )
+    line()
+    show_checks(found["checks"])
+    if found["nodes"]:
+        line()
+        table(
+            ("node", "connected since", "software"),
+            ((one["member"], one["since"], clean(one["software"])) for one in found["nodes"]),
+        )
+    if found["jobs"]:
+        line()
+        table(
+            ("job", "requester", "purpose", "status", "place", "submitted"),
+            (
+                (one["job"], one["requester"], one["purpose"], one["status"], one["place"] or "-", one["submitted"])
+                for one in found["jobs"]
+            ),
+        )
