@@ -12,11 +12,8 @@ import structlog
 from coordinator import enrolment
 from coordinator.desk import AT_ONCE, JobDesk, Method
 from coordinator.links import Links
-<<<<<<< HEAD
 from coordinator.migrations import COORDINATOR_STORE
-=======
 from coordinator.metrics import CoordinatorMetrics
->>>>>>> 2622737 (Coordinator: metrics, health, a fuller status for its operator, drained before it ends)
 from coordinator.post import Post
 from coordinator.standing import Standing
 from coordinator.store import CoordinatorStore
