@@ -12,8 +12,8 @@ import structlog
 from coordinator import enrolment
 from coordinator.desk import AT_ONCE, JobDesk, Method
 from coordinator.links import Links
-from coordinator.migrations import COORDINATOR_STORE
 from coordinator.metrics import CoordinatorMetrics
+from coordinator.migrations import COORDINATOR_STORE
 from coordinator.post import Post
 from coordinator.standing import Standing
 from coordinator.store import CoordinatorStore
