@@ -9,6 +9,7 @@ import json
 import os
 import sqlite3
 import struct
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from federation.home import Home, ledger_origin
 from federation.ledger import VerifierKey, verify_bundle, verify_ledger
 from federation.statements import Envelope, Receipt
 
+SESSION_END_SECONDS = 15.0
 OPEN = ("submitted", "running")
 
 
@@ -161,6 +163,26 @@ def holders(folder: Path, resumable: Iterable[str] = ()) -> list[int]:
             if held and not any(plan in line for plan in kept for line in held):
                 found.append(int(process.name))
     return found
+
+
+def check_no_processes(folder: Path, resumable: Iterable[str] = ()) -> None:
+    """No session of a job outlives the process that opened it, or the job."""
+    end = time.monotonic() + SESSION_END_SECONDS
+    while held := holders(folder, resumable):
+        told = "; ".join(f"{pid} {_told(pid)}" for pid in held)
+        require(time.monotonic() < end, f"processes of ended sessions live on: {told}")
+        time.sleep(0.02)
+
+
+def _told(pid: int) -> str:
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        status = [
+            line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line[:5] in ("State", "PPid:")
+        ]
+        return f"{words[:200]} {status} {Path(f'/proc/{pid}/wchan').read_text()}"
+    except OSError:
+        return "gone"
 
 
 def check_jobs(home: Path, *, at_rest: bool = True) -> dict[str, str]:

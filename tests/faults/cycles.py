@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.faults import checks, injection
+from tests.faults import checks
 from tests.faults.checks import Account, require
 from tests.faults.consortium import ForkedConsortium
 from tests.faults.forked import ForkedParty, ForkedService
@@ -127,7 +127,7 @@ class Cycles:
         kinds = WRITE if action == DIE_TORN else chance.choice(KINDS)
         word = chance.choice(WORDS[role])
         nth = chance.randint(1, most if word else 3 * most)
-        return Fault(kinds, action, f"{self._consortium.folder}/" if not word else word, nth)
+        return Fault(kinds, action, word or f"{self._consortium.folder}/", nth)
 
     def _die(self, running: ForkedService, service: ForkedService, kill: Kill) -> None:
         running.first_of(kill.after, "process-ended")
@@ -176,7 +176,7 @@ class Cycles:
             checks.check_uses(mill.home)
             checks.check_no_leftovers(mill.home, resumable)
         checks.check_no_leftovers(home)
-        until(lambda: not checks.holders(consortium.folder, resumable), "processes of ended sessions live on", 10)
+        checks.check_no_processes(consortium.folder, resumable)
         for account in self._accounts.values():
             account.check(whole=whole)
 

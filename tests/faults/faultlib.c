@@ -102,12 +102,16 @@ static int hit(int kind, int fd, const char *name) {
 int fsync(int fd) { REAL(int, "fsync", int); AROUND(SYNC, fd, NULL, real(fd)); }
 int fdatasync(int fd) { REAL(int, "fdatasync", int); AROUND(SYNC, fd, NULL, real(fd)); }
 
-/* A torn write leaves its first half. */
+/* A kill can stop a write between two pages, never inside of one: a torn write leaves what lies in its first page. */
+static size_t torn(size_t size, off64_t at) {
+    size_t first = 4096 - (size_t)(at < 0 ? 0 : at) % 4096;
+    return first < size ? first : size;
+}
 ssize_t write(int fd, const void *data, size_t size) {
     REAL(ssize_t, "write", int, const void *, size_t);
     int action = hit(WRITE, fd, NULL);
     if (action == FAIL) { errno = control->argument; return -1; }
-    ssize_t done = real(fd, data, action == DIE_TORN ? size / 2 : size);
+    ssize_t done = real(fd, data, action == DIE_TORN ? torn(size, lseek64(fd, 0, SEEK_CUR)) : size);
     if (action) die();
     return done;
 }
@@ -115,7 +119,7 @@ ssize_t pwrite64(int fd, const void *data, size_t size, off64_t at) {
     REAL(ssize_t, "pwrite64", int, const void *, size_t, off64_t);
     int action = hit(WRITE, fd, NULL);
     if (action == FAIL) { errno = control->argument; return -1; }
-    ssize_t done = real(fd, data, action == DIE_TORN ? size / 2 : size, at);
+    ssize_t done = real(fd, data, action == DIE_TORN ? torn(size, at) : size, at);
     if (action) die();
     return done;
 }
