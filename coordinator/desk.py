@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -37,6 +38,8 @@ PLACES_TOLD = 10
 """A queued job hears of its first place, and of every one from here on."""
 DISK_RESERVE = 2 * 2**30
 LISTED = 1000
+AGAIN_SECONDS = 1.0
+"""Until what could not be written is tried again."""
 
 Method = Callable[[Peer, Incoming], Awaitable[Outgoing]]
 
@@ -117,6 +120,8 @@ class JobDesk:
         """Close what the last run of this coordinator left behind."""
         for row in await asyncio.to_thread(self._store.unfinished):
             await self._record("interrupted", row.plan_digest, row.rounds_done)
+            result = ResultFolder(self._folder(row.id))
+            await asyncio.to_thread(result.break_off, "interrupted", "interrupted")
             reason = {
                 "code": "interrupted",
                 "reason": "the coordinator was restarted",
@@ -333,7 +338,7 @@ class JobDesk:
         except KeyongError as error:
             data = _told(error)
         except OSError as error:
-            log.error("job-failed", job=plan.id, error=type(error).__name__, exc_info=True)
+            log.error("job-failed", job=plan.id, error=type(error).__name__, reason=str(error)[:500])
             reason = f"the coordinator's machine: {error.strerror or type(error).__name__}"
             data = {"code": "disk", "reason": reason, "exit": UnavailableError.exit_code}
         except Exception as error:
@@ -350,18 +355,31 @@ class JobDesk:
                 await asyncio.to_thread(job.summary, status, str(data.get("code", "")))
             await self._record(status, entry.digest, job.rounds_done)
         except Exception as error:
-            log.error("job-not-recorded", job=plan.id, error=type(error).__name__, exc_info=True)
+            log.error("job-not-recorded", job=plan.id, error=type(error).__name__, reason=str(error)[:500])
             status, data = "failed", {"code": "not-recorded", "reason": "how the job ended could not be recorded"}
+            with contextlib.suppress(OSError):  # one that says "done" must not stay
+                await asyncio.to_thread(job.summary, status, str(data["code"]))
         try:
-            await self._feed.end(plan.id, status, job.rounds_done, data)
-        except Exception as error:
-            # It stays open in the store; the next start closes it as interrupted.
-            log.error("job-not-ended", job=plan.id, error=type(error).__name__, exc_info=True)
+            # Whoever follows the job waits for its end: a disk that is full now is not so for ever.
+            while not await self._ended(plan.id, status, job.rounds_done, data):
+                await asyncio.sleep(AGAIN_SECONDS)
         finally:
             self._entries.pop(plan.id, None)
             if entry in self._queue:
                 self._queue.remove(entry)
             self._advance()
+
+    async def _ended(self, job: str, status: str, rounds_done: int, data: dict[str, Any]) -> bool:
+        """Put a job's end into the store; False where it must be tried again.
+
+        Where the coordinator stops, it stays open in the store, and the next start closes it as interrupted.
+        """
+        try:
+            await self._feed.end(job, status, rounds_done, data)
+        except Exception as error:
+            log.error("job-not-ended", job=job, error=type(error).__name__, reason=str(error)[:500])
+            return self._stopping
+        return True
 
     async def _record(self, status: str, plan: str, rounds: int) -> None:
         await asyncio.to_thread(self._ledger.append, "job", {"event": status, "plan": plan, "rounds": rounds})

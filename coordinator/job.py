@@ -106,6 +106,7 @@ class Job:
         }
         self._result.put_json("summary.json", summary)
         self._result.put_json("metrics.json", grid.history if grid else [])
+        self._result.flush()
         return summary
 
     def _lay_out(self) -> tuple[CodeBundle, Project]:

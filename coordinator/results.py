@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import mmap
-from collections.abc import Iterator, Mapping, Sequence
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -13,13 +16,15 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from coordinator.answers import Answer
-from federation.errors import KeyongError
+from federation.errors import KeyongError, UnavailableError
 from federation.jobs.frames import FrameError, result_path
 from federation.wire.body import Buffer
 
 RESULT_BYTES = 1024 * 1024 * 1024
 RESULT_FILES = 2000
-_NOT_PART = ("app", "code.bundle", "model.safetensors.partial")
+PARTIAL = "partial"
+"""Where files are written before they are put in place under their names."""
+_NOT_PART = ("app", "code.bundle", PARTIAL)
 _MAP_FROM = 256 * 1024
 
 
@@ -30,13 +35,14 @@ class ResultError(KeyongError):
 
 
 class ResultFolder:
-    """The growing result of one job. Every method blocks on the disk."""
+    """The growing result of one job. Every method blocks on the disk; a crash leaves each file as it was or as it is
+    to be, never a part of it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._bytes = 0
         self._files = 0
-        for name in ("receipts", "output"):
+        for name in ("receipts", "output", PARTIAL):
             (folder / name).mkdir(exist_ok=True)
 
     def put_model(self, arrays: Mapping[str, Mapping[str, NDArray[Any]]]) -> None:
@@ -47,26 +53,70 @@ class ResultFolder:
             for record, entries in arrays.items()
             for name, array in entries.items()
         }
-        partial = self.folder / "model.safetensors.partial"
-        save_file(flat, partial)
-        partial.replace(self.folder / "model.safetensors")
+        self._put("model.safetensors", lambda partial: save_file(flat, partial))
 
     def put_json(self, name: str, value: object) -> None:
         """Write one JSON file."""
         text = json.dumps(value, ensure_ascii=False, indent=1)
-        (self.folder / name).write_text(text, encoding="utf-8", errors="backslashreplace")
+        self._put_bytes(name, text.encode(errors="backslashreplace"))
 
     def put_text(self, name: str, data: bytes) -> None:
         """Write what a process printed."""
-        (self.folder / name).write_bytes(data)
+        self._put_bytes(name, data)
 
     def put_receipt(self, answer: Answer) -> None:
         """Keep a receipt and the inclusion proof beside it."""
         receipt = answer.receipt
         stem = f"{receipt.round:06d}-{receipt.stage}-{answer.node}"
-        (self.folder / "receipts" / f"{stem}.receipt.json").write_bytes(answer.envelope.to_bytes())
+        self._put_bytes(f"receipts/{stem}.receipt.json", answer.envelope.to_bytes())
         if answer.proof:
-            (self.folder / "receipts" / f"{stem}.proof.json").write_bytes(answer.proof)
+            self._put_bytes(f"receipts/{stem}.proof.json", answer.proof)
+
+    def _put_bytes(self, name: str, data: bytes) -> None:
+        self._put(name, lambda partial: partial.write_bytes(data))
+
+    def _put(self, name: str, write: Callable[[Path], object]) -> None:
+        partial = self.folder / PARTIAL / secrets.token_hex(8)
+        try:
+            write(partial)
+            partial.replace(self.folder / name)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+
+    def flush(self) -> None:
+        """Make what stands in the folder itself durable: model, metrics, what the server part printed."""
+        for path in [*self.folder.iterdir(), self.folder]:
+            if path.is_file() or path == self.folder:
+                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+
+    def break_off(self, status: str, reason: str) -> None:
+        """After a crash: nothing half-written stays, and a summary says how the job ended.
+
+        Raises:
+            UnavailableError: the disk does not take it.
+        """
+        try:
+            self._break_off(status, reason)
+        except OSError as error:
+            raise UnavailableError(
+                "a job's result cannot be written: {why}",
+                hint="free the disk or mend the folder's permissions, then start again",
+                code="disk",
+                why=error.strerror or type(error).__name__,
+            ) from None
+
+    def _break_off(self, status: str, reason: str) -> None:
+        shutil.rmtree(self.folder / PARTIAL, ignore_errors=True)
+        (self.folder / PARTIAL).mkdir(exist_ok=True)
+        path = self.folder / "summary.json"
+        if path.is_file():
+            self.put_json(path.name, json.loads(path.read_bytes()) | {"status": status, "reason": reason})
+            self.flush()
 
     def put_output(self, path: object, data: memoryview) -> None:
         """Keep one file that the server part left in its working directory.
@@ -89,8 +139,9 @@ class ResultFolder:
         target = self.folder / "output" / relative
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            with target.open("xb") as file:
-                file.write(data)
+            if target.exists():
+                raise FileExistsError
+            self._put(f"output/{relative}", lambda partial: partial.write_bytes(data))
         except (FileExistsError, NotADirectoryError, IsADirectoryError):
             raise ResultError("the server part named two files of one name") from None
         except OSError as error:

@@ -14,9 +14,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Engine, delete, func, update
+from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Field, Session, SQLModel, col, select
 
 from federation.errors import UsageError
+from federation.holdings import StoreUnavailableError
 
 
 class InvitationRow(SQLModel, table=True):
@@ -127,8 +129,15 @@ class CoordinatorStore:
 
     @contextmanager
     def _session(self) -> Iterator[Session]:
-        with Session(self._engine, expire_on_commit=False) as session:
-            yield session
+        try:
+            with Session(self._engine, expire_on_commit=False) as session:
+                yield session
+        except SQLAlchemyError as error:
+            raise StoreUnavailableError(
+                "the coordinator's store cannot be used ({kind})",
+                hint="its operator must make room on the disk, or mend it",
+                kind=type(error).__name__,
+            ) from None
 
     @contextmanager
     def _writer(self) -> Iterator[Session]:

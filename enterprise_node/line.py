@@ -209,6 +209,8 @@ class Line:
                     within = self._runtime.digest
                     intent = await self._record.intend(step, facts, lambda: self._check_in_force(job), within)
                 except (UnavailableError, LedgerError):
+                    # Not acknowledged is not the same as not written: an INTENT that stands all the same is settled.
+                    self._unsettled = True
                     raise
                 except KeyongError as error:
                     return await self._deny(job, envelope, error, started)

@@ -5,7 +5,11 @@ A group is committed as soon as the queue is quiet; only while several callers a
 process of the same home may have moved it), entries, tree, one signed checkpoint, COMMIT, last-signed file, replies.
 
 If COMMIT fails, it may still have happened: the connection is thrown away and a fresh one asked whether our last leaf
-is there. A checkpoint that was signed for a transaction that did not happen never leaves this process's memory.
+is there. That alone proves nothing: after an fsync that failed, what the page cache shows need never reach the disk, and
+a later fsync of the same pages may succeed without writing them (Rebello et al., "Can Applications Recover from fsync
+Failures?", USENIX ATC 2020). So the whole log is written back into the database and synced there before the entry is
+acknowledged, and the head is read and checked anew, whatever this process knew of it. A checkpoint that was signed for a
+transaction that did not happen never leaves this process's memory.
 """
 
 from __future__ import annotations
@@ -228,10 +232,10 @@ class Writer:
             try:
                 group, note = self._store(items)
             except (sqlite3.Error, OSError) as error:
-                self._drop_connection()
+                self._distrust()
                 raise _unavailable(error) from error
             except BaseException:
-                self._drop_connection()
+                self._distrust()
                 raise
             if group.written or self._file_behind:
                 self._file_behind = True
@@ -267,7 +271,7 @@ class Writer:
             connection.execute(_COMMIT)
         except sqlite3.Error:
             self._drop_connection()
-            if not self._happened(group):
+            if not self._is_durable(group):
                 raise
         self._head = group.head
         return group, note
@@ -300,20 +304,32 @@ class Writer:
             return
         connection.execute("RELEASE submission")
 
-    def _happened(self, group: _Group) -> bool:
-        """Ask a fresh connection whether a COMMIT that raised was durable all the same."""
+    def _is_durable(self, group: _Group) -> bool:
+        """Ask a fresh connection whether a COMMIT that raised happened all the same, and make it durable if it did.
+
+        Raises:
+            sqlite3.Error: it cannot be made durable.
+        """
         _, index, leaf, _ = group.written[-1]
         connection = connect(self._folder / DATABASE)
         try:
             row = connection.execute("SELECT leaf FROM entry WHERE idx = ?", (index,)).fetchone()
+            if row is None or row[0] != leaf:
+                return False
+            (busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            return not busy
         finally:
             connection.close()
-        return row is not None and row[0] == leaf
 
     def _fail(self, items: list[Submission], error: BaseException) -> None:
         for item in items:
             if not item.future.done():
                 item.future.set_exception(error)
+
+    def _distrust(self) -> None:
+        """After a failure: a new connection, and a head that is read and checked against what was signed."""
+        self._drop_connection()
+        self._head = None
 
     def _drop_connection(self) -> None:
         connection, self._connection = self._connection, None
@@ -325,6 +341,6 @@ class Writer:
 def _unavailable(error: sqlite3.Error | OSError) -> LedgerUnavailableError:
     return LedgerUnavailableError(
         "the ledger could not be written: {reason}",
-        hint="free the disk or mend the folder's permissions, then try again; nothing was written",
+        hint="free the disk or mend the folder's permissions, then try again; nothing is acknowledged",
         reason=str(error),
     )
