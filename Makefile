@@ -31,8 +31,8 @@ types: setup ## static types
 unit: setup ## the tests alone
 	@$(PY) -m pytest -n 2 --dist loadgroup
 
-crash: setup ## the ledger under a thousand kills
-	@KEYONG_CRASH_CYCLES=1000 $(PY) -m pytest --timeout 3600 tests/federation/ledger/test_ledger_crash.py
+crash: setup ## a thousand kills of node, coordinator and requester, a thousand of the ledger, every fault of a disk
+	@KEYONG_CRASH_CYCLES=1000 KEYONG_ALL_FAULTS=1 $(PY) -m pytest -s --timeout 7200 tests/faults tests/federation/ledger/test_ledger_crash.py
 
 network: setup ## jobs on bad lines, between network namespaces (10 minutes)
 	@KEYONG_NETWORK=1 $(PY) -m pytest -n0 --timeout 900 tests/network

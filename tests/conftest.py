@@ -17,7 +17,14 @@ if TYPE_CHECKING:
 
 CANNOT_ISOLATE = ("the sandbox needs", "cannot isolate", "runtime", "jobs cannot run", "not installed", "torch is not")
 """What reasons to skip say where the sandbox or its runtime is missing."""
-DRIVING_PROCESSES = ("tests/integration", "tests/adversarial", "tests/packaging", "tests/network", "tests/load")
+DRIVING_PROCESSES = (
+    "tests/integration",
+    "tests/adversarial",
+    "tests/packaging",
+    "tests/network",
+    "tests/load",
+    "tests/faults",
+)
 
 
 @pytest.hookimpl(optionalhook=True)

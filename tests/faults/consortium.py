@@ -8,7 +8,6 @@ from pathlib import Path
 
 from tests.faults import forked, tiny_runtime
 from tests.faults.forked import ForkedParty
-from tests.integration.apps import write_app
 from tests.integration.consortium import PURPOSE, Consortium
 
 MILLS = ("mill-a", "mill-b")
@@ -22,17 +21,12 @@ class ForkedConsortium(Consortium):
     mills: list[ForkedParty]  # type: ignore[assignment]
 
     def __init__(self, folder: Path, mills: tuple[str, ...] = MILLS) -> None:
-        self.folder = folder
+        super().__init__(folder)
         self.temporary = folder / "tmp"
         self.temporary.mkdir()
-        runtimes = tiny_runtime.build(folder / "runtimes")
-        self.env = {"KEYONG_RUNTIMES": str(runtimes), "TMPDIR": str(self.temporary)}
+        self.env = {"KEYONG_RUNTIMES": str(tiny_runtime.build(folder / "runtimes")), "TMPDIR": str(self.temporary)}
         self.institute = ForkedParty(folder, "institute", self.env)
         self.mills = [ForkedParty(folder, name, self.env) for name in mills]
-        self.fingerprint = ""
-        self.app = write_app(folder / "app", config={"rounds": "0"})
-        (folder / "invitations").mkdir(mode=0o700)
-        (folder / "records").mkdir(mode=0o700)
 
     @property
     def parties(self) -> list[ForkedParty]:  # type: ignore[override]
