@@ -21,6 +21,7 @@ from federation.crypto import certificate_fingerprint
 from federation.errors import DeniedError, KeyongError, UsageError
 from federation.home import Home, now
 from federation.observability import Observer
+from federation.release import software
 from federation.statements import Envelope, UnknownMemberError, instant_text
 from federation.stores import open_engine
 from federation.wire import messages as m
@@ -28,11 +29,11 @@ from federation.wire.listen import Listener
 from federation.wire.patience import ANSWER_SECONDS
 from federation.wire.peer import Incoming, Outgoing, Peer
 from federation.wire.protocol import negotiate
+from federation.wire.rosters import first_page, pages
 from sandbox import Runtime, run_canary
 
 log = structlog.get_logger("keyong.coordinator")
 
-SOFTWARE = "keyong/0.1.0"
 BODY_LIMIT = 2**33
 TICKET = "ticket:"
 LOGGED = ("node", "code", "stage", "round", "exchange", "participants", "place")
@@ -189,17 +190,18 @@ class CoordinatorService:
         for peer in self._links.peers:
             if peer.member not in members and not peer.member.startswith(TICKET):
                 self._listener.cut(peer)
-        header = m.Envelopes(envelopes=tuple(m.pack(envelope) for envelope in envelopes)).to_bytes()
+        headers = [m.Envelopes(envelopes=page).to_bytes() for page in pages(envelopes)]
         for node in self._links.online & members:
-            self._push(node, "roster.push", header)
+            self._push(node, "roster.push", *headers)
         for number, envelope in enumerate(envelopes, start=version + 1):
             fields = {"roster": envelope.digest, "version": number}
             await asyncio.to_thread(self._ledger.append, "roster", fields)
 
-    def _push(self, member: str, method: str, header: bytes) -> None:
+    def _push(self, member: str, method: str, *headers: bytes) -> None:
         async def quietly() -> None:
             try:
-                await self._links.call(member, method, header, timeout=ANSWER_SECONDS)
+                for header in headers:
+                    await self._links.call(member, method, header, timeout=ANSWER_SECONDS)
             except KeyongError as error:
                 log.info("push-not-delivered", method=method, peer=member, code=error.code[:64])
 
@@ -219,8 +221,7 @@ class CoordinatorService:
                 enrolment.enrol, home, self._store, ticket, m.unpack(envelopes[0]), now()
             )
         log.info("enrolled", peer=enrolled.member.id)
-        chain = tuple(m.pack(envelope) for envelope in home.history.envelopes)
-        return Outgoing(m.Envelopes(envelopes=chain).to_bytes())
+        return Outgoing(m.Envelopes(envelopes=first_page(home.history.envelopes)).to_bytes())
 
     # -- greeting -----------------------------------------------------------------------------------------------------
 
@@ -232,8 +233,8 @@ class CoordinatorService:
         rosters = self._home.history.envelopes[max(0, hello.roster_version) :]
         welcome = m.Welcome(
             version=version,
-            software=SOFTWARE,
-            rosters=tuple(m.pack(envelope) for envelope in rosters),
+            software=software(),
+            rosters=first_page(rosters),
             clock=instant_text(now()),
         )
         return Outgoing(welcome.to_bytes())
@@ -252,4 +253,4 @@ class CoordinatorService:
     async def _roster_get(self, peer: Peer, message: Incoming) -> Outgoing:
         after = m.RosterSince.from_bytes(message.header).after
         chain = self._home.history.envelopes[max(0, after) :]
-        return Outgoing(m.Envelopes(envelopes=tuple(m.pack(envelope) for envelope in chain)).to_bytes())
+        return Outgoing(m.Envelopes(envelopes=first_page(chain)).to_bytes())

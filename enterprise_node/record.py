@@ -58,6 +58,7 @@ class Record:
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
+        ledger.check_schema("node-policy", 1)
         ledger.ensure_schema("node-policy", 1, list(_SCHEMA))
 
     async def write(self, kind: str, fields: Mapping[str, object]) -> Appended:

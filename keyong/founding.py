@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from coordinator.enrolment import ROSTER_VALIDITY
+from federation.crypto import TlsIdentity
 from federation.errors import KeyongError, UnavailableError, UsageError
 from federation.home import KEY_ROLES, Home, Identity, NewKeys, now, refuse_occupied
 from federation.statements import (
@@ -22,8 +23,7 @@ from federation.statements import (
 )
 from federation.statements.roster import Role
 from federation.wire.dial import Address, dial
-from federation.wire.messages import Envelopes, pack, unpack
-from federation.wire.patience import ANSWER_SECONDS
+from federation.wire.messages import Envelopes, RosterSince, pack, unpack
 
 
 def found(path: Path, *, name: str, member: str, entity: str, address: str, roles: tuple[Role, ...]) -> Home:
@@ -117,9 +117,7 @@ def join(path: Path, invitation: Invitation, *, fingerprint: str | None = None, 
         tls_certificate=keys.tls.certificate_pem.decode(),
         tier=tier,
     ).seal(keys.statement, keys.ledger, keys.witness)
-    chain = asyncio.run(_enrol(invitation, Envelopes(envelopes=(pack(request),)).to_bytes()))
-    envelopes = [unpack(text) for text in chain.envelopes]
-    history = RosterHistory(envelopes, invitation.fingerprint)
+    history = asyncio.run(_enrol(invitation, Envelopes(envelopes=(pack(request),)).to_bytes(), keys.tls))
     me = history.latest.member(invitation.member)
     entered = (me.statement_key, me.ledger_key, me.witness_key, me.tls_certificate)
     ours = (*(keys.of(role).public.text for role in KEY_ROLES), keys.tls.certificate_pem.decode())
@@ -135,15 +133,16 @@ def join(path: Path, invitation: Invitation, *, fingerprint: str | None = None, 
         coordinator=invitation.coordinator,
         address=invitation.address,
     )
-    return Home.create(path, identity, keys, envelopes)
+    return Home.create(path, identity, keys, list(history.envelopes))
 
 
-async def _enrol(invitation: Invitation, header: bytes) -> Envelopes:
+async def _enrol(invitation: Invitation, header: bytes, tls: TlsIdentity) -> RosterHistory:
+    """Enrol, and take the whole roster chain: what does not fit into the answer is asked for as the new member."""
     address = Address(invitation.address, invitation.coordinator, invitation.coordinator_certificate)
     ticket = (invitation.ticket_key.encode(), invitation.ticket_certificate.encode())
     try:
         async with dial(address, *ticket) as peer:
-            answer = await peer.call("enrol", header, timeout=ANSWER_SECONDS)
+            answer = await peer.call("enrol", header, timeout=30)
     except KeyongError as error:
         if error.code == "unreachable":
             raise UnavailableError(
@@ -153,4 +152,16 @@ async def _enrol(invitation: Invitation, header: bytes) -> Envelopes:
                 target=invitation.address,
             ) from None
         raise
-    return Envelopes.from_bytes(answer.header)
+    envelopes = [unpack(text) for text in Envelopes.from_bytes(answer.header).envelopes]
+    history = RosterHistory(envelopes, invitation.fingerprint)
+    if any(member.id == invitation.member for member in history.latest.members):
+        return history
+    async with dial(address, tls.key_pem, tls.certificate_pem) as peer:
+        while True:
+            since = RosterSince(after=history.latest.version)
+            answer = await peer.call("roster.get", since.to_bytes(), timeout=30)
+            newer = Envelopes.from_bytes(answer.header).envelopes
+            for text in newer:
+                history.extend(unpack(text))
+            if not newer:
+                return history

@@ -29,6 +29,7 @@ from federation.ledger.store import (
     SCHEMA,
     connect,
     make_file,
+    newer,
     node_source,
     read_field,
     reading,
@@ -217,6 +218,15 @@ class Ledger:
             )
 
         self._writer.transact(work)
+
+    def check_schema(self, name: str, known: int) -> None:
+        """Refuse the caller's tables ``name`` where a newer release brought them beyond version ``known``.
+
+        Raises:
+            StoreNewerError: this release would misread them.
+        """
+        if (found := self.schema_version(name)) > known:
+            raise newer(f"{DATABASE} ({name})", found, known)
 
     def schema_version(self, name: str) -> int:
         """Return the stored version of the caller's tables ``name``, 0 where there are none."""

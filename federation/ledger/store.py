@@ -16,6 +16,8 @@ from pathlib import Path
 from federation.ledger.entry import Field
 from federation.ledger.errors import LedgerUnavailableError, LedgerUnreadableError
 from federation.ledger.merkle import TILE_HEIGHT, NodeSource, complete_root
+from federation.release import release
+from federation.stores import StoreNewerError
 
 DATABASE = "ledger.db"
 LAST_SIGNED = "ledger.checkpoint"
@@ -118,6 +120,9 @@ def _connect_reader(path: Path) -> sqlite3.Connection:
 
 def _check_tables(connection: sqlite3.Connection) -> None:
     """Raise unless our tables are plain tables: a view in their place could compute anything."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > FORMAT:
+        raise newer("the ledger", version, FORMAT)
     found = {
         name: sql
         for name, sql in connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'")
@@ -125,14 +130,21 @@ def _check_tables(connection: sqlite3.Connection) -> None:
     }
     if len(found) != len(TABLES) or not all(str(sql).upper().startswith("CREATE TABLE") for sql in found.values()):
         raise LedgerUnreadableError("the database lacks a ledger's tables")
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version != FORMAT:
-        raise LedgerUnreadableError(
-            "the ledger's database has format {found}, this program reads {known}",
-            hint="use the version of the program that wrote it, or a newer one",
-            found=version,
-            known=FORMAT,
-        )
+        raise LedgerUnreadableError("the ledger's database has the unknown format {found}", found=version)
+
+
+def newer(what: str, found: int, known: int) -> StoreNewerError:
+    """The refusal of a ledger that a newer release wrote."""
+    return StoreNewerError(
+        "{what} has version {found}, which a newer release wrote; this is release {ours}, which knows {known}",
+        hint="upgrade this software. There is no way back: a ledger restored from an older copy is refused, because others"
+        " hold entries that it would lack",
+        what=what,
+        found=found,
+        known=known,
+        ours=release(),
+    )
 
 
 def make_file(path: Path) -> None:

@@ -16,6 +16,7 @@ from federation.errors import KeyongError, UnavailableError
 from federation.holdings import Holdings
 from federation.home import Home, now
 from federation.ledger import Ledger, LedgerError
+from federation.release import software
 from federation.statements import CLOCK_SKEW, Envelope, UnknownMemberError, parse_instant
 from federation.wire.dial import CONNECT_SECONDS, Address, dial, refuse_all
 from federation.wire.messages import (
@@ -37,8 +38,6 @@ from federation.wire.peer import Handler, Peer
 from federation.wire.protocol import PROTOCOL, check_version
 
 log = structlog.get_logger("keyong.wire")
-
-SOFTWARE = "keyong/0.1.0"
 
 
 class ClockError(UnavailableError):
@@ -68,7 +67,7 @@ async def greet(peer: Peer, home: Home, ledger: Ledger | None, *, serves: Litera
     hello = Hello(
         lowest=PROTOCOL[0],
         highest=PROTOCOL[1],
-        software=SOFTWARE,
+        software=software(),
         serves=serves,
         roster_version=home.history.latest.version,
     )
@@ -77,6 +76,8 @@ async def greet(peer: Peer, home: Home, ledger: Ledger | None, *, serves: Litera
     check_version(welcome.version)
     peer.version = welcome.version
     await asyncio.to_thread(learn, home, ledger, welcome.rosters)
+    if welcome.rosters:
+        await fetch_rosters(peer, home, ledger)  # what did not fit into the greeting
     apart = abs(now() - parse_instant(welcome.clock))
     if apart > CLOCK_SKEW + timedelta(seconds=5):
         raise ClockError(
@@ -99,10 +100,13 @@ def learn(home: Home, ledger: Ledger | None, rosters: Sequence[str]) -> None:
 
 async def fetch_rosters(peer: Peer, home: Home, ledger: Ledger | None) -> bool:
     """Ask for rosters newer than ours and take them; whether there were any."""
-    before = home.history.latest.version
-    answer = await peer.call("roster.get", RosterSince(after=before).to_bytes(), timeout=ANSWER_SECONDS)
-    await asyncio.to_thread(learn, home, ledger, Envelopes.from_bytes(answer.header).envelopes)
-    return home.history.latest.version > before
+    before = known = home.history.latest.version
+    while True:
+        answer = await peer.call("roster.get", RosterSince(after=known).to_bytes(), timeout=ANSWER_SECONDS)
+        await asyncio.to_thread(learn, home, ledger, Envelopes.from_bytes(answer.header).envelopes)
+        if home.history.latest.version == known:
+            return known > before
+        known = home.history.latest.version
 
 
 async def send_mail(peer: Peer, to: str, envelope: Envelope) -> None:

@@ -356,3 +356,24 @@ def test_what_is_erased_is_gone_from_the_disk_and_on_record(ledger: Ledger, fold
     with pytest.raises(UsageError):
         ledger.erase(1, ["reason"], "cover up")
     assert ledger.size == 2
+
+
+def test_a_ledger_of_a_newer_release_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    import sqlite3
+    from contextlib import closing
+
+    from federation.stores import StoreNewerError
+
+    key = SigningKey.from_bytes(bytes(range(32)))
+    with Ledger.create(tmp_path, "example.org/newer", key) as ledger:
+        ledger.ensure_schema("mine", 1, ["CREATE TABLE mine (a TEXT) STRICT"])
+        ledger.check_schema("mine", 1)
+        ledger.ensure_schema("mine", 2, ["ALTER TABLE mine ADD COLUMN b TEXT"])
+        with pytest.raises(StoreNewerError, match="mine"):
+            ledger.check_schema("mine", 1)
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as connection:
+        connection.execute("PRAGMA user_version = 2")
+        connection.execute("ALTER TABLE checkpoint RENAME TO something_new")
+    with pytest.raises(StoreNewerError) as refused:
+        Ledger.open(tmp_path, key)
+    assert refused.value.code == "store-newer" and "version 2" in str(refused.value) and "upgrade" in refused.value.hint
