@@ -154,3 +154,10 @@ def test_every_invariant_has_its_row() -> None:
 def test_the_readme_shows_the_minimal_app_whole(file: str) -> None:
     listing = (ROOT / "examples" / "minimal" / "app" / file).read_text(encoding="utf-8").rstrip()
     assert listing in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_every_setting_has_its_row() -> None:
+    from keyong.cli.settings import Settings
+
+    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    assert [name for name in Settings.model_fields if name != "home" and f"`KEYONG_{name.upper()}`" not in page] == []
