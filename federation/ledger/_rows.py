@@ -34,9 +34,13 @@ class Row:
     columns: Columns | None = None
 
 
-def stored_rows(connection: sqlite3.Connection) -> Iterator[Row]:
-    """Yield all stored entries by their stored index, page by page."""
-    cursor = connection.execute("SELECT idx, data, kind, ref, time, leaf FROM entry ORDER BY idx")
+def stored_rows(connection: sqlite3.Connection, part: tuple[int, int] | None = None) -> Iterator[Row]:
+    """Yield all stored entries by their stored index, page by page; or those of a part, from one index to before another."""
+    columns = "SELECT idx, data, kind, ref, time, leaf FROM entry"
+    if part is None:
+        cursor = connection.execute(f"{columns} ORDER BY idx")
+    else:
+        cursor = connection.execute(f"{columns} WHERE idx >= ? AND idx < ? ORDER BY idx", part)
     while page := cursor.fetchmany(_PAGE):
         first, last = page[0][0], page[-1][0]
         if not all(isinstance(row[0], int) and isinstance(row[1], bytes) for row in page):

@@ -49,7 +49,8 @@ from federation.ledger.errors import (
 from federation.ledger.merkle import Frontier, TileHash, leaf_hash
 from federation.ledger.note import VerifierKey
 
-OnEntry = Callable[[Entry, Mapping[str, Any]], None]
+OnEntry = Callable[[Entry, Mapping[str, Any]], int | None]
+"""Sees an entry with its opened values; may say how many things in it it checked."""
 TileSource = Callable[[int, int], object]
 INTENT = "intent"
 CLOSING = frozenset({"outcome", "aborted"})
@@ -66,6 +67,30 @@ class Held:
     data: bytes | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where the next entry goes: the tree's right edge, the last leaf and time."""
+
+    size: int = 0
+    stack: tuple[bytes, ...] = ()
+    leaf: bytes = _NO_LEAF
+    time: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What was found in a part of a history, beside that its entries follow one another."""
+
+    anchored: int
+    anchors: tuple[str, ...]
+    open_intents: tuple[int, ...]
+    strays: tuple[tuple[int, int], ...]
+    absent: Mapping[int, frozenset[str]]
+    erasures: tuple[tuple[int, list[Any]], ...]
+    erased: int
+    checked: int
+
+
 @dataclass(slots=True)
 class Replay:
     """Judges one history; feed it with ``run``, then read the findings.
@@ -78,6 +103,7 @@ class Replay:
         tiles: reads a stored subtree hash, where the history has a store.
         all_fields: every field must be there or recorded as erased (a store), not only those disclosed (an export).
         on_entry: sees each entry with its opened values after it was judged; may raise.
+        partial: entries before the first one are judged elsewhere: what refers to them is kept, for ``follow``.
     """
 
     vkey: VerifierKey
@@ -87,15 +113,18 @@ class Replay:
     tiles: TileSource | None = None
     all_fields: bool = False
     on_entry: OnEntry | None = None
+    partial: bool = False
 
     frontier: Frontier = field(default_factory=Frontier)
     time: str = ""
     anchored: int = 0
     anchors: tuple[str, ...] = ()
     open_intents: dict[int, None] = field(default_factory=dict)
-    stray_outcomes: list[int] = field(default_factory=list)
+    strays: list[tuple[int, int]] = field(default_factory=list)
     erased: int = 0
     withheld: int = 0
+    checked: int = 0
+    _erasures: list[tuple[int, list[Any]]] = field(default_factory=list)
     _leaf: bytes = _NO_LEAF
     _signed_size: int = 0
     _absent: dict[int, set[str]] = field(default_factory=dict)
@@ -107,11 +136,62 @@ class Replay:
         for one in self.held:
             self.add_held(one)
 
+    @property
+    def stray_outcomes(self) -> tuple[int, ...]:
+        """Entries that close what no open intent began."""
+        return tuple(index for index, _ in self.strays)
+
+    @property
+    def forked(self) -> bool:
+        """Whether what others hold differs from this history."""
+        return self._fork is not None
+
+    def position(self) -> Position:
+        """Where the next entry goes."""
+        return Position(self.frontier.size, tuple(self.frontier.stack), self._leaf, self.time)
+
+    def begin_at(self, position: Position) -> None:
+        """Go on from there, as if all entries before it had been judged: whoever says so has to show it."""
+        self.frontier = Frontier(position.size, list(position.stack))
+        self._leaf, self.time, self._signed_size = position.leaf, position.time, position.size
+
+    def findings(self) -> Findings:
+        """What was found in a part of a history, to be joined to what was found before it."""
+        return Findings(
+            self.anchored,
+            self.anchors,
+            tuple(self.open_intents),
+            tuple(self.strays),
+            {index: frozenset(names) for index, names in self._absent.items()},
+            tuple(self._erasures),
+            self.erased,
+            self.checked,
+        )
+
+    def follow(self, position: Position, findings: Findings) -> None:
+        """Take what was found in the part that follows, and ends at ``position``."""
+        self.begin_at(position)
+        if findings.anchored:
+            self.anchored, self.anchors = findings.anchored, findings.anchors
+        for index, ref in findings.strays:
+            self._close(index, ref)
+        self.open_intents.update(dict.fromkeys(findings.open_intents))
+        for ref, names in findings.erasures:
+            if ref in self._absent:
+                self._erase(ref, names)
+        self._absent.update({index: set(names) for index, names in findings.absent.items()})
+        self.erased += findings.erased
+        self.checked += findings.checked
+
     def add_held(self, one: Held) -> None:
         """Compare the history with one more thing that somebody holds."""
         self._states.setdefault(one.signed.checkpoint.size, []).append(one)
         if one.index is not None:
             self._contents.setdefault(one.index, []).append(one)
+
+    def all_held(self) -> list[Held]:
+        """Everything that others hold, as it was added."""
+        return [one for held in self._states.values() for one in held]
 
     def held_sizes(self) -> list[int]:
         """The sizes at which others hold a signed state."""
@@ -179,7 +259,7 @@ class Replay:
             self.compare_state(self.frontier.size, self.frontier.root())
         self._reconcile(entry, row)
         if self.on_entry is not None:
-            self.on_entry(entry, {name: one.value() for name, one in row.fields.items()})
+            self.checked += self.on_entry(entry, {name: one.value() for name, one in row.fields.items()}) or 0
 
     # -- rules ------------------------------------------------------------------------------------------------------
 
@@ -248,13 +328,21 @@ class Replay:
         if entry.kind == INTENT:
             self.open_intents[entry.index] = None
         elif entry.kind in CLOSING and entry.ref is not None:
-            if entry.ref in self.open_intents:
-                del self.open_intents[entry.ref]
-            else:
-                self.stray_outcomes.append(entry.index)
-        elif entry.kind == ERASURE and entry.ref in self._absent and "fields" in row.fields:
-            names = row.fields["fields"].value()
-            self._erase(entry.ref, names if isinstance(names, list) else [])
+            self._close(entry.index, entry.ref)
+        elif entry.kind == ERASURE and entry.ref is not None and "fields" in row.fields:
+            found = row.fields["fields"].value()
+            names = found if isinstance(found, list) else []
+            if entry.ref in self._absent:
+                self._erase(entry.ref, names)
+            elif self.partial:
+                self._erasures.append((entry.ref, names))
+
+    def _close(self, index: int, ref: int) -> None:
+        """Entry ``index`` closes ``ref``, if that is open."""
+        if ref in self.open_intents:
+            del self.open_intents[ref]
+        else:
+            self.strays.append((index, ref))
 
     def _erase(self, index: int, names: list[Any]) -> None:
         """Take an erasure entry's word: these fields of entry ``index`` were deleted on record."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -177,6 +177,16 @@ def node_source(connection: sqlite3.Connection) -> NodeSource:
         return complete_root(hashes)
 
     return node
+
+
+def tile_source(connection: sqlite3.Connection) -> Callable[[int, int], object]:
+    """Return a reader of single stored tile hashes, as they are stored."""
+
+    def tile(level: int, number: int) -> object:
+        row = connection.execute("SELECT hash FROM tile WHERE level = ? AND number = ?", (level, number)).fetchone()
+        return row[0] if row else None
+
+    return tile
 
 
 def read_field(form: object, salt: object, payload: object, at: int) -> Field:

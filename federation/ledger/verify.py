@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from federation.ledger._last_signed import read_last_signed
+from federation.ledger._parts import run_parts
 from federation.ledger._rows import Row, stored_rows
 from federation.ledger.bundle import verify_bundle
 from federation.ledger.checkpoint import SignedCheckpoint, open_checkpoint
@@ -33,7 +34,7 @@ from federation.ledger.export import ExportReader
 from federation.ledger.merkle import TILE_WIDTH, Frontier, TileHash, complete_root, leaf_hash, range_root
 from federation.ledger.note import VerifierKey
 from federation.ledger.replay import Held, OnEntry, Replay
-from federation.ledger.store import DATABASE, node_source, reading
+from federation.ledger.store import DATABASE, node_source, reading, tile_source
 
 Progress = Callable[[int, int], None]
 Anchoring = Literal["unanchored", "partly witnessed", "witnessed"]
@@ -51,6 +52,7 @@ class Verdict:
         anchoring, anchored_size, witnesses: who else signed, up to which size.
         completeness, open_intents, stray_outcomes: intents without an outcome; outcomes that refer to no open intent.
         erased, withheld: fields deleted on record; fields that stayed commitments in an export.
+        checked: what ``on_entry`` said that it checked, all together.
     """
 
     origin: str
@@ -66,6 +68,7 @@ class Verdict:
     stray_outcomes: tuple[int, ...]
     erased: int
     withheld: int
+    checked: int = 0
 
 
 def verify_ledger(
@@ -78,6 +81,7 @@ def verify_ledger(
     hash_only: bool = False,
     on_entry: OnEntry | None = None,
     progress: Progress | None = None,
+    processes: int = 1,
 ) -> Verdict:
     """Verify the ledger at ``path``, a folder (also while it is written to) or an export.
 
@@ -90,6 +94,9 @@ def verify_ledger(
             order of times, older checkpoints and completeness are not judged. Folders only; an export is always read.
         on_entry: sees each entry and its opened values, in order; what it raises passes through.
         progress: called with (done, total).
+        processes: how many processes may verify parts of a long ledger at once (a folder's; an export is read in one
+            go). ``on_entry`` then has to be picklable, and sees the entries of one part in order. Whatever is not as it
+            should be is judged again in this process, so that the error does not depend on their number.
 
     Raises:
         LedgerError: the tampering's own class, with the entry's index (see `federation.ledger.replay`).
@@ -101,7 +108,7 @@ def verify_ledger(
     replay = Replay(key, witnesses, held, on_entry=on_entry)
     path = Path(path)
     if path.is_dir():
-        return _verify_folder(path, replay, hash_only, progress)
+        return _verify_folder(path, replay, hash_only, progress, processes)
     return _verify_export(path, replay, progress)
 
 
@@ -110,7 +117,7 @@ def _from_receipt(data: bytes, key: VerifierKey) -> Held:
     return Held(bundle.checkpoint, bundle.entry.index, bundle.data)
 
 
-def _verify_folder(folder: Path, replay: Replay, hash_only: bool, progress: Progress | None) -> Verdict:
+def _verify_folder(folder: Path, replay: Replay, hash_only: bool, progress: Progress | None, processes: int) -> Verdict:
     # Before the snapshot: the file is written after COMMIT, so a sound database is never behind it.
     last_signed = read_last_signed(folder, replay.vkey)
     with reading(folder / DATABASE) as connection:
@@ -129,10 +136,10 @@ def _verify_folder(folder: Path, replay: Replay, hash_only: bool, progress: Prog
         replay.final, replay.all_fields = final, True
         # Compared as if somebody outside held it: that is what the file is for.
         replay.add_held(Held(last_signed))
-        replay.tiles = _tile_source(connection)
+        replay.tiles = tile_source(connection)
         if hash_only:
             _hash_all(connection, replay, head[0], progress)
-        else:
+        elif not run_parts(folder, connection, replay, head[0], processes, progress):
             _run(replay, stored_rows(connection), head[0], progress)
         _check_end(replay, final)
         if head != (replay.frontier.size, replay.frontier.root()):
@@ -179,14 +186,6 @@ def _check_end(replay: Replay, final: SignedCheckpoint) -> None:
             signed=ahead,
         )
     replay.finish(final)
-
-
-def _tile_source(connection: sqlite3.Connection) -> Callable[[int, int], object]:
-    def tile(level: int, number: int) -> object:
-        row = connection.execute("SELECT hash FROM tile WHERE level = ? AND number = ?", (level, number)).fetchone()
-        return row[0] if row else None
-
-    return tile
 
 
 def _check_orphans(connection: sqlite3.Connection, replay: Replay) -> None:
@@ -260,7 +259,8 @@ def _verdict(replay: Replay, final: SignedCheckpoint, *, judged: bool) -> Verdic
         witnesses=replay.anchors,
         completeness=completeness,
         open_intents=tuple(replay.open_intents),
-        stray_outcomes=tuple(replay.stray_outcomes),
+        stray_outcomes=replay.stray_outcomes,
         erased=replay.erased,
         withheld=replay.withheld,
+        checked=replay.checked,
     )

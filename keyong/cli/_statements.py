@@ -40,14 +40,14 @@ class StatementCheck:
 
     def __init__(self, rosters: Rosters) -> None:
         self._rosters = rosters
-        self.count = 0
 
-    def on_entry(self, entry: Entry, fields: Mapping[str, Any]) -> None:
-        """Verify every statement that the entry holds.
+    def on_entry(self, entry: Entry, fields: Mapping[str, Any]) -> int:
+        """Verify every statement that the entry holds; returns how many that were.
 
         Raises:
             EmbeddedStatementError: one is malformed, or not signed by whom it names.
         """
+        count = 0
         for name, value in fields.items():
             if not isinstance(value, bytes):
                 continue
@@ -60,7 +60,8 @@ class StatementCheck:
                     field=name,
                     why=explain(error)[0],
                 ) from None
-            self.count += 1
+            count += 1
+        return count
 
     def check(self, envelope: Envelope, *, offer: bool = False) -> None:
         """Verify one statement by the keys its authors ever had; times are not judged, for this is history."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from federation.errors import VerificationError
     from federation.ledger import Verdict
     from keyong.cli._evidence import Evidence
+
+PROCESSES = 2
+"""That verify a long ledger at once; more would rarely be idle on an auditor's machine."""
 
 app = Commands()
 
@@ -86,10 +90,11 @@ def verify(
                     hash_only=hashes_only,
                     on_entry=check.on_entry,
                     progress=progress,
+                    processes=min(PROCESSES, len(os.sched_getaffinity(0))),
                 )
     except VerificationError as error:
         _fail(error)
-    _show(evidence, verdict, None if hashes_only else check.count, len(proofs))
+    _show(evidence, verdict, None if hashes_only else verdict.checked, len(proofs))
     _demand(require, verdict)
 
 

@@ -55,6 +55,7 @@ from federation.ledger import (
 )
 from federation.ledger.entry import decode, encode
 from federation.ledger.merkle import Frontier, leaf_hash
+from tests.federation.ledger.parts import in_parts_of
 
 ORIGIN = "keyong/test/steelworks"
 Tamper = Callable[..., list[tuple[Any, ...]]]
@@ -63,10 +64,16 @@ Tamper = Callable[..., list[tuple[Any, ...]]]
 def fails(
     ledger: Ledger, error: type[LedgerError], index: int | None, *, fast: bool = True, **options: Any
 ) -> LedgerError:
-    """The named error at the named entry, from the full rules and, where they can see it, from the fast ones."""
-    for hash_only in (False, True) if fast else (False,):
-        with pytest.raises(error) as caught:
-            verify_ledger(ledger.folder, ledger.vkey, hash_only=hash_only, **options)
+    """The named error at the named entry: from the full rules in one go and in parts, and, where they see it, the fast ones."""
+    for mode in ("whole", "parts", "hashes") if fast else ("whole", "parts"):
+        with pytest.raises(error) as caught, in_parts_of(4):
+            verify_ledger(
+                ledger.folder,
+                ledger.vkey,
+                hash_only=mode == "hashes",
+                processes=2 if mode == "parts" else 1,
+                **options,
+            )
         assert type(caught.value) is error
         assert caught.value.index == index
     return caught.value
