@@ -6,13 +6,14 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
-
-import duckdb
+from typing import TYPE_CHECKING, Final
 
 from enterprise_node.source_file import Reading
 from federation.errors import KeyongError, UnavailableError, UsageError
 from federation.statements.dataset import ColumnType
+
+if TYPE_CHECKING:
+    import duckdb
 
 MEMORY_LIMIT: Final = "512MB"
 THREADS: Final = 2
@@ -31,6 +32,8 @@ def confined(work: Path, readable: Path, writable: Path | None = None) -> Iterat
         UsageError: the file does not hold what it should.
         UnavailableError: memory or disk do not suffice.
     """
+    import duckdb  # here, for a node at rest does not need it
+
     connection = duckdb.connect(
         ":memory:",
         config={
@@ -111,6 +114,8 @@ def fields(reading: Reading, names: Sequence[str]) -> dict[str, str]:
 
 def _explained(error: duckdb.Error) -> KeyongError:
     """Our error for DuckDB's, whose text quotes lines and values and so goes no further."""
+    import duckdb
+
     text = str(error)
     if isinstance(error, (duckdb.OutOfMemoryException, duckdb.IOException)):
         return UnavailableError("reading the dataset takes more memory or disk than there is", code="resources")

@@ -95,3 +95,18 @@ def test_completion_knows_commands_and_options(keyong: Run) -> None:
     program = "import sys; sys.argv[0] = 'keyong'; from keyong.cli import main; main()"
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=False)
     assert {"request", "revoke"} <= set(ran.stdout.replace("plain,", "").split()), ran.stdout + ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("service", "absent"),
+    [
+        ("enterprise_node.service", {"duckdb", "pyarrow", "pandas", "torch", "flwr", "tenseal"}),
+        ("coordinator.service", {"duckdb", "pyarrow", "pandas", "torch", "flwr", "tenseal", "enterprise_node"}),
+    ],
+)
+def test_a_service_at_rest_holds_nothing_that_jobs_alone_need(service: str, absent: set[str]) -> None:
+    program = f"import sys, {service}; print(*sorted(set(sys.modules) & set(sys.argv[1].split(','))))"
+    ran = subprocess.run(
+        [sys.executable, "-c", program, ",".join(absent)], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert ran.stdout.split() == []
