@@ -26,7 +26,7 @@ from federation.statements import Envelope, JobPlan, StatementError, instant_tex
 from federation.statements.code import CodeBundle
 from federation.wire import messages as m
 from federation.wire.peer import HEADER_BYTES, Incoming, Outgoing, Peer
-from sandbox import Runtime
+from sandbox import Runtime, Tier
 
 log = structlog.get_logger("keyong.coordinator")
 
@@ -83,6 +83,8 @@ class JobDesk:
         self._entries: dict[str, _Entry] = {}
         self._queue: list[_Entry] = []
         self._stopping = False
+        self.tier = Tier.T2
+        """What server parts are isolated by, as the canary found at the start."""
         self.methods: Mapping[str, Method] = {
             "job.submit": self._submit,
             "job.events": self._events,
@@ -225,7 +227,7 @@ class JobDesk:
         async def tell(kind: str, data: dict[str, Any]) -> None:
             await self._feed.tell(plan.id, kind, data)
 
-        return Job(self._home, self._links, self._runtime, envelope, plan, folder, tell)
+        return Job(self._home, self._links, self._runtime, envelope, plan, folder, tell, tier=self.tier)
 
     def _folder(self, job: str) -> Path:
         return self._home.folder("jobs", job.removeprefix("urn:uuid:"))

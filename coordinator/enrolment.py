@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import json
 import os
+import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -64,7 +65,8 @@ def invite(
         raise UsageError("{member} is in the roster already", hint="see `keyong consortium roster`", member=member)
     if validity <= timedelta(0):
         raise UsageError("an invitation must be valid for some time", hint="give at least one day")
-    ticket = TlsIdentity.generate(f"ticket-{member}", days=max(1, validity.days + 1))
+    # Not the member's name: a certificate's name ends at 64 characters, and this one tells nobody whose ticket it is.
+    ticket = TlsIdentity.generate(f"ticket-{secrets.token_hex(8)}", days=max(1, validity.days + 1))
     coordinator = roster.coordinator
     invitation = Invitation(
         consortium=roster.consortium,
@@ -145,6 +147,42 @@ def enrol(home: Home, store: CoordinatorStore, ticket: str, envelope: Envelope, 
             )
         home.learn(new)
     return Enrolled(new, member)
+
+
+def change_tier(home: Home, sender: str, envelope: Envelope, at: datetime) -> Enrolled:
+    """Enter another floor of isolation for a member: the request its owner signed, with every key it is enrolled by.
+
+    Raises:
+        EnrolmentError: another member's request, or other keys than those of the roster.
+        VerificationError subclasses: a signature does not hold, or the request is out of date.
+    """
+    claimed = EnrolmentRequest.read(envelope)
+    keys = [PublicKey.from_text(text) for text in (claimed.statement_key, claimed.ledger_key, claimed.witness_key)]
+    request = EnrolmentRequest.open(envelope, keys, at)
+    with roster_lock(home):
+        roster = home.roster
+        member = roster.member(sender)
+        named = (request.consortium, request.member, request.statement_key, request.ledger_key, request.witness_key)
+        if named != (roster.consortium, member.id, member.statement_key, member.ledger_key, member.witness_key):
+            raise EnrolmentError("a change of tier is signed by the member itself, with the keys it is enrolled by")
+        if request.issued < _entered(home, member):
+            raise EnrolmentError("this request is older than the member's entry", hint="make the change anew")
+        changed = member.model_copy(update={"tier": request.tier})
+        if changed != member:
+            members = tuple(changed if known.id == member.id else known for known in roster.members)
+            home.learn(next_roster(home, members, at))
+    return Enrolled(home.history.envelopes[-1], changed)
+
+
+def _entered(home: Home, member: Member) -> datetime:
+    """When the roster's entry of a member became what it is: a request from before would bring an old floor back."""
+    since = home.history.latest.issued
+    for envelope in reversed(home.history.envelopes):
+        roster = Roster.read(envelope)
+        if member not in roster.members:
+            break
+        since = roster.issued
+    return since
 
 
 def remove(home: Home, member: str, at: datetime) -> Envelope:

@@ -23,7 +23,7 @@ from federation.statements import Envelope, JobPlan, Receipt, instant_text
 from federation.statements.code import CodeBundle
 from federation.wire.messages import JobClose, JobOpen, JobOpened, pack, unpack
 from federation.wire.patience import ANSWER_SECONDS
-from sandbox import Runtime
+from sandbox import Runtime, Tier
 
 __all__ = ["Job", "JobDeniedError"]
 
@@ -45,11 +45,21 @@ class Job:
     """
 
     def __init__(
-        self, home: Home, links: Links, runtime: Runtime, envelope: Envelope, plan: JobPlan, folder: Path, tell: Tell
+        self,
+        home: Home,
+        links: Links,
+        runtime: Runtime,
+        envelope: Envelope,
+        plan: JobPlan,
+        folder: Path,
+        tell: Tell,
+        *,
+        tier: Tier = Tier.T2,
     ) -> None:
         self._home = home
         self._links = links
         self._runtime = runtime
+        self._tier = tier
         self._envelope = envelope
         self.plan = plan
         self._folder = folder
@@ -207,7 +217,6 @@ class Job:
         self._grid = TrustedGrid(plan, numbers, rounds, self._result, self._tell)
         start = {
             "op": "start",
-            "app": "/app",
             "run_id": int(plan.id.removeprefix("urn:uuid:").replace("-", "")[:16], 16) >> 1,
             "run_config": self._run_config(),
             "node_ids": list(numbers.values()),
@@ -224,6 +233,7 @@ class Job:
             wall_seconds=2.0 * step * (2 * plan.rounds + 2),  # its own time, and as long again for the nodes'
             spool=self._home.folder("spool"),
             silence_seconds=step,
+            tier=self._tier,
         )
         try:
             await self._tell("started", {"participants": len(rounds.live)})

@@ -11,7 +11,7 @@ from typing import Any
 from federation.errors import KeyongError, UnavailableError
 from federation.wire.body import Buffer
 from federation.wire.session_channel import SessionChannel, SessionEndedError
-from sandbox import Limits, Mount, Runtime, SandboxError, Session, SessionSpec, open_session
+from sandbox import Limits, Mount, Runtime, SandboxError, Session, SessionSpec, Tier, open_session
 
 WORK_PLACE = "/work"
 """Where the app works, and whose files are the result; ``keyong_job server`` goes there by ``KEYONG_WORK``."""
@@ -56,8 +56,13 @@ class ServerSession:
         wall_seconds: float,
         spool: Path,
         silence_seconds: float | None = None,
+        tier: Tier = Tier.T2,
     ) -> ServerSession:
-        """Open the sandbox and hand the app its start; raises ServerUnavailableError where isolation cannot be had."""
+        """Open the sandbox and hand the app its start, and where it lies there.
+
+        Raises:
+            ServerUnavailableError: the isolation that is demanded cannot be had.
+        """
         try:
             spec = SessionSpec(
                 runtime=runtime,
@@ -66,6 +71,7 @@ class ServerSession:
                 scratch={WORK_PLACE: WORK_BYTES},
                 env={"OMP_NUM_THREADS": "1", "FLWR_TELEMETRY_ENABLED": "0", "KEYONG_WORK": WORK_PLACE},
                 limits=Limits(memory_bytes=memory_bytes, wall_seconds=wall_seconds),
+                tier=tier,
             )
             session = await _opened(spec)
         except SandboxError as error:
@@ -76,7 +82,7 @@ class ServerSession:
         channel = SessionChannel(session.channel, body_limit=min(memory_bytes, FRAME_BYTES), spool=spool)
         opened = cls(session, channel, silence_seconds)
         try:
-            await opened.send(dict(start))
+            await opened.send({**start, "app": session.path("/app")})
         except BaseException:
             await asyncio.shield(opened.close())
             raise

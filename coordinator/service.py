@@ -30,7 +30,7 @@ from federation.wire.patience import ANSWER_SECONDS
 from federation.wire.peer import Incoming, Outgoing, Peer
 from federation.wire.protocol import negotiate
 from federation.wire.rosters import first_page, pages
-from sandbox import Runtime, run_canary
+from sandbox import Runtime, Tier, prove_tier
 
 log = structlog.get_logger("keyong.coordinator")
 
@@ -77,6 +77,7 @@ class CoordinatorService:
             "hello": self._hello,
             "status": self._status,
             "roster.get": self._roster_get,
+            "roster.tier": self._roster_tier,
             **post.methods,
             **self.desk.methods,
         }
@@ -102,9 +103,9 @@ class CoordinatorService:
         claim = self._home.claim("coordinator")
         try:
             await self.desk.recover()
-            await asyncio.to_thread(run_canary)
+            self.desk.tier = await asyncio.to_thread(prove_tier, Tier(self._home.tier_floor))
             await asyncio.to_thread(enrolment.renew, Home(self._home.path), now(), RENEW_BEFORE)
-            started = {"event": "started", "runtime": self._runtime.digest}
+            started = {"event": "started", "runtime": self._runtime.digest, "tier": str(self.desk.tier)}
             await asyncio.to_thread(self._ledger.append, "coordinator", started)
             # Before the listener: a roster that changes from here on is noticed and told.
             version = self._home.history.latest.version
@@ -222,6 +223,16 @@ class CoordinatorService:
             )
         log.info("enrolled", peer=enrolled.member.id)
         return Outgoing(m.Envelopes(envelopes=first_page(home.history.envelopes)).to_bytes())
+
+    async def _roster_tier(self, peer: Peer, message: Incoming) -> Outgoing:
+        envelopes = m.Envelopes.from_bytes(message.header).envelopes
+        if len(envelopes) != 1:
+            raise UsageError("a change of tier is one request", code="enrolment")
+        home = Home(self._home.path)
+        async with self._enrolling:
+            changed = await asyncio.to_thread(enrolment.change_tier, home, peer.member, m.unpack(envelopes[0]), now())
+        log.info("tier-changed", member=changed.member.id, tier=changed.member.floor)
+        return Outgoing(m.Envelopes(envelopes=(m.pack(changed.envelope),)).to_bytes())
 
     # -- greeting -----------------------------------------------------------------------------------------------------
 

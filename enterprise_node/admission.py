@@ -23,9 +23,6 @@ from federation.statements import (
     open_agreement,
 )
 
-TIER = "T2"
-"""What a session of this node is isolated by; see ``sandbox.Tier``."""
-
 
 class AdmissionError(StatementError):
     """A plan or invocation does not fit this node, this roster or each other."""
@@ -59,9 +56,10 @@ def admit_plan(
     history: RosterHistory,
     find_agreement: Callable[[str], Envelope],
     runtime: str,
+    tier: str,
     now: datetime,
 ) -> AdmittedPlan:
-    """Verify a plan for this node.
+    """Verify a plan for this node, whose sessions are isolated at ``tier`` (see ``sandbox.Tier``).
 
     Raises:
         VerificationError subclasses: signature, expiry, roster, or a plan that is not for this node.
@@ -82,7 +80,7 @@ def admit_plan(
             planned=plan.runtime[:19],
             here=runtime[:19],
         )
-    _check_strength(plan, roster.member(node).tier)
+    _check_strength(plan, roster.member(node).floor, tier)
     agreement_envelope = find_agreement(mine.agreement)
     agreement = open_agreement(agreement_envelope, lambda member: roster.member(member).public, now)
     if agreement.provider != node or agreement.consumer != plan.requester or agreement.dataset != mine.dataset:
@@ -119,14 +117,14 @@ def memory_here() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _check_strength(plan: JobPlan, floor: str) -> None:
-    if max(plan.tier, floor) > TIER:
+def _check_strength(plan: JobPlan, floor: str, tier: str) -> None:
+    if max(plan.tier, floor) > tier:
         raise AdmissionError(
             "isolation of tier {wanted} is demanded, and this node gives {here}",
             hint="lower the demand, or run the node where stronger isolation exists (`keyong doctor`)",
             code="tier-unavailable",
             wanted=max(plan.tier, floor),
-            here=TIER,
+            here=tier,
         )
     if plan.memory_bytes > memory_here():
         raise AdmissionError(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from enterprise_node.admission import TIER, AdmittedPlan, admit_plan, check_cohort
+from enterprise_node.admission import AdmittedPlan, admit_plan, check_cohort
 from enterprise_node.job import Job
 from enterprise_node.protection import check_available
 from enterprise_node.record import Record
@@ -18,6 +18,7 @@ from federation.home import Home
 from federation.policy import refusal
 from federation.statements import Column, Envelope
 from federation.statements.code import CodeBundle
+from sandbox import Tier
 
 
 class NotInForceError(DeniedError):
@@ -49,6 +50,8 @@ class Grounds:
         self._holdings = holdings
         self._runtime = runtime
         self._clock = clock
+        self.tier = Tier.T2
+        """What this node's sessions are isolated by, as its canary found at the start."""
 
     def consider(self, envelope: Envelope, bundle_bytes: memoryview, node_number: int, now: datetime) -> Job:
         """Admit a plan and rehearse the decision on each of its actions; the job it would be."""
@@ -58,6 +61,7 @@ class Grounds:
             history=self._home.history,
             find_agreement=self.agreement,
             runtime=self._runtime,
+            tier=str(self.tier),
             now=now,
         )
         check_available(admitted.plan)
@@ -86,7 +90,8 @@ class Grounds:
     def facts(self, action: str, dataset: RegisteredDataset, now: datetime) -> dict[str, Any]:
         """What this node found out itself and a decision is judged by; see :func:`enterprise_node.decision.judge`."""
         columns = tuple(Column.model_validate(item).name for item in json.loads(dataset.columns))
-        return {"action": action, "now": now, "accepted": self._store.accepted(), "columns": columns, "tier": TIER}
+        accepted = self._store.accepted()
+        return {"action": action, "now": now, "accepted": accepted, "columns": columns, "tier": str(self.tier)}
 
     def dataset(self, admitted: AdmittedPlan) -> RegisteredDataset:
         """The dataset of a plan, in the version that the plan names."""

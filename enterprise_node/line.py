@@ -43,7 +43,7 @@ from federation.statements.receipt import Outcome
 from federation.wire.body import total_bytes
 from federation.wire.messages import Invoked, JobOpened, pack
 from federation.wire.peer import Outgoing, place_of
-from sandbox import Runtime
+from sandbox import Runtime, Tier
 
 log = structlog.get_logger("keyong.node")
 
@@ -85,6 +85,10 @@ class Line:
         self._unsettled = False
         self._draining = False
         self.jobs: dict[str, Job] = {}
+
+    def isolate_at(self, tier: Tier) -> None:
+        """Demand this tier of every session from now on; what the canary proved, before the first job is opened."""
+        self._grounds.tier = self._stages.tier = tier
 
     # -- opening a job ------------------------------------------------------------------------------------------------
 

@@ -30,7 +30,7 @@ from federation.wire.member import connect, fetch_rosters, greet, learn, read_ma
 from federation.wire.messages import Empty, Envelopes, Invoke, JobClose, JobOpen, Publish, pack, unpack
 from federation.wire.patience import ANSWER_SECONDS
 from federation.wire.peer import Incoming, Outgoing, Peer
-from sandbox import Runtime, run_canary
+from sandbox import Runtime, Tier, prove_tier
 
 log = structlog.get_logger("keyong.node")
 
@@ -116,8 +116,11 @@ class NodeService:
             log.warning("closed-open-intents", count=closed)
         for leftover in self._home.folder("sessions").iterdir():
             await asyncio.to_thread(remove_tree, leftover)
-        await asyncio.to_thread(run_canary)
-        await self._record.write("node", {"event": "started", "runtime": self._runtime.digest})
+        tier = await asyncio.to_thread(prove_tier, Tier(self._home.tier_floor))
+        self.line.isolate_at(tier)
+        if tier < Tier.T2:
+            log.warning("isolation", tier=str(tier), accepted=True)
+        await self._record.write("node", {"event": "started", "runtime": self._runtime.digest, "tier": str(tier)})
 
     async def _stop(self) -> None:
         try:

@@ -19,7 +19,7 @@ from federation.statements import Isolation
 from federation.statements.code import CodeBundle
 from federation.wire.body import Buffer
 from federation.wire.session_channel import SessionChannel, SessionEndedError, SessionFrameError
-from sandbox import Limits, Mount, Runtime, SandboxError, Session, SessionSpec, open_session
+from sandbox import Limits, Mount, Runtime, SandboxError, Session, SessionSpec, Tier, open_session
 
 log = structlog.get_logger("keyong.node")
 
@@ -63,6 +63,7 @@ class SessionRequest:
     body_limit: int
     logs: Path
     """Where the session's stdout and stderr are kept when it ends: the owner's eyes only."""
+    tier: Tier = Tier.T2
 
 
 class JobSession:
@@ -91,10 +92,10 @@ class JobSession:
         job = cls(folder, session, channel, request)
         start = {
             "op": "start",
-            "app": "/app",
+            "app": session.path("/app"),
             "run_id": request.run_id,
             "node_id": request.node_number,
-            "node_config": {"dataset-path": "/data", "partition-id": 0, "num-partitions": 1},
+            "node_config": {"dataset-path": session.path("/data"), "partition-id": 0, "num-partitions": 1},
             "run_config": dict(request.run_config),
         }
         try:
@@ -205,6 +206,7 @@ def _open_sandbox(folder: Path, request: SessionRequest) -> Session:
             mounts=(Mount(app, "/app"), Mount(request.snapshot.folder, "/data")),
             env={"OMP_NUM_THREADS": "1", "FLWR_TELEMETRY_ENABLED": "0"},
             limits=Limits(memory_bytes=request.memory_bytes, wall_seconds=request.wall_seconds),
+            tier=request.tier,
         )
     )
 

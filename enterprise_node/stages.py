@@ -24,7 +24,7 @@ from federation.jobs.codec import Content, ContentError, content_digest, decode,
 from federation.secagg import EncodedReply, Layout, expected_arrays
 from federation.statements import Column, StageOutput
 from federation.wire.body import Buffer
-from sandbox import Runtime
+from sandbox import Runtime, Tier
 
 REPLY_ROOM_BYTES = 2**20
 
@@ -36,6 +36,7 @@ class Stages:
         self._home = home
         self._runtime = runtime
         self._spool = home.folder("spool")
+        self.tier = Tier.T2
 
     async def run(self, job: Job, step: AdmittedStep, content_header: bytes, body: memoryview) -> Done:
         """Run one step; the job's session is opened, on a fresh snapshot, with its first.
@@ -90,6 +91,7 @@ class Stages:
                 bundle=job.bundle,
                 snapshot=snapshot,
                 runtime=self._runtime,
+                tier=self.tier,
                 node_number=job.node_number,
                 run_id=run_id_of(plan.id),
                 run_config={key: json.loads(value) for key, value in plan.run_config.items()},

@@ -7,6 +7,7 @@ Layout below the home folder (0700):
     keys/tls.crt            our certificate, as it stands in the roster
     rosters/000001.json …   every roster version seen, oldest first
     ledger/                 this party's ledger
+    accepted-tier           the weakest isolation its owner accepted here, where that is not the default
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from federation.crypto import (
 from federation.errors import UnavailableError, UsageError
 from federation.ledger import Ledger
 from federation.statements import Envelope, Member, Roster, RosterHistory
-from federation.statements.roster import Role, open_successor
+from federation.statements.roster import DEFAULT_TIER, Role, UnknownMemberError, open_successor
 
 KEY_ROLES = ("statement", "ledger", "witness")
 
@@ -176,6 +177,27 @@ class Home:
     def member(self) -> Member:
         """Our own entry in the newest roster."""
         return self.roster.member(self.identity.member)
+
+    @property
+    def tier_floor(self) -> str:
+        """The weakest isolation that may hold jobs here: accepted by the owner in this home *and* in the roster.
+
+        Neither alone lowers it: not a roster that the owner did not ask for, nor a file that the others do not see.
+        """
+        path = self.path / "accepted-tier"
+        here = read_private(path).decode("ascii", "replace").strip() if path.exists() else DEFAULT_TIER
+        if here not in ("T1", "T2", "T3"):
+            raise UsageError("{path} names no tier", hint="accept one anew: keyong node tier T2", path=str(path))
+        try:
+            return max(here, self.history.latest.member(self.identity.member).floor)
+        except UnknownMemberError:
+            return max(here, DEFAULT_TIER)
+
+    def accept_tier(self, tier: str) -> None:
+        """Keep the owner's word on the weakest isolation that may hold jobs here; onto the record first."""
+        with self.open_ledger() as ledger:
+            ledger.append("tier", {"event": "accepted", "tier": tier})
+        write_private(self.path / "accepted-tier", (tier + "\n").encode(), replace=True)
 
     def public_key(self, member: str) -> PublicKey:
         """The statement key of a member of the roster in force."""

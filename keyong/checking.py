@@ -168,7 +168,6 @@ class _Check:
         )
         start = {
             "op": "start",
-            "app": "/app",
             "run_id": 1,
             "run_config": config,
             "node_ids": list(NODES),

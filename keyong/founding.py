@@ -26,8 +26,10 @@ from federation.wire.dial import Address, dial
 from federation.wire.messages import Envelopes, RosterSince, pack, unpack
 
 
-def found(path: Path, *, name: str, member: str, entity: str, address: str, roles: tuple[Role, ...]) -> Home:
-    """Found a consortium: root key, first roster, and the founder's own identity."""
+def found(
+    path: Path, *, name: str, member: str, entity: str, address: str, roles: tuple[Role, ...], tier: str = ""
+) -> Home:
+    """Found a consortium: root key, first roster, and the founder's own identity, with its floor of isolation."""
     refuse_occupied(path)
     keys = NewKeys(member, root=True)
     assert keys.root is not None
@@ -43,6 +45,7 @@ def found(path: Path, *, name: str, member: str, entity: str, address: str, role
         witness_key=keys.witness.public.text,
         tls_certificate=keys.tls.certificate_pem.decode(),
         address=address,
+        tier=tier,
     )
     roster = Roster(
         issued=at,
@@ -64,7 +67,10 @@ def found(path: Path, *, name: str, member: str, entity: str, address: str, role
         coordinator=member,
         address=address,
     )
-    return Home.create(path, identity, keys, [roster.seal(keys.root)])
+    home = Home.create(path, identity, keys, [roster.seal(keys.root)])
+    if tier:
+        home.accept_tier(tier)
+    return home
 
 
 def read_invitation(text_or_path: str) -> Invitation:
@@ -120,6 +126,8 @@ def join(path: Path, invitation: Invitation, *, fingerprint: str | None = None, 
     history = asyncio.run(_enrol(invitation, Envelopes(envelopes=(pack(request),)).to_bytes(), keys.tls))
     me = history.latest.member(invitation.member)
     entered = (me.statement_key, me.ledger_key, me.witness_key, me.tls_certificate)
+    if me.tier != tier:
+        raise UsageError("the coordinator entered another tier than ours; nothing was kept", code="enrolment")
     ours = (*(keys.of(role).public.text for role in KEY_ROLES), keys.tls.certificate_pem.decode())
     if entered != ours:
         raise UsageError("the coordinator entered another key than ours; nothing was kept", code="enrolment")
@@ -133,7 +141,10 @@ def join(path: Path, invitation: Invitation, *, fingerprint: str | None = None, 
         coordinator=invitation.coordinator,
         address=invitation.address,
     )
-    return Home.create(path, identity, keys, list(history.envelopes))
+    home = Home.create(path, identity, keys, list(history.envelopes))
+    if tier:
+        home.accept_tier(tier)
+    return home
 
 
 async def _enrol(invitation: Invitation, header: bytes, tls: TlsIdentity) -> RosterHistory:

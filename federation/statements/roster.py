@@ -24,6 +24,9 @@ from federation.statements._base import (
 )
 from federation.statements.dsse import Envelope, verify_quorum
 
+DEFAULT_TIER = "T2"
+"""What a roster entry that names no tier stands for."""
+
 Role = Literal["member", "coordinator", "analyst", "auditor"]
 
 
@@ -87,6 +90,11 @@ class Member(Part):
     """host:port that a coordinator listens on; empty for everyone else."""
     tier: Annotated[str, StringConstraints(pattern=r"^(T[0-3])?$")] = ""
     """Floor of isolation the owner declared, empty for the default (T2)."""
+
+    @property
+    def floor(self) -> str:
+        """The weakest isolation that this member's owner accepted, in words of ``sandbox.Tier``."""
+        return self.tier or DEFAULT_TIER
 
     @property
     def public(self) -> PublicKey:

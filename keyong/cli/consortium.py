@@ -11,6 +11,7 @@ import typer
 from keyong.cli import _state
 from keyong.cli._commands import Commands
 from keyong.cli._output import as_json, emit, facts, line, narrate, table
+from keyong.cli._tiers import AcceptOption, floor_to_enter
 
 if TYPE_CHECKING:
     from federation.statements.roster import Role
@@ -37,6 +38,7 @@ def init(
             help="A role of the founder; repeat it. Default: member, coordinator, analyst.",
         ),
     ] = None,
+    accept_tier: AcceptOption = None,
 ) -> None:
     """Found a consortium: make its root key, the founder's keys, and the first roster.
 
@@ -50,7 +52,8 @@ def init(
 
     _check_address(address)
     roles = _roles(role, ("member", "coordinator", "analyst"))
-    home = found(_state.get().home, name=name, member=member, entity=entity, address=address, roles=roles)
+    tier = floor_to_enter(accept_tier, roles)
+    home = found(_state.get().home, name=name, member=member, entity=entity, address=address, roles=roles, tier=tier)
     identity = home.identity
     if as_json():
         emit(
@@ -179,7 +182,7 @@ def remove(member: MemberArgument) -> None:
 
 @app.command()
 def roster() -> None:
-    """Show the newest roster this home has seen: members, legal entities, roles.
+    """Show the newest roster this home has seen: members, legal entities, roles, and each one's floor of isolation.
 
     $ keyong consortium roster --format json
     """
@@ -208,6 +211,7 @@ def roster() -> None:
                         "ledger_key": one.ledger_key,
                         "witness_key": one.witness_key,
                         "address": one.address,
+                        "tier": one.floor,
                     }
                     for one in latest.members
                 ],
@@ -220,4 +224,5 @@ def roster() -> None:
         version=latest.version,
         expires=instant_text(latest.expires),
     )
-    table(("member", "legal entity", "roles"), ((one.id, one.entity, ", ".join(one.roles)) for one in latest.members))
+    rows = ((one.id, one.entity, ", ".join(one.roles), one.floor) for one in latest.members)
+    table(("member", "legal entity", "roles", "tier"), rows)

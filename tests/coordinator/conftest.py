@@ -10,7 +10,7 @@ import pytest
 from federation.errors import KeyongError
 from federation.statements.code import CodeBundle
 from keyong import runtime as runtimes
-from sandbox import Runtime
+from sandbox import Runtime, Tier
 from tests.coordinator import parties
 
 
@@ -25,14 +25,14 @@ def runtime() -> Runtime:
 @pytest.fixture
 def live(tmp_path: Path, runtime: Runtime, monkeypatch: pytest.MonkeyPatch):
     """Sessions are real here; the canary before serving is tested where it is made."""
-    monkeypatch.setattr("coordinator.service.run_canary", lambda: None)
+    monkeypatch.setattr("coordinator.service.prove_tier", lambda floor: Tier.T2)
     return parties.make(tmp_path, runtime)
 
 
 @pytest.fixture
 def quiet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """No session can be opened here."""
-    monkeypatch.setattr("coordinator.service.run_canary", lambda: None)
+    monkeypatch.setattr("coordinator.service.prove_tier", lambda floor: Tier.T2)
     return parties.make(tmp_path, parties.NOWHERE)
 
 

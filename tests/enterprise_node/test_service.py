@@ -19,6 +19,7 @@ from federation.statements import instant_text
 from federation.wire import messages as m
 from federation.wire.listen import Listener
 from federation.wire.peer import Incoming, Outgoing, Peer
+from sandbox import Tier
 
 
 class Coordinator:
@@ -69,7 +70,7 @@ class Coordinator:
 
 @pytest.fixture
 async def serving(world: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(service_module, "run_canary", lambda: None)  # tests/sandbox runs it
+    monkeypatch.setattr(service_module, "prove_tier", lambda floor: Tier.T2)  # tests/sandbox runs it
     monkeypatch.setattr(service_module, "TEND_SECONDS", 0.05)
     coordinator = Coordinator(world)
     await coordinator.start()

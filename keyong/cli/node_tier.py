@@ -1,0 +1,43 @@
+"""``keyong node tier``: the floor of isolation on this machine."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from keyong.cli._output import as_json, emit, facts, narrate
+from keyong.cli._tiers import TIERS, tell_what_is_weaker
+
+
+def tier(
+    floor: Annotated[
+        str | None, typer.Argument(metavar="[T1|T2]", click_type=TIERS, help="The weakest isolation you accept.")
+    ] = None,
+) -> None:
+    """Show the weakest isolation accepted for jobs on this machine, or accept another.
+
+    What you accept is entered in the roster, where the others see it, and in your ledger. A node uses the strongest tier
+    that its machine has, and refuses to serve where that is below the floor.
+
+    $ keyong node tier
+    $ keyong node tier T1
+    """
+    from keyong.cli._context import open_home, quiet_logs
+    from sandbox import probe
+
+    quiet_logs()
+    home = open_home()
+    if floor is not None:
+        from keyong.tiers import change_tier
+
+        if floor == "T1":
+            tell_what_is_weaker()
+        change_tier(home, floor)
+    tiers = [str(one) for one in probe().tiers]
+    if as_json():
+        emit({"floor": home.tier_floor, "tiers": tiers})
+        return
+    facts((("floor of isolation", home.tier_floor), ("tiers of this machine", ", ".join(tiers) or "-")))
+    if floor is not None:
+        narrate("a running node keeps the tier it started with: restart it")
