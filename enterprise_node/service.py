@@ -118,6 +118,7 @@ class NodeService:
             await asyncio.to_thread(remove_tree, leftover)
         tier = await asyncio.to_thread(prove_tier, Tier(self._home.tier_floor))
         self.line.isolate_at(tier)
+        self._standing.isolated_at(str(tier))
         if tier < Tier.T2:
             log.warning("isolation", tier=str(tier), accepted=True)
         await self._record.write("node", {"event": "started", "runtime": self._runtime.digest, "tier": str(tier)})

@@ -9,7 +9,6 @@ from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry
 
-from enterprise_node.admission import TIER
 from enterprise_node.line import Line
 from enterprise_node.metrics import NodeMetrics
 from enterprise_node.record import Record
@@ -36,10 +35,10 @@ class Standing:
         self._began = now()
         self._attached: datetime | None = None
         self._because = ""
+        self._tier = ""
         self.draining = False
         self.health = Recent(self._look)
         metrics.watch(home.path, record.ledger, lambda: home.history.latest.expires)
-        metrics.describe(TIER)
         metrics.gauge("jobs_open", "Jobs that are open.", lambda: len(line.jobs))
         metrics.gauge("sessions_open", "Sandbox sessions of jobs.", lambda: self._count(session=True))
         metrics.gauge("steps_running", "Steps at work.", lambda: self._count(session=False))
@@ -47,6 +46,11 @@ class Standing:
     def _count(self, *, session: bool) -> int:
         jobs = list(self._line.jobs.values())
         return sum(job.session is not None if session else job.lock.locked() for job in jobs)
+
+    def isolated_at(self, tier: str) -> None:
+        """The canary has found this tier to hold."""
+        self._tier = tier
+        self._metrics.describe(tier)
 
     def attached(self) -> None:
         """The link is made, and the coordinator knows this node."""
@@ -88,7 +92,7 @@ class Standing:
                 "attached_since": moment(self._attached),
                 "detached_because": self._because,
                 "draining": self.draining,
-                "tier": TIER,
+                "tier": self._tier,
                 "checks": health.checks,
                 "jobs": open_jobs(self._line.jobs),
             }
