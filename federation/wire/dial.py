@@ -175,6 +175,7 @@ async def keep_attached(
         try:
             async with connect() as peer:
                 await session(peer)
+                raise UnavailableError("the link to the coordinator was lost", code="link-lost")
         except LedgerError:
             raise
         except KeyongError as error:
