@@ -120,7 +120,7 @@ async def dial(
             yield peer
         finally:
             with contextlib.suppress(Exception):
-                await asyncio.wait_for(stream.done_writing(), 1)
+                await asyncio.wait_for(stream.done_writing(), LEAVE_SECONDS)
                 await peer.ended(LEAVE_SECONDS)  # cancelled before that, what is on its way would be lost
             stream.cancel()
             reading.cancel()

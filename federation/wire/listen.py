@@ -26,6 +26,8 @@ from federation.wire.peer import Handler, Peer, place_of
 log = structlog.get_logger("keyong.wire")
 
 
+LEAVE_SECONDS = 1.0
+"""What the other ends may take to see that we go."""
 LINKS_A_MEMBER = 32
 """A node, some commands, notebooks: more at once is a mistake or a flood."""
 
@@ -115,7 +117,7 @@ class Listener:
         await server.start()
         self._server = server
 
-    async def stop(self, grace: float = 1.0) -> None:
+    async def stop(self, grace: float = LEAVE_SECONDS) -> None:
         """End every link and stop listening."""
         for task in list(self._running.values()):
             task.cancel()

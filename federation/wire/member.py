@@ -39,6 +39,9 @@ from federation.wire.protocol import PROTOCOL, check_version
 
 log = structlog.get_logger("keyong.wire")
 
+ON_THE_WAY = timedelta(seconds=5)
+"""What the coordinator's word of its time may take to arrive, before the clocks themselves are blamed."""
+
 
 class ClockError(UnavailableError):
     """This machine's clock and the coordinator's differ too much to judge any date."""
@@ -79,7 +82,7 @@ async def greet(peer: Peer, home: Home, ledger: Ledger | None, *, serves: Litera
     if welcome.rosters:
         await fetch_rosters(peer, home, ledger)  # what did not fit into the greeting
     apart = abs(now() - parse_instant(welcome.clock))
-    if apart > CLOCK_SKEW + timedelta(seconds=5):
+    if apart > CLOCK_SKEW + ON_THE_WAY:
         raise ClockError(
             "this machine's clock and the coordinator's are {seconds} s apart",
             hint="set the clock (timedatectl set-ntp true); agreements and invocations are judged by it",
