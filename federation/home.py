@@ -15,6 +15,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import secrets
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +29,7 @@ from federation.crypto import (
     TlsIdentity,
     make_private_dir,
     read_private,
+    remove_unfinished,
     write_private,
 )
 from federation.errors import UnavailableError, UsageError
@@ -36,6 +38,7 @@ from federation.statements import Envelope, Member, Roster, RosterHistory
 from federation.statements.roster import DEFAULT_TIER, Role, UnknownMemberError, open_successor
 
 KEY_ROLES = ("statement", "ledger", "witness")
+_PARTS = ("keys", "rosters", "ledger")
 
 
 class NoHomeError(UsageError):
@@ -97,6 +100,7 @@ class Home:
         """Write a new home; refuses one that already holds an identity."""
         refuse_occupied(path)
         make_private_dir(path)
+        _set_aside(path)
         make_private_dir(path / "keys")
         make_private_dir(path / "rosters")
         for role in KEY_ROLES:
@@ -213,6 +217,8 @@ class Home:
         Raises:
             AlreadyServingError: another process serves it; two would settle each other's open steps.
         """
+        for folder in (self.path, *(self.path / name for name in _PARTS)):
+            remove_unfinished(folder)
         return Claim(self.path / f"{role}.lock", role)
 
     def folder(self, *parts: str) -> Path:
@@ -272,9 +278,21 @@ def ledger_origin(consortium: str, member: str) -> str:
 
 def refuse_occupied(path: Path) -> None:
     """Raise where the folder already holds an identity: keys are never overwritten."""
-    if (path / "identity.json").exists() or (path / "keys").exists():
+    if (path / "identity.json").exists():
         raise UsageError(
             "{path} already holds an identity",
             hint="choose another folder with --home, or move this one away",
             path=str(path),
         )
+
+
+def _set_aside(path: Path) -> None:
+    """Move what a run that was broken off left: no identity, but keys, and no key is ever destroyed here."""
+    left = [path / name for name in _PARTS if (path / name).exists()]
+    if left:
+        make_private_dir(path / "unfinished")
+        place = path / "unfinished" / secrets.token_hex(8)
+        make_private_dir(place)
+        for part in left:
+            remove_unfinished(part)
+            part.rename(place / part.name)

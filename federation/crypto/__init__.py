@@ -19,7 +19,7 @@ from federation.crypto.errors import (
     SignatureError,
 )
 from federation.crypto.keys import KEY_BYTES, KEY_ID_CHARACTERS, SIGNATURE_BYTES, PublicKey, SigningKey
-from federation.crypto.private_files import make_private_dir, read_private, write_private
+from federation.crypto.private_files import make_private_dir, read_private, remove_unfinished, write_private
 from federation.crypto.tls import (
     CERTIFICATE_DAYS,
     GRPC_CIPHER_SUITES,
@@ -58,6 +58,7 @@ __all__ = [
     "parse_json",
     "peer_fingerprint",
     "read_private",
+    "remove_unfinished",
     "server_name",
     "sha256",
     "sha256_hex",

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import secrets
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from federation.errors import UnavailableError, UsageError
@@ -36,15 +38,17 @@ def write_private(path: Path, data: bytes, *, replace: bool = False) -> None:
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
-        _write_new(temporary, data)
-        try:
+        with _new_file(temporary) as descriptor:
+            with open(descriptor, "wb", closefd=False) as file:
+                os.fchmod(descriptor, _FILE_MODE)  # whatever the umask took away from the owner
+                file.write(data)
+                file.flush()
+                os.fsync(descriptor)
             if replace:
                 temporary.replace(path)
             else:
                 # A hard link fails when the name is taken; rename would overwrite, and a check before it would race.
                 path.hardlink_to(temporary)
-        finally:
-            temporary.unlink(missing_ok=True)
         _sync_directory(path.parent)
     except FileExistsError:
         raise UsageError("{path} exists already and is left as it is", path=path) from None
@@ -82,6 +86,28 @@ def read_private(path: Path) -> bytes:
     return data
 
 
+def remove_unfinished(folder: Path) -> int:
+    """Remove what :func:`write_private` left in ``folder`` when it was killed: copies of secrets; returns how many.
+
+    A file whose writer lives is locked by it, and stays.
+    """
+    removed = 0
+    for path in folder.glob(".*.tmp"):
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            continue  # its writer was quicker
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+            removed += 1
+        except OSError:
+            continue
+        finally:
+            os.close(descriptor)
+    return removed
+
+
 def make_private_dir(path: Path) -> None:
     """Make sure ``path`` is a directory of this user that nobody else can enter; create it and its parents if absent.
 
@@ -108,17 +134,19 @@ def make_private_dir(path: Path) -> None:
         raise UsageError("{path} is open to other users", hint="chmod 700 {path}", code="permissions", path=path)
 
 
-def _write_new(path: Path, data: bytes) -> None:
+@contextlib.contextmanager
+def _new_file(path: Path) -> Iterator[int]:
+    """A new, empty file that is gone from under its name at the end, and locked until then: a lock shows that its
+    writer lives."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, _FILE_MODE)
     try:
-        with open(descriptor, "wb") as file:
-            os.fchmod(file.fileno(), _FILE_MODE)  # whatever the umask took away from the owner
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink == 0:  # taken for a dead writer's, between its making and its lock
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        yield descriptor
+    finally:
         path.unlink(missing_ok=True)
-        raise
+        os.close(descriptor)
 
 
 def _sync_directory(path: Path) -> None:

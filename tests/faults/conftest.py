@@ -14,8 +14,7 @@ from tests.faults.consortium import ForkedConsortium
 @pytest.fixture(scope="module")
 def faulty(isolating: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkedConsortium]:
     """A consortium whose disks can be made to fail."""
-    folder = tmp_path_factory.mktemp("faulty")
-    if not forked.begin(folder):
+    if not forked.begin():
         pytest.skip(injection.NO_COMPILER)
-    with consortia.running(folder, ("mill-a",)) as one:
+    with consortia.running(tmp_path_factory.mktemp("faulty"), ("mill-a",)) as one:
         yield one

@@ -42,7 +42,7 @@ class ForkedConsortium(Consortium):
 @contextmanager
 def running(folder: Path, mills: tuple[str, ...] = MILLS) -> Iterator[ForkedConsortium]:
     """A consortium that serves until the block ends."""
-    forked.begin(folder)
+    forked.begin()
     consortium = ForkedConsortium(folder, mills)
     try:
         consortium.begin()

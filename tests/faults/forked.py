@@ -7,13 +7,16 @@ canary of the sandbox, which runs once a cycle of these tests would make them la
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Mapping
@@ -39,14 +42,19 @@ PRELOAD = [
     "typer.main",
 ]
 _context: Any = multiprocessing.get_context("forkserver")
+_begun = False
 _library = ""
 
 
-def begin(folder: Path) -> bool:
-    """Start the process that all others are forked from; whether faults can be injected."""
-    global _library
-    library = injection.build(folder)
-    _library = str(library or "")
+def begin() -> bool:
+    """Start the process that all others are forked from, once; whether faults can be injected."""
+    global _begun, _library
+    if _begun:
+        return bool(_library)
+    _begun = True
+    folder = Path(tempfile.mkdtemp(prefix="keyong-faults-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    _library = str(injection.build(folder) or "")
     changed = {"PYTHONPATH": str(TREE), "LC_ALL": "C.UTF-8"} | ({"LD_PRELOAD": _library} if _library else {})
     before = {name: os.environ.get(name) for name in changed}
     os.environ.update(changed)

@@ -103,3 +103,14 @@ def test_a_roster_file_that_was_changed_is_refused(parties: Any) -> None:
     path.write_bytes(data)
     with pytest.raises(KeyongError):
         _ = Home(home.path).history
+
+
+def test_a_home_that_was_broken_off_can_be_made_again_and_no_key_is_lost(parties: Any) -> None:
+    mill = parties.of["mill"]
+    home = mill.home
+    key = (home.path / "keys" / "statement.key").read_bytes()
+    (home.path / "identity.json").unlink()  # what is written last
+    again = Home.create(home.path, home.identity, mill.keys, list(home.history.envelopes))
+    assert again.open_ledger().size == 0
+    kept = list((home.path / "unfinished").rglob("statement.key"))
+    assert [path.read_bytes() for path in kept] == [key]

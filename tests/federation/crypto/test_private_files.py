@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 import threading
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from federation.crypto import make_private_dir, read_private, write_private
+from federation.crypto import make_private_dir, read_private, remove_unfinished, write_private
 from federation.errors import KeyongError, UnavailableError, UsageError
 
 
@@ -179,3 +180,15 @@ def test_what_is_no_private_directory_is_refused(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(os, "geteuid", lambda: other)
     with pytest.raises(UsageError, match="another user"):
         make_private_dir(directory)
+
+
+def test_what_a_killed_writer_left_is_removed_and_what_a_living_one_writes_is_not(path: Path) -> None:
+    left = path.with_name(f".{path.name}.0123456789abcdef.tmp")
+    left.write_bytes(b"half a key")
+    living = path.with_name(f".{path.name}.fedcba9876543210.tmp")
+    with living.open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert remove_unfinished(path.parent) == 1
+        assert living.exists() and not left.exists()
+    assert remove_unfinished(path.parent) == 1
+    assert not living.exists()
