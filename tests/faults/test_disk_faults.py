@@ -147,6 +147,21 @@ def test_inv2_a_full_disk_elsewhere_in_the_home_ends_the_step_and_leaves_nothing
     assert not checks.open_intents(mill.home)
 
 
+def test_inv1_a_disk_that_is_really_full(faulty: ForkedConsortium, mill: ForkedParty) -> None:
+    if not mill.home.is_mount():
+        pytest.skip("needs the right to mount a small file system")
+    assert mill.service is not None
+    filler = mill.home / "filler"
+    with filler.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
+        while True:
+            file.write(bytes(4096))
+    ended = job(faulty)
+    assert ended.code == 5, ended.out + ended.err
+    no_traceback(mill, ended)
+    assert not checks.sessions(mill.home) and not checks.open_intents(mill.home)
+    filler.unlink()
+
+
 def test_a_slow_disk_only_slows(faulty: ForkedConsortium, mill: ForkedParty) -> None:
     assert mill.service is not None
     mill.service.faults.arm(injection.slow("mill-a/", 200))
