@@ -119,7 +119,7 @@ def read_encoded(answer: Answer, incoming: Incoming, layout: Layout, encoding: E
         ReplyError: a value that no honest node of that weight could have sent.
     """
     reply = EncodedReply.from_buffers(incoming.body, layout, encoding)  # judges the length before anything is hashed
-    if reply_digest([incoming.body]) != answer.receipt.output:
+    if (incoming.digest or reply_digest([incoming.body])) != answer.receipt.output:
         raise ReceiptError("the reply of {node} is not the one its receipt names", node=answer.node)
     totals = [int(value) for value in reply.totals]
     weight = answer.receipt.weight

@@ -44,6 +44,7 @@ class ServerSession:
         self._session = session
         self._channel = channel
         self._silence = silence_seconds
+        self._last_bytes = 0
 
     @classmethod
     async def open(
@@ -79,7 +80,8 @@ class ServerSession:
                 error.template, hint=error.hint_template, code=ServerUnavailableError.code, **error.params
             ) from None
         # It could announce what it does not hold, and stream zeros: a frame is a model or a file, never more than this.
-        channel = SessionChannel(session.channel, body_limit=min(memory_bytes, FRAME_BYTES), spool=spool)
+        limit = min(memory_bytes, FRAME_BYTES)
+        channel = SessionChannel(session.channel, body_limit=limit, spool=spool, file_limit=limit)
         opened = cls(session, channel, silence_seconds)
         try:
             await opened.send({**start, "app": session.path("/app")})
@@ -92,7 +94,7 @@ class ServerSession:
         """Send a frame to the server part; raises ServerPartError where it does not take it."""
         async with self._bounded():
             try:
-                await self._channel.send(header, body)
+                await self._channel.send(header, body, room=self._last_bytes)
             except SessionEndedError:
                 raise await self._ended() from None
 
@@ -100,7 +102,9 @@ class ServerSession:
         """The next frame; raises ServerPartError where the process ended, hit a limit or stays silent."""
         async with self._bounded():
             try:
-                return await self._channel.receive()
+                header, body = await self._channel.receive()
+                self._last_bytes = len(body)  # a model, if any: the next is as large
+                return header, body
             except SessionEndedError:
                 raise await self._ended() from None
 

@@ -88,7 +88,9 @@ class JobSession:
             session = await in_thread(lambda: _open_sandbox(folder, request), undo=lambda one: one.close())
         except SandboxError as error:
             raise SandboxUnavailableError.of(error) from None
-        channel = SessionChannel(session.channel, body_limit=request.body_limit, spool=spool)
+        channel = SessionChannel(
+            session.channel, body_limit=request.body_limit, spool=spool, file_limit=request.memory_bytes
+        )
         job = cls(folder, session, channel, request)
         start = {
             "op": "start",
@@ -142,7 +144,7 @@ class JobSession:
     ) -> tuple[dict[str, Any], memoryview]:
         try:
             async with asyncio.timeout(seconds):
-                await self._channel.send(header, body)
+                await self._channel.send(header, body, room=limit or 0)
                 return await self._channel.receive(limit)
         except TimeoutError:
             await self.kill()

@@ -105,16 +105,17 @@ def to_content(records: RecordDict) -> Content:
 
 
 def _to_array(array: NumpyArray) -> Array:
-    # what Array(ndarray) does, with one copy of the data in place of three
-    head = BytesIO()
-    np.lib.format.write_array_header_1_0(head, np.lib.format.header_data_from_array_1_0(array))
-    data = b"".join([head.getvalue(), array.reshape(-1).view(np.uint8).data])
-    return Array(dtype=array.dtype.name, shape=tuple(array.shape), stype=SType.NUMPY, data=data)
+    view = np.asarray(array).view()
+    view.flags.writeable = False
+    return _holding(view, array.dtype.name, SType.NUMPY)
 
 
 def _to_numpy(array: Array) -> NumpyArray:
     if array.stype != SType.NUMPY:
         raise ValueError("an array is not in numpy's format")
+    held = array.__dict__["data"]
+    if isinstance(held, np.ndarray):
+        return held
     head = BytesIO(array.data[:4096])  # as np.load would find it, but without the copy of the data
     if np.lib.format.read_magic(head) == (1, 0):
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(head)
@@ -124,6 +125,76 @@ def _to_numpy(array: Array) -> NumpyArray:
             return flat.reshape(shape)
     loaded: NumpyArray = np.load(BytesIO(array.data), allow_pickle=False)
     return loaded
+
+
+# Flower keeps an array as the bytes of an npy file: a model is copied three times to become one, and twice to be read.
+# Here an Array holds the numbers themselves, which nobody else can change, and makes those bytes when they are asked for.
+
+_from_numpy, _numpy, _from_arrays = Array.from_numpy_ndarray, Array.numpy, ArrayRecord.from_array_dict
+
+
+class _Data:
+    """``Array.data``."""
+
+    def __get__(self, array: Array | None, owner: type) -> bytes:
+        if array is None or "data" not in array.__dict__:
+            raise AttributeError("data")
+        held = array.__dict__["data"]
+        return _npy(held) if isinstance(held, np.ndarray) else held
+
+    def __set__(self, array: Array, value: bytes) -> None:
+        array.__dict__["data"] = value
+
+
+def _npy(array: NumpyArray) -> bytes:
+    head = BytesIO()
+    np.lib.format.write_array_header_1_0(head, np.lib.format.header_data_from_array_1_0(array))
+    return b"".join([head.getvalue(), array.reshape(-1).view(np.uint8).data])
+
+
+def _holding(numbers: NumpyArray, dtype: str, stype: str) -> Array:
+    array = Array(dtype=dtype, shape=tuple(numbers.shape), stype=stype, data=b"")
+    array.__dict__["data"] = numbers
+    return array
+
+
+def _array_from_numpy(cls: type[Array], ndarray: NumpyArray) -> Array:
+    if not isinstance(ndarray, np.ndarray) or ndarray.dtype.kind not in "biufc" or not ndarray.dtype.isnative:
+        return _from_numpy(ndarray)
+    numbers = np.array(ndarray, order="C", copy=True)
+    numbers.flags.writeable = False
+    return _holding(numbers, str(ndarray.dtype), SType.NUMPY)
+
+
+def _array_numpy(self: Array) -> NumpyArray:
+    held = self.__dict__["data"]
+    if self.stype != SType.NUMPY or not isinstance(held, np.ndarray):
+        return _numpy(self)
+    return held.copy()  # the caller's own, as from np.load
+
+
+def _record_from_arrays(
+    cls: type[ArrayRecord], array_dict: dict[str, Array], *, keep_input: bool = True
+) -> ArrayRecord:
+    record = _from_arrays({})
+    for name, array in array_dict.items():
+        held = array.__dict__["data"]
+        if isinstance(held, np.ndarray):
+            record[name] = _holding(held, array.dtype, array.stype)
+        else:
+            record[name] = Array(dtype=array.dtype, shape=tuple(array.shape), stype=array.stype, data=held)
+    if not keep_input:
+        array_dict.clear()
+    return record
+
+
+for _owner, _name, _value in (
+    (Array, "data", _Data()),
+    (Array, "from_numpy_ndarray", classmethod(_array_from_numpy)),
+    (Array, "numpy", _array_numpy),
+    (ArrayRecord, "from_array_dict", classmethod(_record_from_arrays)),
+):
+    setattr(_owner, _name, _value)
 
 
 def valid_type(message_type: object) -> bool:

@@ -2,11 +2,19 @@
 
 A frame is ``u32be header length | u64be body length | header (UTF-8 JSON object with "op") | body``. The trusted side
 reads what user code may have written: lengths are capped before a byte is awaited, and a header is parsed strictly.
+
+A large body need not cross the socket: it lies in a memory file (memfd) that comes with the head, or in one that was lent
+for it. Two bits of the body length say so: `IN_FILE`, and `ROOM` where a file is lent for the answer. The trusted side
+alone makes such files: what it sends in one is sealed against every change, what it lends has a fixed size, and is sealed
+once the answer is in it, before a byte of that is read.
+
 Standard library and numpy only, and no import of flwr: trusted processes use this module.
 """
 
 from __future__ import annotations
 
+import mmap
+import os
 import socket
 import struct
 from collections.abc import Iterable, Mapping
@@ -20,6 +28,9 @@ HEAD_BYTES = 12
 MAX_HEADER_BYTES = 4 * 1024 * 1024
 MAX_PATH_BYTES = 1024
 _HEAD = struct.Struct(">IQ")
+IN_FILE, ROOM = 1 << 63, 1 << 62
+FILE_FROM = 1024 * 1024
+"""Bodies from this size on travel in a file where they can."""
 _JOIN_BELOW = 64 * 1024  # a model has many small arrays: one system call for each would dominate
 
 Buffer = bytes | bytearray | memoryview
@@ -29,7 +40,8 @@ class FrameError(ValueError):
     """What came over the channel is not a frame; ``code`` says which rule it broke.
 
     Codes: ``frame-closed`` (the other side is gone, between two frames), ``frame-truncated``,
-    ``frame-header-too-large``, ``frame-body-too-large``, ``frame-header``, ``frame-path``.
+    ``frame-header-too-large``, ``frame-body-too-large``, ``frame-header``, ``frame-path``, ``frame-file`` (a body in a file
+    that was not lent).
     """
 
     def __init__(self, code: str) -> None:
@@ -37,15 +49,15 @@ class FrameError(ValueError):
         super().__init__(code)
 
 
-def encode_head(header_len: int, body_len: int) -> bytes:
-    """Return the 12 bytes that go before a header and a body of these lengths."""
+def encode_head(header_len: int, body_len: int, marks: int = 0) -> bytes:
+    """Return the 12 bytes that go before a header and a body of these lengths; ``marks`` are of `IN_FILE` and `ROOM`."""
     if header_len > MAX_HEADER_BYTES:
         raise FrameError("frame-header-too-large")
-    return _HEAD.pack(header_len, body_len)
+    return _HEAD.pack(header_len, body_len | marks)
 
 
-def decode_head(head: Buffer, max_body: int) -> tuple[int, int]:
-    """Return (header length, body length), both within their caps.
+def decode_head(head: Buffer, max_body: int) -> tuple[int, int, int]:
+    """Return (header length, body length, marks), both lengths within their caps.
 
     Raises:
         FrameError: not 12 bytes, or a length is above its cap.
@@ -55,9 +67,11 @@ def decode_head(head: Buffer, max_body: int) -> tuple[int, int]:
     header_len, body_len = _HEAD.unpack(head)
     if header_len > MAX_HEADER_BYTES:
         raise FrameError("frame-header-too-large")
+    marks = body_len & (IN_FILE | ROOM)
+    body_len ^= marks
     if body_len > max_body:
         raise FrameError("frame-body-too-large")
-    return header_len, body_len
+    return header_len, body_len, marks
 
 
 def parse_header(raw: Buffer) -> dict[str, object]:
@@ -75,11 +89,30 @@ def parse_header(raw: Buffer) -> dict[str, object]:
     return header
 
 
-def encode_frame(header: Mapping[str, object], buffers: Iterable[Buffer] = ()) -> list[Buffer]:
-    """Return a frame as buffers to be written in this order; bodies are not copied."""
+def encode_frame(
+    header: Mapping[str, object], buffers: Iterable[Buffer] = (), *, in_file: int = 0, room: bool = False
+) -> list[Buffer]:
+    """Return a frame as buffers to be written in this order; bodies are not copied.
+
+    Args:
+        in_file: length of a body that lies in a file, in place of ``buffers``.
+        room: whether a file is lent for the answer.
+    """
     body = [memoryview(buffer).cast("B") for buffer in buffers]
     raw = _json.write(header)
-    return [encode_head(len(raw), sum(len(buffer) for buffer in body)), raw, *body]
+    marks = (IN_FILE if in_file else 0) | (ROOM if room else 0)
+    return [encode_head(len(raw), in_file or sum(len(buffer) for buffer in body), marks), raw, *body]
+
+
+def write_file(descriptor: int, buffers: Iterable[Buffer]) -> int:
+    """Write buffers one after another from the file's beginning; returns how many bytes they were."""
+    at = 0
+    for buffer in buffers:
+        view = memoryview(buffer).cast("B")
+        while view:
+            done = os.pwrite(descriptor, view, at)
+            view, at = view[done:], at + done
+    return at
 
 
 def result_path(path: object) -> PurePosixPath:
@@ -99,15 +132,16 @@ def result_path(path: object) -> PurePosixPath:
 
 
 class Channel:
-    """A blocking reader and writer of frames on a connected stream socket."""
+    """A blocking reader and writer of frames on a connected stream socket: the session's end."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
+        self._room: int | None = None
 
     def send(self, header: Mapping[str, object], buffers: Iterable[Buffer] = ()) -> None:
-        """Write one frame."""
+        """Write one frame; its body goes into the file that was lent last, where it is large and fits."""
         small = bytearray()
-        for buffer in encode_frame(header, buffers):
+        for buffer in self._encode(header, [memoryview(buffer).cast("B") for buffer in buffers]):
             if len(buffer) < _JOIN_BELOW:
                 small += buffer
             if len(buffer) >= _JOIN_BELOW or len(small) >= _JOIN_BELOW:
@@ -117,18 +151,41 @@ class Channel:
                 self._socket.sendall(buffer)
         self._socket.sendall(small)
 
+    def _encode(self, header: Mapping[str, object], buffers: list[memoryview]) -> list[Buffer]:
+        size = sum(len(buffer) for buffer in buffers)
+        if self._room is None or not FILE_FROM <= size <= os.fstat(self._room).st_size:
+            return encode_frame(header, buffers)
+        frame = encode_frame(header, in_file=size)  # raises before anything is written
+        room, self._room = self._room, None
+        try:
+            write_file(room, buffers)
+        finally:
+            os.close(room)
+        return frame
+
     def receive(self, max_body: int) -> tuple[dict[str, object], memoryview]:
         """Read one frame; the body is a writable view that nothing else holds.
 
         Raises:
             FrameError: ``frame-closed`` where the other side closed between two frames; else what is wrong.
         """
-        head = bytearray(HEAD_BYTES)
-        self._fill(memoryview(head), "frame-closed")
-        header_len, body_len = decode_head(head, max_body)
+        head, files = self._head()
+        header_len, body_len, marks = decode_head(head, max_body)
+        if len(files) != bool(marks & IN_FILE) + bool(marks & ROOM):
+            raise FrameError("frame-truncated")
+        if marks & ROOM:
+            if self._room is not None:
+                os.close(self._room)
+            self._room = files.pop()
         raw = bytearray(header_len)
         self._fill(memoryview(raw), "frame-truncated")
         header = parse_header(raw)
+        if marks & IN_FILE:
+            # Private: what the app changes in it is the app's copy of those pages, and a page it leaves costs nothing.
+            try:
+                return header, memoryview(mmap.mmap(files[0], body_len, mmap.MAP_PRIVATE))
+            finally:
+                os.close(files[0])
         # np.empty takes no memory until bytes arrive: a claimed length alone costs nothing
         body = np.empty(body_len, dtype=np.uint8).data if body_len else memoryview(bytearray())
         self._fill(body, "frame-truncated")
@@ -137,6 +194,15 @@ class Channel:
     def close(self) -> None:
         """Close this end."""
         self._socket.close()
+
+    def _head(self) -> tuple[bytes, list[int]]:
+        head, files = b"", list[int]()
+        while len(head) < HEAD_BYTES:
+            piece, more, _, _ = socket.recv_fds(self._socket, HEAD_BYTES - len(head), 2, socket.MSG_CMSG_CLOEXEC)
+            if not piece:
+                raise FrameError("frame-truncated" if head else "frame-closed")
+            head, files = head + piece, files + more
+        return head, files
 
     def _fill(self, view: memoryview, at_end: str) -> None:
         done = 0

@@ -149,6 +149,7 @@ class JobGrid(Grid):
         headers: list[dict[str, object]] = []
         body: list[memoryview] = []
         by_object: dict[int, int] = {}  # strategies send one object to all: no need to hash it for each
+        several = len({id(message.content) for message in messages}) > 1
         by_digest: dict[str, int] = {}
         entries: list[dict[str, object]] = []
         name = type(self._strategy).__name__ if self._strategy else ""
@@ -160,7 +161,7 @@ class JobGrid(Grid):
                 except ValueError as error:
                     code = error.code if isinstance(error, ContentError) else "array"
                     raise RefusedError("content-unsupported", f"a message's content: {code}", name) from None
-                digest = content_digest(header_bytes(content), buffers)
+                digest = content_digest(header_bytes(content), buffers) if several else ""
                 index = by_digest.setdefault(digest, len(headers))
                 if index == len(headers):
                     headers.append(content)

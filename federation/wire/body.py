@@ -38,7 +38,7 @@ class Body:
     (SIGBUS).
     """
 
-    def __init__(self, size: int, spool: Path | None) -> None:
+    def __init__(self, size: int, spool: Path | None, *, hashed: bool = False) -> None:
         if spool is None and size > SPOOLLESS_BYTES:
             raise _no_room(size)
         self.size = size
@@ -46,7 +46,7 @@ class Body:
         self._file: BinaryIO | None = None
         self._memory = bytearray()
         self._view: memoryview | None = None
-        self._hash = hashlib.sha256() if size > MEMORY_BYTES else None
+        self._hash = hashlib.sha256() if hashed and size > MEMORY_BYTES else None
         if size > MEMORY_BYTES and spool is not None:
             try:
                 self._file = tempfile.TemporaryFile(dir=spool, buffering=0)  # noqa: SIM115  # closed when it is mapped
@@ -82,7 +82,7 @@ class Body:
 
     @property
     def digest(self) -> str:
-        """``sha256:`` and the digest of a complete large body; empty for one up to :data:`MEMORY_BYTES`."""
+        """``sha256:`` and the digest of a complete body; empty for one up to :data:`MEMORY_BYTES`, or not hashed."""
         return "sha256:" + self._hash.hexdigest() if self._hash is not None and self.complete else ""
 
     @property

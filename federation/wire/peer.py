@@ -349,7 +349,7 @@ class Peer:
             )
         if announced > self._body_limit:
             raise BodyError("the exchanges that are open fill the room for message bodies", code="busy")
-        return _Assembly(head, Body(head.body_bytes, self._spool))
+        return _Assembly(head, Body(head.body_bytes, self._spool, hashed=True))
 
     def _assemble_answer(self, out: _Outbound, head: Head) -> None:
         try:

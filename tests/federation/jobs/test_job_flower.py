@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+import pickle
 from importlib.metadata import version
+from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -113,3 +116,44 @@ def test_no_telemetry_and_no_question_for_updates():
 
     assert os.environ["FLWR_TELEMETRY_ENABLED"] == "0"
     assert os.environ[constant.FLWR_DISABLE_UPDATE_CHECK] == "1"
+
+
+def test_an_array_holds_its_numbers_once_and_is_flowers_all_the_same() -> None:
+    """Bytes, copies and equality as Flower's own arrays have them, whatever is held inside."""
+    for given in (
+        np.arange(6, dtype=np.float32).reshape(2, 3),
+        np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+        np.arange(6)[::2],
+        np.array(3.5),
+        np.zeros((0, 2), dtype=np.float16),
+        np.array([True, False]),
+        np.arange(3, dtype=">i4"),
+    ):
+        array = Array(given)
+        file = BytesIO(array.data)
+        np.testing.assert_array_equal(np.load(file), given)
+        assert np.load(BytesIO(array.data)).dtype == given.dtype == array.numpy().dtype
+        before = given.copy()
+        given[...] = 0
+        np.testing.assert_array_equal(array.numpy(), before)  # a snapshot, not a view of the app's array
+        array.numpy()[...] = 0
+        np.testing.assert_array_equal(array.numpy(), before)  # and what is read from it is the reader's own
+        assert array.numpy().flags.writeable
+        copied = ArrayRecord({"w": array})["w"]
+        assert copied == array == copy.deepcopy(array) == pickle.loads(pickle.dumps(array))
+        copied.data = Array(np.ones(1)).data
+        assert copied.numpy().tolist() == [1.0] and array.numpy().shape == before.shape
+        assert copied.object_id != array.object_id
+
+
+def test_an_array_of_objects_is_refused_as_flower_refuses_it() -> None:
+    with pytest.raises(ValueError, match="Object arrays"):
+        Array(np.array([object()]))
+
+
+def test_a_received_array_cannot_be_changed_through_its_record() -> None:
+    sent = np.arange(3.0)
+    array = flower.to_records(Content(arrays={"a": {"w": sent}})).array_records["a"]["w"]
+    array.numpy()[0] = 7
+    assert sent[0] == 0
+    assert not array.__dict__["data"].flags.writeable

@@ -22,6 +22,7 @@ from federation.jobs import (
     parse_header,
     result_path,
 )
+from federation.jobs.frames import IN_FILE, ROOM
 
 
 @pytest.fixture
@@ -34,11 +35,11 @@ def ends() -> Iterator[tuple[socket.socket, Channel]]:
     channel.close()
 
 
-@given(st.integers(0, MAX_HEADER_BYTES), st.integers(0, 2**64 - 1))
-def test_heads(header_len: int, body_len: int):
-    head = encode_head(header_len, body_len)
+@given(st.integers(0, MAX_HEADER_BYTES), st.integers(0, 2**62 - 1), st.sampled_from([0, IN_FILE, ROOM]))
+def test_heads(header_len: int, body_len: int, marks: int):
+    head = encode_head(header_len, body_len, marks)
     assert len(head) == HEAD_BYTES
-    assert decode_head(head, body_len) == (header_len, body_len)
+    assert decode_head(head, body_len) == (header_len, body_len, marks)
     if body_len:
         with pytest.raises(FrameError, match="frame-body-too-large"):
             decode_head(head, body_len - 1)

@@ -1,0 +1,213 @@
+"""Bodies in memory files: nothing is copied through the socket, and what was judged cannot change any more."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import mmap
+import os
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from federation.jobs.frames import FILE_FROM, HEAD_BYTES, IN_FILE, Channel, encode_frame
+from federation.wire.memory_file import MemoryFile
+from federation.wire.session_channel import SessionChannel, SessionFrameError
+
+SIZE = 3 * FILE_FROM
+MODEL = memoryview(os.urandom(SIZE))
+LIMIT = 64 * FILE_FROM
+
+
+class Ends:
+    """Both ends of a channel: the trusted one, and the session's as an honest job has it."""
+
+    def __init__(self, spool: Path, file_limit: int) -> None:
+        trusted, self.raw = socket.socketpair()
+        self.trusted = SessionChannel(trusted, body_limit=LIMIT, spool=spool, file_limit=file_limit)
+        self.session = Channel(self.raw)
+        self._sockets = (trusted, self.raw)
+
+    async def asked(self, body: memoryview = MODEL, room: int = SIZE) -> memoryview:
+        """Send a call; what the session received."""
+        _, (header, received) = await asyncio.gather(
+            self.trusted.send({"op": "call"}, [body], room=room), asyncio.to_thread(self.session.receive, LIMIT)
+        )
+        assert header == {"op": "call"}
+        return received
+
+    async def answered(self, act: Callable[[], Any], limit: int | None = None) -> memoryview:
+        """Let the session answer; what the trusted side took."""
+        _, (_, body) = await asyncio.gather(asyncio.to_thread(act), self.trusted.receive(limit))
+        return body
+
+    def close(self) -> None:
+        for one in self._sockets:
+            one.close()
+
+
+@pytest.fixture
+def ends(tmp_path: Path) -> Iterator[Ends]:
+    both = Ends(tmp_path, LIMIT)
+    yield both
+    both.close()
+
+
+def forged(size: int) -> bytes:
+    """The frame of an answer that claims to lie in the file that was lent."""
+    return b"".join(bytes(part) for part in encode_frame({"op": "reply"}, in_file=size))
+
+
+async def test_a_model_goes_in_and_its_answer_comes_out_without_the_socket(ends: Ends) -> None:
+    received = await ends.asked()
+    assert isinstance(received.obj, mmap.mmap) and received == MODEL
+    answer = await ends.answered(lambda: ends.session.send({"op": "reply"}, [MODEL[: SIZE // 2], MODEL[SIZE // 2 :]]))
+    assert isinstance(answer.obj, mmap.mmap) and answer == MODEL and answer.readonly
+
+
+async def test_what_the_app_changes_in_it_is_its_own_copy(ends: Ends) -> None:
+    received = await ends.asked()
+    received[:3] = b"app"
+    assert (await ends.asked())[:3] == MODEL[:3]
+
+
+async def test_the_same_body_is_put_into_a_file_once(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    holding = MemoryFile.holding
+    monkeypatch.setattr(MemoryFile, "holding", lambda body, size: made.append(size) or holding(body, size))
+    for body in (MODEL, MODEL, memoryview(bytes(SIZE))):
+        assert await ends.asked(body) == body
+    assert made == [SIZE, SIZE]
+
+
+@pytest.mark.parametrize("size", [0, FILE_FROM - 1, SIZE + 1])
+async def test_what_is_small_or_finds_no_room_crosses_the_socket(ends: Ends, size: int) -> None:
+    await ends.asked()
+    body = memoryview(bytes(size))
+    assert await ends.answered(lambda: ends.session.send({"op": "reply"}, [body])) == body
+
+
+async def test_a_body_above_the_sessions_own_memory_crosses_the_socket(tmp_path: Path) -> None:
+    both = Ends(tmp_path, SIZE - 1)
+    try:
+        assert not isinstance((await both.asked()).obj, mmap.mmap)
+        assert await both.answered(lambda: both.session.send({"op": "reply"}, [MODEL])) == MODEL
+    finally:
+        both.close()
+
+
+async def test_a_sent_body_is_sealed_against_the_session(ends: Ends) -> None:
+    file = MemoryFile.holding([MODEL], SIZE)
+    for change in (
+        lambda: os.pwrite(file.descriptor, b"x", 0),
+        lambda: os.ftruncate(file.descriptor, 1),
+        lambda: mmap.mmap(file.descriptor, SIZE, mmap.MAP_SHARED, mmap.PROT_WRITE),
+        lambda: fcntl.fcntl(file.descriptor, fcntl.F_ADD_SEALS, 0),
+    ):
+        with pytest.raises(PermissionError):
+            change()
+    file.close()
+
+
+async def held_by(ends: Ends) -> int:
+    """The file that was lent, as a hostile job keeps it."""
+    await ends.asked()
+    assert ends.session._room is not None
+    return os.dup(ends.session._room)
+
+
+async def test_an_answer_that_could_still_be_changed_is_no_answer(ends: Ends) -> None:
+    kept = await held_by(ends)
+    hold = mmap.mmap(kept, SIZE)
+    with pytest.raises(SessionFrameError):
+        await ends.answered(lambda: ends.raw.sendall(forged(SIZE)))
+    hold.close()
+    os.close(kept)
+
+
+async def test_without_the_seal_an_answer_changes_after_it_was_judged(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = await held_by(ends)
+    os.pwrite(kept, b"judged", 0)
+    with monkeypatch.context() as without:
+        without.setattr(MemoryFile, "seal", lambda self: None)
+        answer = await ends.answered(lambda: ends.raw.sendall(forged(SIZE)))
+    os.pwrite(kept, b"CHANGE", 0)
+    assert answer[:6] == b"CHANGE"
+    os.close(kept)
+    kept = await held_by(ends)
+    os.pwrite(kept, b"judged", 0)
+    answer = await ends.answered(lambda: ends.raw.sendall(forged(SIZE)))
+    with pytest.raises(PermissionError):
+        os.pwrite(kept, b"CHANGE", 0)
+    assert answer[:6] == b"judged"
+    os.close(kept)
+
+
+async def test_a_lent_file_has_the_size_it_was_lent_with(ends: Ends) -> None:
+    kept = await held_by(ends)
+    for size in (0, SIZE - 1, SIZE + 1):
+        with pytest.raises(PermissionError):
+            os.ftruncate(kept, size)
+    os.close(kept)
+
+
+@pytest.mark.parametrize("size", [SIZE + 1, 2**61])
+async def test_an_answer_longer_than_its_room_is_refused(ends: Ends, size: int) -> None:
+    await ends.asked()
+    with pytest.raises(SessionFrameError):
+        await ends.answered(lambda: ends.raw.sendall(forged(size)))
+
+
+async def test_a_room_is_lent_for_one_answer(ends: Ends) -> None:
+    await ends.asked()
+    await ends.answered(lambda: ends.session.send({"op": "reply"}, [MODEL]))
+    with pytest.raises(SessionFrameError):
+        await ends.answered(lambda: ends.raw.sendall(forged(SIZE)))
+
+
+async def test_a_session_lends_nothing(ends: Ends) -> None:
+    frame = b"".join(bytes(part) for part in encode_frame({"op": "reply"}, room=True))
+    with pytest.raises(SessionFrameError):
+        await ends.answered(lambda: ends.raw.sendall(frame))
+
+
+async def test_files_that_a_session_sends_are_dropped(ends: Ends) -> None:
+    """Descriptors beside a frame are the kernel's to close: none of them reaches the trusted process."""
+    before = set(os.listdir("/proc/self/fd"))
+    frame = b"".join(bytes(part) for part in encode_frame({"op": "reply"}))
+    file = os.memfd_create("theirs")
+
+    def send() -> None:
+        socket.send_fds(ends.raw, [frame[:HEAD_BYTES]], [file])
+        ends.raw.sendall(frame[HEAD_BYTES:])
+
+    assert len(await ends.answered(send)) == 0
+    os.close(file)
+    assert set(os.listdir("/proc/self/fd")) <= before
+
+
+async def test_an_answer_above_the_limit_is_not_taken_however_it_comes(ends: Ends) -> None:
+    for act in (
+        lambda: ends.session.send({"op": "reply"}, [MODEL]),
+        lambda: ends.raw.sendall(b"".join(bytes(part) for part in encode_frame({"op": "reply"}, [MODEL[:100]]))),
+    ):
+        await ends.asked()
+        with pytest.raises(SessionFrameError) as refused:
+            await ends.answered(act, limit=99)
+        assert refused.value.code == "session-frame-size"
+        ends.close()
+        ends.__init__(Path("/tmp"), LIMIT)  # type: ignore[misc]  # a frame refused leaves the channel in its middle
+
+
+async def test_without_the_limit_the_large_answer_is_taken(ends: Ends) -> None:
+    await ends.asked()
+    assert len(await ends.answered(lambda: ends.session.send({"op": "reply"}, [MODEL]))) == SIZE
+
+
+def test_the_mark_of_a_file_is_no_length() -> None:
+    assert IN_FILE > 2**61
