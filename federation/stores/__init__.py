@@ -7,7 +7,7 @@
 What it costs to import is the standard library: SQLAlchemy and alembic are loaded when a store is opened.
 """
 
-from federation.stores._copy import copy_database
+from federation.stores._copy import CopyError, copy_database, sync
 from federation.stores._engine import open_engine
 from federation.stores._migration import COPIES, Migrated, migrate
 from federation.stores._store import (
@@ -26,6 +26,7 @@ __all__ = [
     "COPIES",
     "HOME_STORE",
     "UNVERSIONED",
+    "CopyError",
     "Migrated",
     "MigrationFailedError",
     "Standing",
@@ -37,4 +38,5 @@ __all__ = [
     "migrate",
     "open_engine",
     "standing",
+    "sync",
 ]

@@ -6,7 +6,8 @@ import json
 import os
 import sys
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from keyong.cli import _state
@@ -93,6 +94,18 @@ def facts(pairs: Iterable[tuple[str, object]]) -> None:
     for name, value in shown:
         print(f"{name}{' ' * (size - width(name))}  {value}")
     sys.stdout.flush()
+
+
+@contextmanager
+def progress_bar(what: str, /) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal that leaves nothing behind; told what is done and what there is in all."""
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+    hidden = as_json() or not sys.stderr.isatty()
+    with Progress(*columns, console=console(stderr=True), transient=True, disable=hidden) as shown:
+        task = shown.add_task(translate_data(what), total=None)
+        yield lambda done, total: shown.update(task, completed=done, total=total)
 
 
 def width(text: str) -> int:

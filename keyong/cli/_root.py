@@ -31,6 +31,8 @@ GROUPS: dict[str, tuple[str, str]] = {
     "job": ("keyong.cli.job", mark("Check, run and follow jobs, and fetch their results.")),
     "ledger": ("keyong.cli.ledger", mark("Read this party's ledger, and export it for an auditor.")),
     "verify": ("keyong.cli.verify", mark("Verify a ledger offline, against the root fingerprint you hold.")),
+    "backup": ("keyong.cli.backup", mark("Copy this home into a folder, also while it serves.")),
+    "restore": ("keyong.cli.restore", mark("Make a home anew from a backup, everything verified first.")),
     "doctor": ("keyong.cli.doctor", mark("Check what this machine needs to run jobs, and say how to repair it.")),
     "demo": ("keyong.demo.cli", mark("Play the whole story on this machine, with real processes.")),
     "bench": ("keyong.bench.cli", mark("Measure, and compare with the published targets.")),

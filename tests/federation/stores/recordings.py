@@ -13,6 +13,7 @@ ARCHIVE = Path(__file__).parent / "recorded" / "homes-0.1.0.tar.gz"
 
 def unpack_homes(folder: Path) -> Path:
     """The folder with the homes ``institute`` (founder, coordinator), ``mill`` (node) and ``lab`` (analyst)."""
+    folder.mkdir(mode=0o700, exist_ok=True)
     with tarfile.open(ARCHIVE) as archive:
         for member in archive.getmembers():
             path = folder / member.name
