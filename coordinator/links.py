@@ -13,7 +13,9 @@ from federation.wire.body import Buffer
 from federation.wire.peer import Incoming, LinkLostError, Peer
 
 RETURN_SECONDS = 15.0
-"""How long a node may stay away in the middle of a call: its redial waits at most four seconds, then greets."""
+"""How long a node may stay away in the middle of a call: it redials within five, then greets."""
+LINKS_A_CALL = 8
+"""Links that a call may take: a proxy that cuts all streams at random costs time, and a line without end is given up."""
 
 
 class NodeOfflineError(UnavailableError):
@@ -98,20 +100,23 @@ class Links:
     async def call_again(
         self, node: str, method: str, header: bytes, body: Sequence[Buffer] = (), *, timeout: float
     ) -> Incoming:
-        """Call a node, and ask once more over its next link where the link was lost before the answer came.
+        """Call a node, and ask again over its next link where the link was lost before the answer came.
 
         For methods that a node answers again from its record: asked twice, it computes once.
 
         Raises:
-            LinkLostError, NodeOfflineError: the node did not come back in time, or was lost again.
+            LinkLostError, NodeOfflineError: the node did not come back in time, or was lost too often.
         """
         clock = asyncio.get_running_loop().time
-        end = clock() + timeout
-        try:
-            return await self.call(node, method, header, body, timeout=timeout)
-        except LinkLostError:
-            await self._returned(node, min(RETURN_SECONDS, end - clock()))
-        return await self.call(node, method, header, body, timeout=max(0.0, end - clock()))
+        end, left = clock() + timeout, timeout
+        for _ in range(LINKS_A_CALL - 1):
+            try:
+                return await self.call(node, method, header, body, timeout=left)
+            except LinkLostError:
+                await self._returned(node, RETURN_SECONDS)
+            # What a body took that has to be sent anew was the line's: for its answer the node keeps some in any case.
+            left = max(RETURN_SECONDS, end - clock())
+        return await self.call(node, method, header, body, timeout=left)
 
     async def _returned(self, node: str, seconds: float) -> None:
         try:

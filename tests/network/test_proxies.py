@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 
+from coordinator.links import Links
 from federation.errors import KeyongError
 from federation.wire import credentials, dial, listen
 from federation.wire.dial import keep_attached
-from federation.wire.peer import Incoming, Outgoing, Peer
+from federation.wire.peer import Incoming, LinkLostError, Outgoing, Peer
 from tests.federation.wire.conftest import Hub
 from tests.network.proxy import Proxy
 
@@ -235,3 +236,61 @@ def resident() -> int:
         if text.startswith("Pss:"):
             return int(text.split()[1]) * 1024
     raise AssertionError("no Pss")
+
+
+async def ask_over_lost_links(hub: Hub, losses: int) -> tuple[bytes, int]:
+    """Ask a member whose first links are cut while it works; its answer, and how often it was asked."""
+    await hub.start()
+    assert hub.listener is not None
+    links, identity = Links(hub.listener.cut), hub.member("mill")
+    asked = 0
+
+    def on_link(peer: Peer, came: bool) -> None:
+        (links.came if came else links.went)(peer)
+
+    async def greeted(peer: Peer, message: Incoming) -> Outgoing:
+        links.serves(peer)
+        return Outgoing(b"")
+
+    hub.listener._on_link, hub.handler = on_link, greeted
+    async with Proxy(port_of(hub)).serving() as proxy:
+
+        async def work(peer: Peer, message: Incoming) -> Outgoing:
+            nonlocal asked
+            asked += 1
+            if asked <= losses:
+                proxy.cut()
+                await peer.ended()
+            return Outgoing(b"done")
+
+        async def session(peer: Peer) -> None:
+            await peer.call("hello", b"", timeout=5)
+            await peer.ended()
+
+        attached = asyncio.create_task(
+            keep_attached(
+                lambda: through(hub, proxy, identity, handler=work),
+                session,
+                on_down=lambda error: None,
+                jitter=random.Random(1),
+            )
+        )
+        try:
+            async with asyncio.timeout(10):
+                while not links.online:
+                    await asyncio.sleep(0.01)
+            answer = await links.call_again("mill", "job.invoke", b"", [b"content"], timeout=10)
+            return answer.header, asked
+        finally:
+            attached.cancel()
+            await asyncio.gather(attached, return_exceptions=True)
+
+
+async def test_an_answer_is_asked_for_over_as_many_links_as_it_takes(hub: Hub) -> None:
+    assert await ask_over_lost_links(hub, losses=3) == (b"done", 4)
+
+
+async def test_asked_for_once_more_only_it_would_be_lost(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coordinator.links.LINKS_A_CALL", 2)
+    with pytest.raises(LinkLostError):
+        await ask_over_lost_links(hub, losses=3)
