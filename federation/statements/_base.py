@@ -55,7 +55,7 @@ def _utc_seconds(value: datetime) -> datetime:
 
 def instant_text(value: datetime) -> str:
     """RFC 3339 in UTC to the second, the one form in which times are signed."""
-    return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return value.astimezone(UTC).replace(microsecond=0, tzinfo=None).isoformat() + "Z"
 
 
 def parse_instant(text: str) -> datetime:

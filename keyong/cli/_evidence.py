@@ -52,6 +52,7 @@ class Rosters:
         from federation.statements import Roster
 
         self._members: dict[str, list[Member]] = {}
+        self._keys: dict[str, list[PublicKey]] = {}
         self.coordinators: set[str] = set()
         for envelope in history.envelopes:
             for member in Roster.read(envelope).members:
@@ -74,10 +75,10 @@ class Rosters:
 
     def statement_keys(self, member: str) -> list[PublicKey]:
         """The keys that this member has signed statements with, newest first."""
-        return [
-            PublicKey.from_text(text)
-            for text in dict.fromkeys(one.statement_key for one in reversed(self.entries(member)))
-        ]
+        if member not in self._keys:
+            texts = dict.fromkeys(one.statement_key for one in reversed(self.entries(member)))
+            self._keys[member] = [PublicKey.from_text(text) for text in texts]
+        return self._keys[member]
 
 
 def write_export(target: Path, ledger_export: Path, envelopes: tuple[Envelope, ...]) -> None:
