@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from keyong.cli import _state
 from keyong.cli._commands import Commands
+from keyong.cli._containers import OPTIONS
 from keyong.cli._output import as_json, emit, narrate, table
 from keyong.text import explain, translate, translate_data
+
+if TYPE_CHECKING:
+    from sandbox import ContainerKind, Report
 
 app = Commands()
 UNAVAILABLE = 5
@@ -35,21 +39,33 @@ def doctor(
     coordinator.
 
     The sandbox is proved by opening a session. Exit code 5 where something is missing; each line says how to repair it.
+    In a container, it prints the options that T2 needs.
 
     $ keyong doctor
     $ keyong --home ~/mill-a doctor --format json
     """
     from keyong.cli._context import quiet_logs
+    from sandbox import find_container
 
     quiet_logs()
-    findings, tiers = _sandbox()
-    findings += [_runtime(), *_home(offline)]
-    sound = all(finding.ok for finding in findings)
+    report = _sandbox()
+    floor = _floor()
+    tiers = [tier.name for tier in report.tiers]
+    isolated = any(tier >= floor for tier in tiers)
+    layers = [Finding(layer.name, layer.present, layer.version, translate_data(layer.fix)) for layer in report.layers]
+    others = [_tier(report, floor), _runtime(), *_home(offline)]
+    findings = [*layers, *others]
+    # A layer that T2 alone needs is missing, but not amiss, where the owner accepted T1.
+    sound = isolated and all(finding.ok for finding in others)
+    container = find_container()
     if as_json():
         emit(
             {
                 "ok": sound,
                 "tiers": tiers,
+                "floor": floor,
+                "container": container or "",
+                "container_options": list(OPTIONS[container]) if container and "T2" not in tiers else [],
                 "findings": [
                     {"name": one.name, "ok": one.ok, "detail": one.detail, "fix": one.fix} for one in findings
                 ],
@@ -67,6 +83,7 @@ def doctor(
                 for one in findings
             ),
         )
+        _tell_of_container(container, tiers)
         if sound:
             narrate("jobs can run here, isolated at {tiers}", tiers=", ".join(tiers))
         else:
@@ -75,13 +92,60 @@ def doctor(
         raise typer.Exit(UNAVAILABLE)
 
 
-def _sandbox() -> tuple[list[Finding], list[str]]:
+def _sandbox() -> Report:
     from sandbox import probe
 
     python = _job_python()
-    report = probe(python) if python is not None else probe()
-    layers = [Finding(layer.name, layer.present, layer.version, translate_data(layer.fix)) for layer in report.layers]
-    return layers, [tier.name for tier in report.tiers]
+    return probe(python) if python is not None else probe()
+
+
+def _floor() -> str:
+    """The weakest tier that this home's owner accepted; T2 where there is no home yet."""
+    from federation.errors import KeyongError
+    from keyong.cli._context import open_home
+
+    try:
+        return open_home().tier_floor
+    except KeyongError:
+        return "T2"
+
+
+def _tier(report: Report, floor: str) -> Finding:
+    """The strongest tier here, against the floor; where that is less than T2, why not more."""
+    from sandbox import Tier
+
+    best = report.tiers[0].name if report.tiers else ""
+    if best >= "T2":
+        return Finding("isolation", True, best)
+    why = translate("{tier}: {reason}", tier="T2", reason=translate_data(report.refusals[Tier.T2]))
+    if best and best >= floor:
+        return Finding(
+            "isolation", True, translate("{tier}, accepted by the owner; not more, for {why}", tier=best, why=why)
+        )
+    if best:
+        return Finding(
+            "isolation",
+            False,
+            fix=translate(
+                "only {tier} holds here, for {why}; have T2, or accept the floor: keyong node tier {tier}",
+                tier=best,
+                why=why,
+            ),
+        )
+    lower = translate("{tier}: {reason}", tier="T1", reason=translate_data(report.refusals[Tier.T1]))
+    return Finding("isolation", False, fix=f"{why}; {lower}")
+
+
+def _tell_of_container(container: ContainerKind | None, tiers: list[str]) -> None:
+    if container is None:
+        return
+    narrate("this is a container ({kind})", kind=container)
+    if "T2" not in tiers:
+        narrate(
+            "start it as an ordinary user with these options, and its jobs are isolated at T2 (docs/containers.md):"
+        )
+        for option in OPTIONS[container]:
+            narrate("    {option}", option=option)
 
 
 def _job_python() -> Path | None:
