@@ -87,6 +87,7 @@ class ScriptedSession:
     """Stands where a sandbox session stands and replies what a test says; the line around it is the real one."""
 
     def __init__(self, request: Any, world: World) -> None:
+        self.request = request
         self.snapshot = request.snapshot
         self.isolation = Isolation(tier="T2")
         self._world = world

@@ -24,29 +24,27 @@ COMPOSE = (ROOT / "compose.yaml").read_text()
 UNITS = sorted((ROOT / "deploy/systemd").glob("*.service"))
 SECURITY = {"seccomp": PROFILE, "systempaths": "unconfined", "apparmor": "unconfined"}
 # Tried by the canary and refused by the session's own filter before the container's is asked, or harmless to refuse.
-TRIED = set(
-    [
-        "add_key",
-        "bpf",
-        "chroot",
-        "io_uring_setup",
-        "keyctl",
-        "mknodat",
-        "open_by_handle_at",
-        "perf_event_open",
-        "personality",
-        "pidfd_getfd",
-        "process_vm_readv",
-        "ptrace",
-        "sched_setscheduler",
-        "setns",
-        "setuid",
-        "shmget",
-        "socket",
-        "syslog",
-        "userfaultfd",
-    ]
-)
+TRIED = {
+    "add_key",
+    "bpf",
+    "chroot",
+    "io_uring_setup",
+    "keyctl",
+    "mknodat",
+    "open_by_handle_at",
+    "perf_event_open",
+    "personality",
+    "pidfd_getfd",
+    "process_vm_readv",
+    "ptrace",
+    "sched_setscheduler",
+    "setns",
+    "setuid",
+    "shmget",
+    "socket",
+    "syslog",
+    "userfaultfd",
+}
 
 
 def helped(*words: str) -> str:
