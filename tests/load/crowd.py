@@ -177,8 +177,16 @@ class Gauge:
     @property
     def memory(self) -> int:
         """PSS in bytes."""
+        return self._rollup("Pss")
+
+    @property
+    def own(self) -> int:
+        """Anonymous memory in bytes: what the process itself holds, whoever else maps the same libraries."""
+        return self._rollup("Anonymous")
+
+    def _rollup(self, name: str) -> int:
         text = (self.folder / "smaps_rollup").read_text()
-        return next(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:")) * 1024
+        return next(int(line.split()[1]) for line in text.splitlines() if line.startswith(f"{name}:")) * 1024
 
     @property
     def descriptors(self) -> int:

@@ -37,7 +37,7 @@ BOUNDS = {
 
 @dataclass(frozen=True)
 class Sample:
-    """One process at rest."""
+    """One process at rest; its memory is what it holds itself (anonymous), not its share of libraries."""
 
     party: str
     at: float
@@ -63,7 +63,7 @@ def sample(party: str, pid: int, home: Path, at: float, jobs: int) -> Sample:
         party=party,
         at=round(at, 1),
         jobs=jobs,
-        memory=gauge.memory / 2**20,
+        memory=gauge.own / 2**20,
         descriptors=gauge.descriptors,
         threads=gauge.threads,
         spool=count("spool"),
