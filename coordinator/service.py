@@ -126,6 +126,7 @@ class CoordinatorService:
     async def drain(self, seconds: float) -> None:
         """Take no further job, and give exchanges that are being made ``seconds`` to end."""
         self._standing.draining = True
+        log.info("draining", seconds=seconds)
         await self.desk.drain(seconds)
 
     def _job_event(self, job: str, kind: str, data: Mapping[str, Any]) -> None:

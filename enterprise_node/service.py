@@ -105,6 +105,7 @@ class NodeService:
         clock = asyncio.get_running_loop().time
         end = clock() + seconds
         self._standing.draining = True
+        log.info("draining", seconds=seconds)
         await self.line.drain(seconds)
         if self._peer is not None:
             await self._peer.handed_over(max(HAND_OVER_SECONDS, end - clock()))
