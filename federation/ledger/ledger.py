@@ -146,14 +146,14 @@ class Ledger:
 
     def check_writable(self) -> None:
         """Raise :class:`LedgerUnavailableError` where an entry written now would not be taken; nothing is written."""
-        free = shutil.disk_usage(self.folder).free if self.folder.is_dir() else 0
+        free = shutil.disk_usage(self.folder).free if self._database.is_file() else 0
         if free < LEAST_FREE_BYTES:
             raise LedgerUnavailableError(
                 "the ledger could not be written: {reason}",
                 hint="free the disk or mend the folder's permissions, then try again; nothing was written",
                 reason=f"{free // 2**20} MiB free",
             )
-        self._writer.transact(lambda _: None)
+        self._writer.transact(lambda connection: connection.execute("SELECT size FROM head").fetchone())
 
     def append(
         self, kind: str, fields: Mapping[str, object], *, ref: int | None = None, apply: Apply | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -18,24 +19,24 @@ def spooled_bytes(folder: Path) -> int:
     They lie in unlinked files, which no listing of the folder shows: the process's own descriptors and maps do.
     """
     below = f"{folder.resolve()}/"
-    return _open_files(below) + _mapped(below)
+    files = _open_files(below)
+    return sum(files.values()) + sum(size for inode, size in _mapped(below) if inode not in files)
 
 
-def _open_files(below: str) -> int:
-    size = 0
+def _open_files(below: str) -> dict[int, int]:
+    sizes = {}
     for link in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):  # closed in between
             if str(link.readlink()).startswith(below):
-                size += link.stat().st_size
-    return size
+                found = link.stat()
+                sizes[found.st_ino] = found.st_size
+    return sizes
 
 
-def _mapped(below: str) -> int:
-    size = 0
-    with Path("/proc/self/maps").open(encoding="utf-8", errors="replace", buffering=2**16) as maps:
+def _mapped(below: str) -> Iterator[tuple[int, int]]:
+    with Path("/proc/self/maps").open(encoding="utf-8", errors="replace") as maps:
         for line in maps:
             parts = line.split(maxsplit=5)
             if len(parts) == 6 and parts[5].startswith(below):
                 start, _, end = parts[0].partition("-")
-                size += int(end, 16) - int(start, 16)
-    return size
+                yield int(parts[4]), int(end, 16) - int(start, 16)

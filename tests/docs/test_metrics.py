@@ -53,6 +53,7 @@ def registries(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, C
     # One of each that is counted, so that its labels show.
     node.metrics.settled("train", "ok", dict.fromkeys(PARTS, 0.1))
     node.metrics.denied("purpose")
+    node.metrics.describe("T2")  # once the canary has told which tier holds
     for kind in ("fell-out", "denied"):
         coordinator.metrics.event("job", kind, {"node": "mill-a", "code": "link-lost"})
     coordinator._links._served.add("mill-a")
