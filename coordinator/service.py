@@ -23,6 +23,7 @@ from federation.home import Home, now
 from federation.observability import Observer
 from federation.release import software
 from federation.statements import Envelope, UnknownMemberError, instant_text
+from federation.statements.code import BUNDLE_BYTES
 from federation.stores import open_engine
 from federation.wire import messages as m
 from federation.wire.listen import Listener
@@ -89,6 +90,7 @@ class CoordinatorService:
             handler=self._handle,
             on_link=self._on_link,
             body_limit=BODY_LIMIT,
+            requests={"job.submit": BUNDLE_BYTES},
             spool=home.folder("spool"),
             ready=self._standing.ready,
             meter=self.metrics.meter,

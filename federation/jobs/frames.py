@@ -40,8 +40,7 @@ class FrameError(ValueError):
     """What came over the channel is not a frame; ``code`` says which rule it broke.
 
     Codes: ``frame-closed`` (the other side is gone, between two frames), ``frame-truncated``,
-    ``frame-header-too-large``, ``frame-body-too-large``, ``frame-header``, ``frame-path``, ``frame-file`` (a body in a file
-    that was not lent).
+    ``frame-header-too-large``, ``frame-body-too-large``, ``frame-header``, ``frame-path``.
     """
 
     def __init__(self, code: str) -> None:

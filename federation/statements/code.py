@@ -19,6 +19,8 @@ from federation.errors import UsageError, VerificationError
 MAXIMAL_FILES = 2000
 MAXIMAL_BYTES = 32 * 1024 * 1024
 _HEADER_BYTES = 1024 * 1024
+BUNDLE_BYTES = MAXIMAL_BYTES + _HEADER_BYTES
+"""Longest bundle: its files and the list of them."""
 _LEFT_OUT = {
     ".git",
     ".hg",
@@ -75,12 +77,7 @@ class CodeBundle:
         """Read a bundle strictly; anything that does not add up raises :class:`BundleError`."""
         view = memoryview(data)
         length = int.from_bytes(view[:4], "big")
-        if (
-            len(view) < 4
-            or length > _HEADER_BYTES
-            or len(view) > MAXIMAL_BYTES + _HEADER_BYTES
-            or 4 + length > len(view)
-        ):
+        if len(view) < 4 or length > _HEADER_BYTES or len(view) > BUNDLE_BYTES or 4 + length > len(view):
             raise BundleError("a code bundle is cut short or too large")
         header = bytes(view[4 : 4 + length])
         listing: Any = parse_json(header, limit=_HEADER_BYTES)

@@ -4,9 +4,10 @@ ticket."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 # Before grpc is imported: it reads its TLS suites once.
 from federation.wire.credentials import CHANNEL_OPTIONS, listening  # isort: skip
@@ -22,6 +23,7 @@ from federation.wire.frame import METHOD, SERVICE, Chunk
 from federation.wire.health import health_handler
 from federation.wire.meter import Meter
 from federation.wire.peer import Handler, Peer, place_of
+from federation.wire.room import Room
 
 log = structlog.get_logger("keyong.wire")
 
@@ -64,6 +66,8 @@ class Listener:
         handler: answers exchanges; ``peer.member`` is who asks.
         who: maps a certificate's fingerprint to the member (or ``ticket:…``); raises for strangers.
         on_link: told when a link comes (True) and goes (False).
+        body_limit: longest body taken, and the most that one member's open bodies take over all its links.
+        requests: longest body by method; see :class:`Peer`.
         ready: what members' health checks are told.
         meter: counts the bytes that cross.
     """
@@ -78,6 +82,7 @@ class Listener:
         handler: Handler,
         on_link: Callable[[Peer, bool], None],
         body_limit: int,
+        requests: Mapping[str, int] | None = None,
         spool: Path,
         ready: Callable[[], Awaitable[bool]] = _always,
         meter: Meter | None = None,
@@ -89,6 +94,8 @@ class Listener:
         self._handler = handler
         self._on_link = on_link
         self._body_limit = body_limit
+        self._requests = requests
+        self._rooms: WeakValueDictionary[str, Room] = WeakValueDictionary()
         self._spool = spool
         self._ready = ready
         self._meter = meter or Meter()
@@ -150,6 +157,8 @@ class Listener:
             dialled=False,
             handler=self._handler,
             body_limit=self._body_limit,
+            requests=self._requests,
+            room=self._rooms.setdefault(member, Room(self._body_limit)),
             spool=self._spool,
             tell=True,
         )

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from federation.wire.faults import RemoteError, error_of, fault_of
 from federation.wire.frame import Chunk
 from federation.wire.patience import STALL_SECONDS, Patience
 from federation.wire.request_id import carry, current
+from federation.wire.room import Room
 
 log = structlog.get_logger("keyong.wire")
 
@@ -102,6 +103,7 @@ class _Assembly:
 @dataclass
 class _Inbound:
     size: int
+    moved: float
     assembly: _Assembly | None = None
     task: asyncio.Task[None] | None = None
 
@@ -110,6 +112,7 @@ class _Inbound:
 class _Outbound:
     answer: asyncio.Future[Incoming] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     assembly: _Assembly | None = None
+    size: int = 0
     patience: Patience | None = None
 
     def refuse(self, error: KeyongError) -> None:
@@ -126,7 +129,11 @@ class Peer:
         frames: the frames that arrive.
         dialled: whether this end dialled (odd exchange numbers) or listened (even ones).
         handler: answers exchanges the other end begins.
-        body_limit: longest body taken, and the most that all bodies of open exchanges may announce together, in bytes.
+        body_limit: longest body taken, in bytes.
+        requests: longest body by the method of an exchange that the other end begins; a method that is not named has none.
+            None: up to ``body_limit`` for any.
+        room: what the bodies of all open exchanges may announce together, shared with the member's other links; as large as
+            ``body_limit`` where none is given.
         spool: folder for large bodies.
         tell: whether refusals may carry their reason to the other end, or the bare code only (invariant 7).
     """
@@ -141,6 +148,8 @@ class Peer:
         body_limit: int,
         spool: Path | None,
         tell: bool,
+        requests: Mapping[str, int] | None = None,
+        room: Room | None = None,
     ) -> None:
         self._send_frame = send
         self._frames = frames
@@ -148,6 +157,8 @@ class Peer:
         self._next = 1 if dialled else 2
         self._handler = handler
         self._body_limit = body_limit
+        self._requests = requests
+        self._bodies = room or Room(body_limit)
         self._spool = spool
         self._tell = tell
         self._room = asyncio.Semaphore(_FRAMES_AHEAD)
@@ -169,6 +180,7 @@ class Peer:
         """
         reason: KeyongError = LinkLostError("the link was lost before an answer came")
         reading, writing = asyncio.create_task(self._read()), asyncio.create_task(self._write_out())
+        watching = asyncio.create_task(self._drop_stalled())
         try:
             await asyncio.wait((reading, writing), return_when=asyncio.FIRST_COMPLETED)
             for task in (reading, writing):
@@ -181,10 +193,11 @@ class Peer:
         finally:
             self._end(reason)
             answering = [one.task for one in self._inbound.values() if one.task is not None]
-            for task in (reading, writing, *self._notes, *answering):
+            for task in (reading, writing, watching, *self._notes, *answering):
                 task.cancel()
-            await asyncio.gather(reading, writing, *self._notes, *answering, return_exceptions=True)
-            self._inbound.clear()
+            await asyncio.gather(reading, writing, watching, *self._notes, *answering, return_exceptions=True)
+            for number in list(self._inbound):
+                self._forget(number)
 
     def _end(self, reason: KeyongError) -> None:
         self._lost = reason
@@ -268,6 +281,7 @@ class Peer:
             raise
         finally:
             self._outbound.pop(number, None)
+            self._bodies.give(out.size)
             if out.answer.done() and not out.answer.cancelled():
                 out.answer.exception()
 
@@ -326,7 +340,7 @@ class Peer:
             self._begin(number, frame.open)
         elif part == "reply" and ours:
             out = self._outbound.get(number)
-            if out is not None and out.assembly is None:
+            if out is not None and out.assembly is None and not out.answer.done():
                 self._assemble_answer(out, frame.reply)
         elif part == "chunk":
             self._chunk(number, ours, frame.chunk)
@@ -335,25 +349,45 @@ class Peer:
             if out is not None:
                 out.refuse(error_of(frame.fault))
         elif part == "cancel" and not ours:
-            inbound = self._inbound.pop(number, None)
+            inbound = self._forget(number)
             if inbound is not None and inbound.task is not None:
                 inbound.task.cancel()
 
-    def _assemble(self, head: Head) -> _Assembly:
-        announced = head.body_bytes + sum(one.size for one in self._inbound.values())
-        if len(head.header) > HEADER_BYTES or head.body_bytes > self._body_limit:
+    def _forget(self, number: int) -> _Inbound | None:
+        inbound = self._inbound.pop(number, None)
+        if inbound is not None:
+            self._bodies.give(inbound.size)
+        return inbound
+
+    async def _drop_stalled(self) -> None:
+        """Give up requests of whose bodies nothing has come for :data:`STALL_SECONDS`: half a message keeps its room else."""
+        clock = asyncio.get_running_loop().time
+        while True:
+            await asyncio.sleep(STALL_SECONDS / 4)
+            for number, inbound in list(self._inbound.items()):
+                if inbound.assembly is not None and clock() - inbound.moved > STALL_SECONDS:
+                    inbound.assembly.body.discard()
+                    self._forget(number)
+                    self._note(Frame(exchange=number, fault=Fault(code="body-stalled", params={"exit": "5"})))
+
+    def _assemble(self, head: Head, limit: int) -> _Assembly:
+        if len(head.header) > HEADER_BYTES or head.body_bytes > limit:
             raise BodyError(
                 "a message of {size} bytes is larger than the {limit} bytes taken here",
                 size=head.body_bytes + len(head.header),
-                limit=self._body_limit,
+                limit=limit,
             )
-        if announced > self._body_limit:
-            raise BodyError("the exchanges that are open fill the room for message bodies", code="busy")
-        return _Assembly(head, Body(head.body_bytes, self._spool, hashed=True))
+        self._bodies.take(head.body_bytes)
+        try:
+            return _Assembly(head, Body(head.body_bytes, self._spool, hashed=True))
+        except BodyError:
+            self._bodies.give(head.body_bytes)
+            raise
 
     def _assemble_answer(self, out: _Outbound, head: Head) -> None:
         try:
-            out.assembly = self._assemble(head)
+            out.assembly = self._assemble(head, self._body_limit)
+            out.size = head.body_bytes
         except BodyError as error:
             out.refuse(error)
             return
@@ -378,9 +412,10 @@ class Peer:
         try:
             inbound.assembly.body.write(data)
         except BodyError as error:
-            del self._inbound[number]
+            self._forget(number)
             self._note(Frame(exchange=number, fault=fault_of(error, tell=self._tell)))
             return
+        inbound.moved = asyncio.get_running_loop().time()
         if inbound.assembly.body.complete:
             self._start(number, inbound)
 
@@ -393,11 +428,13 @@ class Peer:
             self._note(Frame(exchange=number, fault=Fault(code="busy", params={"exit": "5"})))
             return
         try:
-            inbound = _Inbound(head.body_bytes, self._assemble(head))
+            limit = self._body_limit if self._requests is None else self._requests.get(head.method, 0)
+            assembly = self._assemble(head, min(limit, self._body_limit))
         except BodyError as error:
             self._note(Frame(exchange=number, fault=fault_of(error, tell=self._tell)))
             return
-        self._inbound[number] = inbound
+        now = asyncio.get_running_loop().time()
+        inbound = self._inbound[number] = _Inbound(head.body_bytes, now, assembly)
         if head.body_bytes == 0:
             self._start(number, inbound)
 
@@ -420,7 +457,7 @@ class Peer:
         except LinkLostError:
             log.info("answer-not-delivered", method=message.method[:40])  # it can be asked for again
         finally:
-            self._inbound.pop(number, None)
+            self._forget(number)
 
     async def _handle(self, message: Incoming) -> tuple[Fault, Outgoing | None]:
         try:

@@ -123,7 +123,7 @@ class SessionChannel:
     def _in_room(self, size: int, marks: int) -> memoryview:
         room, self._room = self._room, None
         if marks != IN_FILE or room is None or not 0 < size <= room.size:
-            raise FrameError("frame-file")
+            raise SessionFrameError("the job's session sent a malformed frame", detail="frame-file")
         try:
             room.seal()
             return room.view(size)

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as parquet
 import pytest
 
 from enterprise_node import admission, stages
+from enterprise_node.session import JobFailedError, JobSession
+from federation.jobs import Content, describe, encode_frame
+from federation.statements import JobPlan
+from federation.wire.session_channel import SessionChannel
 
 
 async def test_a_plan_that_wants_more_memory_than_there_is_is_refused(world: Any) -> None:
@@ -46,3 +56,50 @@ async def test_inv3_a_snapshot_holds_the_granted_columns_alone(world: Any) -> No
 async def test_inv3_without_that_limit_it_would_hold_them_all(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stages, "columns_for", lambda admitted, action, every: every)
     assert await _columns(world) == {"x", "y"}
+
+
+class _Job:
+    """As much of a sandbox session as a channel needs: a reply of a megabyte and more waits in it."""
+
+    def __init__(self) -> None:
+        self.channel, self._inside = socket.socketpair()
+        header, buffers = describe(Content(arrays={"arrays": {"0": np.zeros(2**18 + 2**10, dtype=np.float32)}}))
+        reply = encode_frame({"op": "reply", "content": header}, buffers)
+        self._writing = threading.Thread(target=self._write, args=(b"".join(bytes(part) for part in reply),))
+        self._writing.start()
+
+    def _write(self, reply: bytes) -> None:
+        with suppress(OSError):  # whoever reads has had enough
+            self._inside.sendall(reply)
+
+    def kill(self) -> None:
+        self.channel.close()
+        self._writing.join()
+        self._inside.close()
+
+
+async def _replied(world: Any, tmp_path: Path) -> Content:
+    """What the node takes of a reply of a megabyte and more, where two floats were sent."""
+    job = _Job()
+    channel = SessionChannel(job.channel, body_limit=2**30, spool=tmp_path)
+    request = SimpleNamespace(logs=tmp_path, snapshot=SimpleNamespace(rows=100))
+    session = JobSession(tmp_path, job, channel, request)  # type: ignore[arg-type]
+    plan = world.plan(world.agreement())
+    assert (await world.open(plan)).permitted
+    sent = Content(arrays={"arrays": {"0": np.zeros(2, dtype=np.float32)}})
+    output = JobPlan.read(plan).outputs.of("train")
+    try:
+        return await session.call("train", {}, (), 20.0, stages._most_bytes(sent, output))
+    finally:
+        await session.kill()
+
+
+async def test_a_reply_larger_than_any_of_its_stage_is_not_taken(
+    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(JobFailedError) as refused:
+        await _replied(world, tmp_path)
+    assert refused.value.code == "output-too-large"
+    monkeypatch.setattr(stages, "_most_bytes", lambda sent, output: 2**30)
+    reply = await _replied(world, tmp_path)
+    assert reply.arrays["arrays"]["0"].size > 2**18, "without the limit the large body is taken"

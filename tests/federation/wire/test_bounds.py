@@ -1,0 +1,89 @@
+"""What one member can make the other end hold: bounded by method, by progress, and over all its links."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from federation.wire import peer as peer_module
+from federation.wire._generated.link_pb2 import Frame, Head
+from federation.wire.body import MEMORY_BYTES, BodyError
+from federation.wire.peer import Incoming, Outgoing, Peer
+from federation.wire.room import Room
+
+SIZE = 2 * MEMORY_BYTES
+
+
+async def size_of(peer: Peer, message: Incoming) -> Outgoing:
+    """Answer with the length of what came."""
+    return Outgoing(str(len(message.body)).encode())
+
+
+async def test_a_request_has_the_body_that_its_method_takes(pair: Any) -> None:
+    async with pair(right=size_of) as (one, two, _):
+        assert (await one.call("catalog.list", b"", [bytes(100)])).header == b"100", "without the bound it is taken"
+        two._requests = {"job.submit": 100}
+        assert (await one.call("job.submit", b"", [bytes(100)])).header == b"100"
+        assert (await one.call("catalog.list", b"")).header == b"0"
+        for method, size in (("job.submit", 101), ("catalog.list", 1)):
+            with pytest.raises(Exception) as refused:
+                await one.call(method, b"", [bytes(size)])
+            assert getattr(refused.value, "code", "") == "body"
+        assert two._bodies.taken == 0
+
+
+async def test_an_answer_is_bounded_by_its_call_not_by_its_method(pair: Any) -> None:
+    async with pair() as (one, _, _):
+        one._requests = {}
+        assert len((await one.call("job.invoke", b"", [bytes(SIZE)])).body) == SIZE
+
+
+async def test_half_a_message_of_which_no_more_comes_is_dropped(
+    pair: Any, pipes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with pair() as (one, two, _):
+        await pipes[0].send(Frame(exchange=101, open=Head(method="m", body_bytes=SIZE)))
+        await pipes[0].send(Frame(exchange=101, chunk=bytes(MEMORY_BYTES)))
+        assert (await one.call("x", b"on")).header == b"on"
+        assert two._bodies.taken == SIZE, "without the bound it would keep its room"
+    monkeypatch.setattr(peer_module, "STALL_SECONDS", 0.2)
+    async with pair() as (one, two, tasks):
+        await pipes[0].send(Frame(exchange=101, open=Head(method="m", body_bytes=SIZE)))
+        async with asyncio.timeout(10):
+            while not two._bodies.taken:
+                await asyncio.sleep(0)
+            for _ in range(8):  # as long as some of it comes, it goes on
+                await asyncio.sleep(0.1)
+                await pipes[0].send(Frame(exchange=101, chunk=b"more"))
+                assert two._bodies.taken == SIZE
+            while two._bodies.taken:
+                await asyncio.sleep(0.01)
+        assert 101 not in two._inbound
+        assert (await one.call("x", b"on")).header == b"on" and not any(task.done() for task in tasks)
+
+
+async def test_all_links_of_a_member_share_one_room(hub: Any) -> None:
+    mill = hub.member("mill")
+    async with hub.dial(mill) as one, hub.dial(mill) as two:
+        await one.call("x", b"")
+        await two.call("x", b"")
+        rooms = {peer._bodies for peer in hub.peers}
+        assert len(rooms) == 1, "each link with a room of its own would take the whole again"
+        room = rooms.pop()
+        room.limit = SIZE
+        room.take(SIZE - 10)
+        with pytest.raises(Exception) as refused:
+            await two.call("x", b"", [bytes(11)])
+        assert getattr(refused.value, "code", "") == "busy"
+        assert len((await two.call("x", b"", [bytes(10)])).body) == 10
+
+
+def test_room_is_given_back() -> None:
+    room = Room(10)
+    room.take(10)
+    with pytest.raises(BodyError):
+        room.take(1)
+    room.give(10)
+    room.take(10)
