@@ -54,6 +54,9 @@ class Links:
     def went(self, peer: Peer) -> None:
         """A link ended."""
         self._all.discard(peer)
+        self._drop(peer)
+
+    def _drop(self, peer: Peer) -> None:
         if self._nodes.get(peer.member) is peer:
             del self._nodes[peer.member]
             self.serving.pop(peer.member, None)
@@ -95,7 +98,11 @@ class Links:
         peer = self._nodes.get(node)
         if peer is None:
             raise NodeOfflineError("{node} is not connected", hint="is `keyong node serve` running there?", node=node)
-        return await peer.call(method, header, body, timeout=timeout)
+        try:
+            return await peer.call(method, header, body, timeout=timeout)
+        except LinkLostError:
+            self._drop(peer)  # its end is told a moment later: until then nobody may be sent to a dead link
+            raise
 
     async def call_again(
         self, node: str, method: str, header: bytes, body: Sequence[Buffer] = (), *, timeout: float

@@ -37,9 +37,15 @@ CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
 def listening(identity: TlsIdentity, trusted: Callable[[], tuple[str, ...]]) -> grpc.ServerCredentials:
     """Credentials of a listener that asks ``trusted`` at every handshake which client certificates (PEM) it takes."""
 
-    def configuration() -> grpc.ServerCertificateConfiguration:
+    taken: tuple[str, ...] | None = None
+
+    def configuration() -> grpc.ServerCertificateConfiguration | None:
+        nonlocal taken
+        if (now := trusted()) == taken:
+            return None  # as before: a hundred certificates are not read anew for each of a hundred handshakes
+        taken = now
         return grpc.ssl_server_certificate_configuration(
-            [(identity.key_pem, identity.certificate_pem)], "\n".join(trusted()).encode()
+            [(identity.key_pem, identity.certificate_pem)], "\n".join(now).encode()
         )
 
     return grpc.dynamic_ssl_server_credentials(
