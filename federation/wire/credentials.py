@@ -37,19 +37,24 @@ CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
 def listening(identity: TlsIdentity, trusted: Callable[[], tuple[str, ...]]) -> grpc.ServerCredentials:
     """Credentials of a listener that asks ``trusted`` at every handshake which client certificates (PEM) it takes."""
 
-    taken: tuple[str, ...] | None = None
+    taken = trusted()
 
-    def configuration() -> grpc.ServerCertificateConfiguration | None:
+    def configuration() -> grpc.ServerCertificateConfiguration:
+        return grpc.ssl_server_certificate_configuration(
+            [(identity.key_pem, identity.certificate_pem)], "\n".join(taken).encode()
+        )
+
+    def renewed() -> grpc.ServerCertificateConfiguration | None:
         nonlocal taken
         if (now := trusted()) == taken:
             return None  # as before: a hundred certificates are not read anew for each of a hundred handshakes
         taken = now
-        return grpc.ssl_server_certificate_configuration(
-            [(identity.key_pem, identity.certificate_pem)], "\n".join(now).encode()
-        )
+        return configuration()
 
     return grpc.dynamic_ssl_server_credentials(
-        configuration(), lambda: configuration(), require_client_authentication=True
+        configuration(),
+        renewed,  # type: ignore[arg-type]  # gRPC takes None for "unchanged"; its stubs do not say so
+        require_client_authentication=True,
     )
 
 
