@@ -30,7 +30,7 @@ from federation.wire.member import connect, fetch_rosters, greet, learn, read_ma
 from federation.wire.messages import Empty, Envelopes, Invoke, JobClose, JobOpen, Publish, pack, unpack
 from federation.wire.patience import ANSWER_SECONDS
 from federation.wire.peer import Incoming, Outgoing, Peer
-from sandbox import Runtime, Tier, prove_tier
+from sandbox import Runtime, Tier, end_orphans, prove_tier
 
 log = structlog.get_logger("keyong.node")
 
@@ -115,6 +115,7 @@ class NodeService:
         closed = await close_open_steps(self._record, key, member, now())
         if closed:
             log.warning("closed-open-intents", count=closed)
+        await asyncio.to_thread(end_orphans)
         for leftover in self._home.folder("sessions").iterdir():
             await asyncio.to_thread(remove_tree, leftover)
         tier = await asyncio.to_thread(prove_tier, Tier(self._home.tier_floor))

@@ -10,6 +10,7 @@ b'hello'
 from sandbox.canary import CanaryReport, prove_tier, run_canary
 from sandbox.container import ContainerKind, find_container
 from sandbox.errors import SandboxError
+from sandbox.orphans import end_orphans
 from sandbox.probe import Layer, Report, probe
 from sandbox.session import Session, open_session
 from sandbox.spec import Ending, Evidence, Limits, Mount, Runtime, SessionSpec, Tier
@@ -28,6 +29,7 @@ __all__ = [
     "Session",
     "SessionSpec",
     "Tier",
+    "end_orphans",
     "find_container",
     "open_session",
     "probe",

@@ -30,13 +30,28 @@ from tests.integration.parties import TREE, WAIT_SECONDS, Ended, Party, Service
 
 PRELOAD = [
     "tests.faults.forked",
+    "alembic.command",
+    "alembic.op",
     "coordinator.service",
+    "cryptography.hazmat.backends",
+    "dotenv",
     "duckdb",
     "enterprise_node.service",
+    "federation.stores.migrations",
     "keyong.cli",
+    "keyong.cli._following",
+    "keyong.cli._root",
+    "keyong.cli._serving",
+    "keyong.cli.coordinator",
+    "keyong.cli.job",
+    "keyong.cli.job_run",
+    "keyong.cli.node",
+    "keyong.cli.settings",
     "keyong.client",
     "keyong.planning",
     "keyong.registering",
+    "keyong.upgrading",
+    "pydantic_settings",
     "rich.console",
     "safetensors.numpy",
     "typer.main",
@@ -87,9 +102,10 @@ def _command(arguments: list[str], env: dict[str, str], out: Connection, err: st
     import coordinator.service
     import enterprise_node.service
     from keyong.cli import main
+    from sandbox import Tier
 
     for service in (coordinator.service, enterprise_node.service):
-        service.run_canary = lambda: None  # type: ignore[attr-defined]
+        service.prove_tier = lambda floor: Tier.T2  # type: ignore[attr-defined]
     if control:
         injection.join(_library_of(env), control)
     try:
