@@ -4,7 +4,7 @@ PY := .venv/bin/python
 KEYONG_SHARED ?= ../shared
 export KEYONG_SHARED
 
-.PHONY: setup demo grid-load test lint types unit bench bench-smoke crash network load soak proto text lock clean help
+.PHONY: setup demo grid-load test lint types unit bench bench container-smoke crash network load soak proto text lock clean help
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -42,6 +42,9 @@ load: setup ## a hundred nodes and fifty jobs on one coordinator (5 minutes)
 
 soak: setup ## a day's work in 20 minutes, and whether anything grows (SOAK_SECONDS=90 for a short one)
 	@$(PY) -m tests.load.soak --seconds $(or $(SOAK_SECONDS),1200) --out soak
+
+container: setup ## both tiers within podman containers (needs root, podman, mmdebstrap and a package mirror)
+	@KEYONG_CONTAINERS=1 $(PY) -m pytest -n 0 --timeout 1800 tests/packaging/test_container_runs.py
 
 bench: setup ## every published figure with its target
 	@.venv/bin/keyong bench all

@@ -208,7 +208,9 @@ def read_the_parent_by_memory_file() -> object:
 
 @act
 def be_more_than_expected() -> object:
-    if os.getgroups() or 0 in (*os.getresuid(), *os.getresgid()):
+    # An ordinary user cannot give up the groups it came with (a container's runtime adds its own one): none has a name
+    # inside, and nothing that a session can reach is theirs. As root, the trusted side sees that there are none.
+    if set(os.getgroups()) - ({65534} if NAMESPACES else set()) or 0 in (*os.getresuid(), *os.getresgid()):
         return True
     return NAMESPACES and (os.getuid() != 65534 or os.uname().nodename != "job" or os.getppid() != 1)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -123,3 +125,13 @@ def test_canary_refuses_a_machine_where_an_act_succeeds(machine: Report, monkeyp
         run_canary()
     assert caught.value.code == "canary"
     assert "doctor" in caught.value.hint
+
+
+def test_an_ordinary_user_with_groups_of_its_own_has_the_tier(machine: Report, root_only: None) -> None:
+    """As in a container, whose runtime adds the user's own group; nobody but root can give groups up."""
+    code = "from sandbox import run_canary; import os; assert os.getgroups(); print(len(run_canary().acts))"
+    command = ["setpriv", "--reuid=12345", "--regid=12345", "--groups=12345,100", sys.executable, "-c", code]
+    environment = {"PATH": "/usr/bin:/bin", "TMPDIR": "/var/tmp"}
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) >= 150
