@@ -46,6 +46,15 @@ class Broadcast:
             return Named(self._header, self._body, self._whole, "")
         return Named(self._header, self._body, nested_digest(self._header, self._body_digest), self._body_digest)
 
+    @property
+    def digest(self) -> str:
+        """Digest of the content, the same whatever the nodes speak; a recording knows it by this."""
+        return nested_digest(self._header, self._body_digest)
+
+    def signed_for(self, digest: str) -> Named:
+        """The content as the node knows it whose invocation was sealed for this digest."""
+        return self.named(BODY_NAMED if digest == self.digest else BODY_NAMED - 1)
+
     @cached_property
     def _whole(self) -> str:
         return content_digest(self._header, [self._body])

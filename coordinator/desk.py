@@ -1,29 +1,28 @@
-"""The jobs of a coordinator: submitted, queued, run some at a time, cancelled, handed out."""
+"""What members ask a coordinator about jobs: submit, list, follow, cancel, resume, fetch."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import os
-import shutil
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import structlog
 
 from coordinator.events import EventFeed, Told
-from coordinator.job import BUNDLE, Job, JobDeniedError
+from coordinator.intake import check_code, check_disk, open_plan
+from coordinator.job import BUNDLE, Job
 from coordinator.links import Links
+from coordinator.recording import Recording, room_for
 from coordinator.results import FileBuffers, ResultFolder
+from coordinator.scheduler import INTERRUPTED, Scheduler, resumable
 from coordinator.store import CoordinatorStore, JobRow
-from federation.errors import DeniedError, KeyongError, UnavailableError, UsageError
+from federation.errors import DeniedError, UnavailableError, UsageError
 from federation.home import Home, now
 from federation.ledger import Ledger
-from federation.statements import Envelope, JobPlan, StatementError, instant_text
-from federation.statements.code import CodeBundle
+from federation.statements import Envelope, JobPlan, instant_text
 from federation.wire import messages as m
 from federation.wire.peer import HEADER_BYTES, Incoming, Outgoing, Peer
 from sandbox import Runtime, Tier
@@ -34,33 +33,20 @@ AT_ONCE = 4
 """Jobs that run at the same time; each holds a session here and one at every node of its cohort."""
 QUEUE = 200
 QUEUE_PER_MEMBER = 64
-PLACES_TOLD = 10
-"""A queued job hears of its first place, and of every one from here on."""
-DISK_RESERVE = 2 * 2**30
 LISTED = 1000
-AGAIN_SECONDS = 1.0
-"""Until what could not be written is tried again."""
+RECORDINGS_BYTES = 128 * 2**30
+"""Recordings of interrupted jobs together; beyond it the oldest go, whose requesters have had the longest to resume."""
 
 Method = Callable[[Peer, Incoming], Awaitable[Outgoing]]
 
 
-@dataclass(eq=False)
-class _Entry:
-    job: Job
-    plan: JobPlan
-    digest: str
-    place: int = 0
-    """In the queue, from 1; 0 where it runs."""
-    moved: asyncio.Event = field(default_factory=asyncio.Event)
-    task: asyncio.Task[None] | None = None
-    cancelling: bool = False
-
-
 class JobDesk:
-    """Takes plans, runs them in the order they came, at most ``at_once`` at a time.
+    """Takes plans and questions; the jobs themselves are the scheduler's.
 
     Args:
         ledger: where the coordinator records what became of each.
+        at_once: jobs that run at the same time.
+        recordings: bytes that the recordings of interrupted jobs may take together.
     """
 
     def __init__(
@@ -72,17 +58,17 @@ class JobDesk:
         runtime: Runtime,
         *,
         at_once: int = AT_ONCE,
+        recordings: int = RECORDINGS_BYTES,
     ) -> None:
         self._home = home
         self._store = store
         self._ledger = ledger
         self._links = links
         self._runtime = runtime
-        self._at_once = at_once
+        self._recordings = recordings
         self._feed = EventFeed(store)
-        self._entries: dict[str, _Entry] = {}
-        self._queue: list[_Entry] = []
-        self._stopping = False
+        self._jobs = Scheduler(store, ledger, self._feed, at_once)
+        self._resuming: set[str] = set()
         self.tier = Tier.T2
         """What server parts are isolated by, as the canary found at the start."""
         self.methods: Mapping[str, Method] = {
@@ -90,66 +76,60 @@ class JobDesk:
             "job.events": self._events,
             "job.list": self._list,
             "job.cancel": self._cancel,
+            "job.resume": self._resume,
             "job.result": self._result,
         }
 
     @property
     def running(self) -> int:
         """How many jobs run; those that wait do not count."""
-        return len(self._entries) - len(self._queue)
+        return self._jobs.running
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs wait for their turn."""
+        return self._jobs.waiting
 
     def places(self) -> dict[str, int]:
         """The place in the queue of each job that has not ended, from 1; 0 for those that run."""
-        return {job: entry.place for job, entry in self._entries.items()}
+        return {job: entry.place for job, entry in self._jobs.entries.items()}
 
     def watch(self, told: Told) -> None:
         """Tell of every event of every job, once it is durable."""
         self._feed.observe = told
 
-    @property
-    def waiting(self) -> int:
-        """How many jobs wait for their turn."""
-        return len(self._queue)
-
-    async def drain(self, seconds: float) -> None:
-        """Take no further job, and give those that run ``seconds`` to end."""
-        self._stopping = True
-        running = [entry.task for entry in self._entries.values() if entry.task is not None and not entry.place]
-        if running:
-            await asyncio.wait(running, timeout=seconds)
-
     async def recover(self) -> None:
-        """Close what the last run of this coordinator left behind."""
+        """Close what the last run of this coordinator left behind, as interrupted."""
         for row in await asyncio.to_thread(self._store.unfinished):
-            await self._record("interrupted", row.plan_digest, row.rounds_done)
-            result = ResultFolder(self._folder(row.id))
-            await asyncio.to_thread(result.break_off, "interrupted", "interrupted")
-            reason = {
-                "code": "interrupted",
+            data = {
+                "code": INTERRUPTED,
                 "reason": "the coordinator was restarted",
                 "exit": UnavailableError.exit_code,
             }
-            await self._feed.end(row.id, "interrupted", row.rounds_done, reason)
+            job = await asyncio.to_thread(self._reopen, row)
+            rounds, status = row.rounds_done, "failed"
+            result = ResultFolder(self._folder(row.id))
+            if job is not None and not job.recording.dropped:
+                rounds, status, data = job.rounds_done, INTERRUPTED, {**data, **resumable(job)}
+                await asyncio.to_thread(result.break_off, partial(job.summary, INTERRUPTED, INTERRUPTED))
+            else:
+                await asyncio.to_thread(result.break_off, partial(result.restate, "failed", INTERRUPTED))
+            await self._jobs.record(status, row.plan_digest, rounds)
+            await self._feed.end(row.id, status, rounds, data)
+        await asyncio.to_thread(self._make_room)
+
+    async def drain(self, seconds: float) -> None:
+        """Take no further job, begin no further exchange, and give those that are being made ``seconds`` to end."""
+        await self._jobs.drain(seconds)
 
     async def stop(self) -> None:
         """End every job, as interrupted, and wait until each is on record."""
-        self._stopping = True
-        for entry in list(self._entries.values()):
-            self._end(entry)
-        await asyncio.gather(
-            *(entry.task for entry in list(self._entries.values()) if entry.task), return_exceptions=True
-        )
+        await self._jobs.stop()
 
-    # -- methods ------------------------------------------------------------------------------------------------------
+    # -- taking on ----------------------------------------------------------------------------------------------------
 
     async def _submit(self, peer: Peer, message: Incoming) -> Outgoing:
-        if self._stopping:
-            raise UnavailableError("the coordinator is stopping", code="stopping")
-        mine = sum(entry.plan.requester == peer.member for entry in self._entries.values())
-        if len(self._queue) >= QUEUE or mine >= QUEUE_PER_MEMBER:
-            raise UnavailableError(
-                "{count} jobs are waiting already", hint="try again when some have ended", code="queue-full", count=mine
-            )
+        self._check_room(peer.member)
         envelope = m.unpack(m.Submit.from_bytes(message.header).plan)
         plan = await asyncio.to_thread(self._admit, envelope, message.body, peer.member)
         row = JobRow(
@@ -174,63 +154,92 @@ class JobDesk:
         except BaseException:
             await asyncio.shield(self._feed.end(plan.id, "failed", 0, {"code": "not-taken", "reason": "not taken on"}))
             raise
-        entry = self._entries[plan.id] = _Entry(job, plan, envelope.digest)
-        self._queue.append(entry)
-        entry.place = len(self._queue)
-        entry.task = asyncio.create_task(self._life(entry))
-        self._advance()
+        self._jobs.add(job, envelope.digest)
         return Outgoing(m.JobRef(job=plan.id).to_bytes())
 
-    def _admit(self, envelope: Envelope, code: memoryview, sender: str) -> JobPlan:
-        roster = self._home.roster
-        claimed = JobPlan.read(envelope)
-        plan = JobPlan.open(envelope, [roster.member(claimed.requester).public], now())
-        if plan.requester != sender or plan.coordinator != self._home.identity.member:
-            raise StatementError("the plan is another member's, or for another coordinator")
-        for planned in plan.cohort:
-            roster.member(planned.node)
-        if plan.runtime != self._runtime.digest:
-            raise DeniedError(
-                "the plan names another runtime than the coordinator's",
-                hint="install the same runtime everywhere (`keyong node runtime show`), then plan the job again",
-                code="runtime-differs",
-            )
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        if plan.memory_bytes > memory:
-            raise DeniedError(
-                "the plan wants {wanted} MiB of memory, and the coordinator has {here} MiB",
-                hint="plan the job with less",
-                code="memory-unavailable",
-                wanted=plan.memory_bytes // 2**20,
-                here=memory // 2**20,
-            )
-        if plan.aggregation == "each" and plan.protection != "fed:none":
-            raise DeniedError(
-                "aggregation each shows every company's reply; this plan's protection {protection} forbids it",
-                hint="every agreement of the cohort must say fed:protection fed:none; else aggregate by sum",
-                code="protection",
-                protection=plan.protection,
-            )
-        if CodeBundle.from_bytes(code).digest != plan.code:
-            raise DeniedError("the code is not what the plan was signed for", code="code-mismatch")
-        if shutil.disk_usage(self._home.path).free < DISK_RESERVE:
+    def _check_room(self, member: str) -> None:
+        if self._jobs.stopping:
+            raise UnavailableError("the coordinator is stopping", code="stopping")
+        mine = self._jobs.of(member)
+        if self._jobs.waiting >= QUEUE or mine >= QUEUE_PER_MEMBER:
             raise UnavailableError(
-                "the coordinator's disk is nearly full", hint="its operator must make room", code="disk-full"
+                "{count} jobs are waiting already", hint="try again when some have ended", code="queue-full", count=mine
             )
+
+    def _admit(self, envelope: Envelope, code: memoryview, sender: str) -> JobPlan:
+        me = self._home.identity.member
+        plan = open_plan(envelope, self._home.roster, self._runtime, me, sender, now())
+        check_code(plan, code)
+        check_disk(self._home.path)
         return plan
 
     def _open(self, envelope: Envelope, plan: JobPlan, code: memoryview) -> Job:
         folder = self._folder(plan.id)
         (folder / "plan.json").write_bytes(envelope.to_bytes())
         (folder / BUNDLE).write_bytes(code)
+        return self._job(envelope, plan)
 
+    def _job(self, envelope: Envelope, plan: JobPlan) -> Job:
         async def tell(kind: str, data: dict[str, Any]) -> None:
             await self._feed.tell(plan.id, kind, data)
 
-        return Job(self._home, self._links, self._runtime, envelope, plan, folder, tell, tier=self.tier)
+        return Job(self._home, self._links, self._runtime, envelope, plan, self._folder(plan.id), tell, tier=self.tier)
 
     def _folder(self, job: str) -> Path:
         return self._home.folder("jobs", job.removeprefix("urn:uuid:"))
+
+    # -- going on with an interrupted one -----------------------------------------------------------------------------
+
+    async def _resume(self, peer: Peer, message: Incoming) -> Outgoing:
+        row = await self._own(peer, m.JobRef.from_bytes(message.header).job)
+        self._check_room(peer.member)
+        if row.status != INTERRUPTED or row.id in self._resuming:
+            raise UsageError(
+                "only an interrupted job can be resumed, and this one is {status}",
+                hint="plan it anew (`keyong job run`)",
+                status=row.status,
+                code="not-interrupted",
+            )
+        self._resuming.add(row.id)
+        try:
+            job = await asyncio.to_thread(self._admit_again, row, peer.member)
+            if not await asyncio.to_thread(self._store.reopen_job, row.id):
+                raise UsageError("the job is not interrupted any more", code="not-interrupted")
+            fields = {"event": "resumed", "plan": row.plan_digest, "rounds": job.rounds_done}
+            await asyncio.to_thread(self._ledger.append, "job", fields)
+            self._jobs.add(job, row.plan_digest)
+        finally:
+            self._resuming.discard(row.id)
+        return Outgoing(m.JobRef(job=row.id).to_bytes())
+
+    def _admit_again(self, row: JobRow, sender: str) -> Job:
+        envelope = Envelope.from_bytes(row.envelope)
+        expires = JobPlan.read(envelope).expires
+        if expires <= now():
+            raise DeniedError(
+                "the plan expired at {when}, and a job is resumed under its own plan alone",
+                hint="plan it anew (`keyong job run`); that is another use of each agreement",
+                when=instant_text(expires),
+                code="plan-expired",
+            )
+        me = self._home.identity.member
+        plan = open_plan(envelope, self._home.roster, self._runtime, me, sender, now())
+        check_disk(self._home.path)
+        job = self._job(envelope, plan)
+        job.check_resumable()
+        return job
+
+    def _reopen(self, row: JobRow) -> Job | None:
+        """The job of a row, as far as its folder still has it."""
+        folder = self._folder(row.id)
+        if not (folder / BUNDLE).is_file():
+            return None
+        envelope = Envelope.from_bytes(row.envelope)
+        return self._job(envelope, JobPlan.read(envelope))
+
+    def _make_room(self) -> None:
+        kept = [Recording(self._folder(row.id)) for row in self._store.interrupted()]
+        room_for(kept, self._recordings)
 
     async def _own(self, peer: Peer, name: str) -> JobRow:
         row = await asyncio.to_thread(self._store.job, name)
@@ -245,6 +254,7 @@ class JobDesk:
 
     async def _list(self, peer: Peer, message: Incoming) -> Outgoing:
         rows = await asyncio.to_thread(self._store.jobs, peer.member, LISTED)
+        more = await asyncio.to_thread(lambda: {row.id: self._standing(row, peer) for row in rows})
         jobs = tuple(
             m.JobSummary(
                 job=row.id,
@@ -253,28 +263,61 @@ class JobDesk:
                 purpose=row.purpose,
                 status=row.status,
                 rounds=row.rounds,
-                rounds_done=self._entries[row.id].job.rounds_done if row.id in self._entries else row.rounds_done,
                 submitted=row.submitted,
                 participants=row.participants,
                 protection=row.protection,
+                **more[row.id],
             )
             for row in rows
         )
         return Outgoing(m.Jobs(jobs=jobs).to_bytes())
 
+    def _standing(self, row: JobRow, peer: Peer) -> dict[str, int]:
+        """How far a job is, as far as this peer's version of the protocol has words for it."""
+        entry = self._jobs.entries.get(row.id)
+        standing = {"rounds_done": entry.job.rounds_done if entry is not None else row.rounds_done}
+        if peer.version < 2:
+            return standing
+        if entry is not None and entry.place:
+            standing |= {"place": entry.place, "waiting": self._jobs.waiting}
+        if row.status == INTERRUPTED and (job := self._reopen(row)) is not None and not job.recording.dropped:
+            standing |= resumable(job)
+        return standing
+
     async def _cancel(self, peer: Peer, message: Incoming) -> Outgoing:
         row = await self._own(peer, m.JobRef.from_bytes(message.header).job)
-        entry = self._entries.get(row.id)
-        if entry is None or entry.task is None:
+        entry = self._jobs.entries.get(row.id)
+        if entry is not None:
+            await self._jobs.cancel(entry)
+        elif row.status == INTERRUPTED and row.id not in self._resuming:
+            await self._give_up(row)
+        else:
             raise UsageError("the job is not running: it is {status}", status=row.status, code="not-running")
-        self._end(entry)
-        await asyncio.wait([entry.task])  # and not gather, which would hand on the caller's own cancellation
         return Outgoing(m.Empty().to_bytes())
+
+    async def _give_up(self, row: JobRow) -> None:
+        """End an interrupted job for good, here and at its nodes."""
+        self._resuming.add(row.id)
+        try:
+            rounds = row.rounds_done
+            job = await asyncio.to_thread(self._reopen, row)
+            if job is not None:
+                rounds = job.rounds_done
+                await job.close_nodes()
+                await asyncio.to_thread(job.summary, "cancelled", "cancelled")
+            await self._jobs.record("cancelled", row.plan_digest, rounds)
+            await self._feed.end(
+                row.id, "cancelled", rounds, {"code": "cancelled", "reason": "cancelled by the requester"}
+            )
+            if job is not None:
+                await asyncio.to_thread(job.recording.remove)
+        finally:
+            self._resuming.discard(row.id)
 
     async def _result(self, peer: Peer, message: Incoming) -> Outgoing:
         row = await self._own(peer, m.JobRef.from_bytes(message.header).job)
         folder = self._folder(row.id)
-        if row.id in self._entries or not (folder / "summary.json").is_file():
+        if row.id in self._jobs.entries or not (folder / "summary.json").is_file():
             raise UsageError("the job has no result: it is {status}", status=row.status, code="no-result")
 
         def look() -> tuple[dict[str, Any], list[tuple[str, int]]]:
@@ -292,100 +335,3 @@ class JobDesk:
                 count=len(files),
             )
         return Outgoing(header, FileBuffers(folder, files))
-
-    # -- the life of a job --------------------------------------------------------------------------------------------
-
-    def _end(self, entry: _Entry) -> None:
-        # Once: a second cancellation would break into the first one's closing of nodes and session.
-        if not entry.cancelling and entry.task is not None:
-            entry.cancelling = True
-            entry.task.cancel()
-
-    def _advance(self) -> None:
-        while self._queue and not self._stopping and self.running < self._at_once:
-            self._queue.pop(0).place = 0
-        for place, entry in enumerate(self._queue, start=1):
-            entry.place = place
-        for entry in self._entries.values():
-            entry.moved.set()
-
-    async def _turn(self, entry: _Entry) -> None:
-        told = 0
-        while entry.place:
-            entry.moved.clear()
-            if not told or (entry.place < told and entry.place <= PLACES_TOLD):
-                told = entry.place
-                await self._feed.tell(entry.plan.id, "queued", {"place": told, "running": self.running})
-                continue
-            await entry.moved.wait()
-
-    async def _life(self, entry: _Entry) -> None:
-        job, plan = entry.job, entry.plan
-        status, data = (
-            "failed",
-            {"code": "internal", "reason": "internal error; the coordinator's log has it", "exit": 1},
-        )
-        try:
-            await self._turn(entry)
-            plan.check_time(now())
-            await asyncio.to_thread(self._store.start_job, plan.id)
-            summary = await job.run()
-            status, data = "done", {"total_weight": summary["total_weight"]}
-        except asyncio.CancelledError:
-            status = "interrupted" if self._stopping else "cancelled"
-            reason = "the coordinator was stopped" if self._stopping else "cancelled by the requester"
-            data = {"code": status, "reason": reason}
-        except JobDeniedError as error:
-            status, data = "denied", _told(error)
-        except KeyongError as error:
-            data = _told(error)
-        except OSError as error:
-            log.error("job-failed", job=plan.id, error=type(error).__name__, reason=str(error)[:500])
-            reason = f"the coordinator's machine: {error.strerror or type(error).__name__}"
-            data = {"code": "disk", "reason": reason, "exit": UnavailableError.exit_code}
-        except Exception as error:
-            log.error("job-failed", job=plan.id, error=type(error).__name__, exc_info=True)
-        finally:
-            # From here on nothing may cancel: what became of the job has to be on record.
-            entry.cancelling = True
-            await self._finish(entry, status, data)
-
-    async def _finish(self, entry: _Entry, status: str, data: dict[str, Any]) -> None:
-        job, plan = entry.job, entry.plan
-        try:
-            if status != "done":
-                await asyncio.to_thread(job.summary, status, str(data.get("code", "")))
-            await self._record(status, entry.digest, job.rounds_done)
-        except Exception as error:
-            log.error("job-not-recorded", job=plan.id, error=type(error).__name__, reason=str(error)[:500])
-            status, data = "failed", {"code": "not-recorded", "reason": "how the job ended could not be recorded"}
-            with contextlib.suppress(OSError):  # one that says "done" must not stay
-                await asyncio.to_thread(job.summary, status, str(data["code"]))
-        try:
-            # Whoever follows the job waits for its end: a disk that is full now is not so for ever.
-            while not await self._ended(plan.id, status, job.rounds_done, data):
-                await asyncio.sleep(AGAIN_SECONDS)
-        finally:
-            self._entries.pop(plan.id, None)
-            if entry in self._queue:
-                self._queue.remove(entry)
-            self._advance()
-
-    async def _ended(self, job: str, status: str, rounds_done: int, data: dict[str, Any]) -> bool:
-        """Put a job's end into the store; False where it must be tried again.
-
-        Where the coordinator stops, it stays open in the store, and the next start closes it as interrupted.
-        """
-        try:
-            await self._feed.end(job, status, rounds_done, data)
-        except Exception as error:
-            log.error("job-not-ended", job=job, error=type(error).__name__, reason=str(error)[:500])
-            return self._stopping
-        return True
-
-    async def _record(self, status: str, plan: str, rounds: int) -> None:
-        await asyncio.to_thread(self._ledger.append, "job", {"event": status, "plan": plan, "rounds": rounds})
-
-
-def _told(error: KeyongError) -> dict[str, Any]:
-    return {"code": error.code, "reason": str(error), "hint": error.hint, "exit": error.exit_code}

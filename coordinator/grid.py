@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from coordinator.cohort import Tell
 from coordinator.results import ResultFolder
 from coordinator.rounds import Exchange, Rounds
 from coordinator.server_session import ServerPartError, ServerSession
+from federation.errors import UnavailableError
 from federation.jobs.codec import Content, ContentError, describe
 from federation.jobs.failures import SERVER_CODES
 from federation.statements import JobPlan
@@ -23,7 +25,11 @@ METRICS_RECORD = "metrics"
 FELL_OUT = "fell-out"
 _TEXT = 2000
 
-Tell = Callable[[str, dict[str, Any]], Awaitable[None]]
+
+class HaltedError(UnavailableError):
+    """The coordinator is about to stop; the app is asked again when the job is resumed."""
+
+    code = "stopping"
 
 
 class TrustedGrid:
@@ -31,21 +37,33 @@ class TrustedGrid:
 
     Args:
         numbers: the random ids under which the app knows the nodes it started with.
+        history: the entries of exchanges that are on record.
         tell: appends an event that the requester sees.
     """
 
     def __init__(
-        self, plan: JobPlan, numbers: Mapping[str, int], rounds: Rounds, result: ResultFolder, tell: Tell
+        self,
+        plan: JobPlan,
+        numbers: Mapping[str, int],
+        rounds: Rounds,
+        result: ResultFolder,
+        history: Sequence[dict[str, Any]],
+        tell: Tell,
     ) -> None:
         self._plan = plan
         self._numbers = dict(numbers)
         self._rounds = rounds
         self._result = result
         self._tell = tell
-        self._began = time.monotonic()
-        self.history: list[dict[str, Any]] = []
-        self.rounds_done = 0
-        self.total_weight = 0
+        self.history = list(history)
+        last: dict[str, Any] = self.history[-1] if self.history else {"round": 0, "elapsed": 0.0, "total_weight": 0}
+        self._began = time.monotonic() - last["elapsed"]
+        self.rounds_done: int = last["round"]
+        self.total_weight: int = last["total_weight"]
+        self.halted = False
+        self.between = asyncio.Event()
+        """Set while no exchange is being made."""
+        self.between.set()
 
     async def serve(self, session: ServerSession) -> None:
         """Carry exchanges, keep files, until the app is done.
@@ -72,13 +90,24 @@ class TrustedGrid:
 
     async def _exchange(self, session: ServerSession, header: Mapping[str, Any], body: memoryview) -> None:
         stage = self._check(header)
-        exchange = await self._rounds.exchange(stage, header["contents"][0], body)
+        if self.halted:
+            raise HaltedError("the coordinator is stopping")
+        self.between.clear()
+        try:
+            exchange = await self._rounds.exchange(stage, header["contents"][0], body)
+            entry = (
+                self.history[exchange.round - 1] if exchange.replayed else self._entry(exchange, header["weight_key"])
+            )
+            if not exchange.replayed and await self._rounds.keep(exchange, entry):
+                await self._tell("not-resumable", {"exchange": exchange.round})
+        finally:
+            self.between.set()
         try:
             frame, buffers = self._reply(exchange, header["weight_key"])
         except ContentError as error:
             raise ServerPartError("the replies cannot be given to the app ({what})", what=error.code) from None
         # The app goes on while its aggregate is kept and told.
-        await asyncio.gather(self._report(exchange, header["weight_key"]), session.send(frame, buffers))
+        await asyncio.gather(self._report(exchange, entry), session.send(frame, buffers))
 
     def _check(self, header: Mapping[str, Any]) -> str:
         stage, messages, contents = header.get("type"), header.get("messages"), header.get("contents")
@@ -111,28 +140,37 @@ class TrustedGrid:
             raise ServerPartError("the server part sent a malformed exchange", code="server-frame")
         return str(stage)
 
-    async def _report(self, exchange: Exchange, weight_key: str) -> None:
-        training = exchange.stage == "train"
-        self.rounds_done += training
+    def _entry(self, exchange: Exchange, weight_key: str) -> dict[str, Any]:
+        """What the history says of an exchange."""
+        total_weight = sum(exchange.weights.values())
         entry: dict[str, Any] = {
             "exchange": exchange.round,
             "stage": exchange.stage,
-            "round": self.rounds_done,
+            "round": self.rounds_done + (exchange.stage == "train"),
             "participants": len(exchange.contributed),
             "elapsed": round(time.monotonic() - self._began, 6),
         }
-        self.total_weight = sum(exchange.weights.values())
         if exchange.aggregate is not None:
-            self.total_weight = exchange.aggregate.total_weight
+            total_weight = exchange.aggregate.total_weight
             # What the app claims as its weight is no figure: the trusted rows below are what was weighed by.
             entry["metrics"] = {name: v for name, v in exchange.aggregate.metrics.items() if name != weight_key}
             entry["saturated"] = exchange.aggregate.saturated
-            if training:
-                await asyncio.to_thread(self._result.put_model, exchange.aggregate.arrays)
-        elif exchange.sent.arrays:
-            # Under `each` the app alone makes the aggregate; what it sends next is the newest that is seen of it.
-            await asyncio.to_thread(self._result.put_model, exchange.sent.arrays)
-        entry["total_weight"] = self.total_weight
+        entry["total_weight"] = total_weight
+        return entry
+
+    async def _report(self, exchange: Exchange, entry: dict[str, Any]) -> None:
+        if exchange.replayed and exchange.round < len(self.history):
+            return  # its model was replaced by a later one, and its event was told
+        # Of the last that is on record the model may not have been written, nor the event told.
+        arrays = exchange.sent.arrays
+        if exchange.aggregate is not None:
+            arrays = exchange.aggregate.arrays if exchange.stage == "train" else {}
+        # Under `each` the app alone makes the aggregate; what it sends next is the newest that is seen of it.
+        if arrays:
+            await asyncio.to_thread(self._result.put_model, arrays)
+        if exchange.replayed:
+            return
+        self.rounds_done, self.total_weight = entry["round"], entry["total_weight"]
         self.history.append(entry)
         await self._tell("round", entry)
 

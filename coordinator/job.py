@@ -5,42 +5,37 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
+import shutil
 from pathlib import Path
 from typing import Any
 
-import structlog
-
-from coordinator.answers import Answer, ReceiptError, code_from
-from coordinator.grid import Tell, TrustedGrid
+from coordinator.answers import Answer
+from coordinator.cohort import Cohort, Tell
+from coordinator.grid import TrustedGrid
 from coordinator.links import Links
+from coordinator.recording import NotRecordedError, Recording
 from coordinator.results import RESULT_BYTES, ResultFolder
 from coordinator.rounds import Exchange, JobDeniedError, RoundFailedError, Rounds
 from coordinator.server_session import ServerPartError, ServerSession
-from federation.errors import KeyongError
 from federation.home import Home, now
 from federation.jobs.project import Project, ProjectError, fuse, load_project
-from federation.statements import Envelope, JobPlan, Receipt, instant_text
+from federation.statements import Envelope, JobPlan, instant_text
 from federation.statements.code import CodeBundle
-from federation.wire.messages import JobClose, JobOpen, JobOpened, pack, unpack
-from federation.wire.patience import ANSWER_SECONDS
 from sandbox import Runtime, Tier
 
 __all__ = ["Job", "JobDeniedError"]
 
-log = structlog.get_logger("keyong.coordinator")
-
-CLOSE_SECONDS = 15.0
-"""How long the end of a job waits for a node to say it has closed it: one that cannot be reached closes it unasked."""
 START_SECONDS = 30.0
 """On top of the plan's time for a step, for the server part to be imported in."""
 BUNDLE = "code.bundle"
+_NUMBER_BITS = 52
 
 
 class Job:
-    """A submitted plan on its way to a result.
+    """A submitted plan on its way to a result, from its beginning or from where its recording ends.
 
     Args:
-        folder: holds the plan's code as it was submitted, and from now on the result.
+        folder: holds the plan's code as it was submitted, and from now on the recording and the result.
         tell: appends an event that the requester sees.
     """
 
@@ -64,39 +59,79 @@ class Job:
         self.plan = plan
         self._folder = folder
         self._tell = tell
-        self._numbers = {planned.node: secrets.randbits(52) + 1 for planned in plan.cohort}
+        self.recording = Recording(folder)
+        self._numbers = {planned.node: secrets.randbits(_NUMBER_BITS) + 1 for planned in plan.cohort}
+        self._numbers |= self.recording.numbers
         self._result = ResultFolder(folder)
+        self._cohort = Cohort(home, links, envelope, plan, self._numbers, self._code, self._note, tell)
         self._rounds: Rounds | None = None
         self._grid: TrustedGrid | None = None
 
     @property
     def rounds_done(self) -> int:
         """Rounds of training that gave an aggregate."""
-        return self._grid.rounds_done if self._grid else 0
+        if self._grid is not None:
+            return self._grid.rounds_done
+        history = self.recording.history()
+        return int(history[-1]["round"]) if history else 0
+
+    def check_resumable(self) -> None:
+        """Raise NotRecordedError where the job began, and what it was answered is gone."""
+        if self.recording.dropped:
+            raise NotRecordedError(
+                "what the job was answered so far is no longer on record, so it cannot go on from there",
+                hint="plan it anew (`keyong job run`)",
+            )
 
     async def run(self) -> dict[str, Any]:
-        """Run to the end; returns the summary. Whatever ends it, nodes and session are closed when this returns.
+        """Run to the end; returns the summary. Its session is closed when this returns; its nodes are not.
 
         Raises:
             JobDeniedError: nodes refused the plan.
+            NodesAwayError: it can go on when nodes come back.
             RoundFailedError, ServerPartError: it could not be carried on.
         """
         # Before a node is asked: a plan that cannot run costs nobody a use.
-        bundle, project = await asyncio.to_thread(self._lay_out)
-        try:
-            live = await self._open_nodes(bundle.to_bytes())
-            key = self._home.key("statement")
-            self._rounds = Rounds(
-                self._home, key, self._links, self._envelope, self.plan, live, self._note, self._tell_fallen
-            )
-            await self._serve(self._rounds, project)
-        finally:
-            await asyncio.shield(self._close_nodes())
+        project = await asyncio.to_thread(self._lay_out)
+        if self.recording.numbers:
+            each = self.plan.aggregation == "each"
+            # The app has to be told of every node that takes part in single replies; a sum may gain one.
+            self._cohort.resume(self.recording.numbers if each else self._numbers)
+        else:
+            await self._open_nodes()
+        rounds = self._rounds = Rounds(
+            self._home,
+            self._home.key("statement"),
+            self._links,
+            self._envelope,
+            self.plan,
+            self._cohort,
+            self.recording,
+            self._note,
+            self._tell_fallen,
+        )
+        await self._serve(rounds, project)
         return await asyncio.to_thread(self.summary, "done")
+
+    async def halt(self) -> None:
+        """Begin no further exchange; returns once the one that is being made is on record."""
+        if self._grid is not None:
+            self._grid.halted = True
+            await self._grid.between.wait()
+
+    def leave(self) -> None:
+        """Say that it goes on later: what ends it from here on does not call off the steps at the nodes."""
+        if self._rounds is not None:
+            self._rounds.leaving = True
+
+    async def close_nodes(self) -> None:
+        """Tell the nodes that the job is over."""
+        await self._cohort.close()
 
     def summary(self, status: str, reason: str = "") -> dict[str, Any]:
         """Write the job's summary, part of the JSON interface, and its metrics; returns the summary."""
-        plan, grid = self.plan, self._grid
+        plan = self.plan
+        history = self._grid.history if self._grid is not None else self.recording.history()
         summary = {
             "job": plan.id,
             "plan": self._envelope.digest,
@@ -110,19 +145,21 @@ class Job:
             "rounds": plan.rounds,
             "rounds_done": self.rounds_done,
             "participants": sorted(planned.node for planned in plan.cohort),
-            "contributed": sorted(self._rounds.live) if self._rounds else [],
-            "total_weight": grid.total_weight if grid else 0,
+            "contributed": sorted(self._cohort.live),
+            "total_weight": history[-1]["total_weight"] if history else 0,
             "ended": instant_text(now()),
         }
         self._result.put_json("summary.json", summary)
-        self._result.put_json("metrics.json", grid.history if grid else [])
+        self._result.put_json("metrics.json", history)
         self._result.flush()
         return summary
 
-    def _lay_out(self) -> tuple[CodeBundle, Project]:
-        bundle = CodeBundle.from_bytes((self._folder / BUNDLE).read_bytes())
+    def _lay_out(self) -> Project:
+        bundle = CodeBundle.from_bytes(self._code())
         app = self._folder / "app"
-        app.mkdir()
+        for left in (app, self._folder / "output"):  # of a run that was interrupted
+            shutil.rmtree(left, ignore_errors=True)
+            left.mkdir()
         bundle.write(app)
         try:
             project = load_project(app)
@@ -131,41 +168,23 @@ class Job:
             raise ServerPartError("the app cannot be run: {why}", code=error.code, why=str(error)[:1000]) from None
         except ValueError:
             raise ServerPartError("the plan's run config is not JSON", code="app-config") from None
-        return bundle, project
+        return project
+
+    def _code(self) -> bytes:
+        return (self._folder / BUNDLE).read_bytes()
 
     def _run_config(self) -> dict[str, Any]:
         return {name: json.loads(value) for name, value in self.plan.run_config.items()}
 
     # -- nodes --------------------------------------------------------------------------------------------------------
 
-    async def _open_nodes(self, code: bytes) -> list[str]:
-        refused: dict[str, str] = {}
-
-        async def ask(node: str) -> None:
-            header = JobOpen(plan=pack(self._envelope), node_number=self._numbers[node]).to_bytes()
-            try:
-                incoming = await self._links.call(node, "job.open", header, [code], timeout=ANSWER_SECONDS)
-                opened = JobOpened.from_bytes(incoming.header)
-                clause = {} if opened.permitted else await self._clause(node, opened)
-            except KeyongError as error:
-                refused[node] = code_from(error.code)
-                await self._tell("node-unavailable", {"node": node, "code": refused[node]})
-                return
-            if opened.permitted:
-                await self._tell("permitted", {"node": node})
-                return
-            refused[node] = code_from(opened.code)
-            await self._tell("denied", {"node": node, "code": refused[node], "clause": clause})
-
-        nodes = [planned.node for planned in self.plan.cohort]
-        async with asyncio.TaskGroup() as group:
-            for node in nodes:
-                group.create_task(ask(node))
-        live = [node for node in nodes if node not in refused]
-        if len(live) < self.plan.minimal_participants:
+    async def _open_nodes(self) -> None:
+        cohort = self._cohort
+        await cohort.open()
+        if len(cohort.live) < self.plan.minimal_participants:
+            refused = {**cohort.away, **cohort.out}
             reasons = ", ".join(f"{node}: {code}" for node, code in sorted(refused.items()))
-            unavailable = {"node-offline", "link-lost", "no-answer"}
-            if set(refused.values()) <= unavailable:
+            if not cohort.out:
                 raise RoundFailedError(
                     "nodes cannot be reached ({reasons})",
                     hint="is `keyong node serve` running there? see `keyong coordinator status`",
@@ -173,31 +192,9 @@ class Job:
                     reasons=reasons,
                 )
             raise JobDeniedError("nodes refused this plan ({reasons})", reasons=reasons)
-        return live
-
-    async def _clause(self, node: str, opened: JobOpened) -> dict[str, Any]:
-        """The decision of a verified denial, for the requester, who is party to the agreement."""
-        if not opened.receipt:
-            return {}
-        envelope = unpack(opened.receipt)
-        receipt = Receipt.open(envelope, [self._home.public_key(node)], now())
-        said = (receipt.node, receipt.plan, receipt.invocation, receipt.outcome, receipt.stage, receipt.round)
-        plan = self._envelope.digest
-        if said != (node, plan, plan, "denied", "open", 0) or receipt.intent != -1:
-            raise ReceiptError("the receipt of {node} is for something else", node=node)
-        await asyncio.to_thread(self._result.put_receipt, Answer(node, receipt, envelope, b""))
-        return receipt.decision.model_dump(mode="json")
-
-    async def _close_nodes(self) -> None:
-        header = JobClose(plan=self._envelope.digest).to_bytes()
-
-        async def close(node: str) -> None:
-            try:
-                await self._links.call(node, "job.close", header, timeout=CLOSE_SECONDS)
-            except KeyongError as error:
-                log.info("close-not-delivered", node=node, code=code_from(error.code))
-
-        await asyncio.gather(*(close(planned.node) for planned in self.plan.cohort))
+        if self.plan.aggregation == "each":
+            cohort.away.clear()  # the app is not told of them
+        await asyncio.to_thread(self.recording.begin, {node: self._numbers[node] for node in cohort.live})
 
     async def _note(self, answer: Answer) -> None:
         await asyncio.to_thread(self._result.put_receipt, answer)
@@ -213,8 +210,9 @@ class Job:
 
     async def _serve(self, rounds: Rounds, project: Project) -> None:
         plan = self.plan
-        numbers = {node: self._numbers[node] for node in rounds.live}
-        self._grid = TrustedGrid(plan, numbers, rounds, self._result, self._tell)
+        numbers = dict(self.recording.numbers)
+        history = await asyncio.to_thread(self.recording.history)
+        self._grid = TrustedGrid(plan, numbers, rounds, self._result, history, self._tell)
         start = {
             "op": "start",
             "run_id": int(plan.id.removeprefix("urn:uuid:").replace("-", "")[:16], 16) >> 1,
@@ -236,7 +234,10 @@ class Job:
             tier=self._tier,
         )
         try:
-            await self._tell("started", {"participants": len(rounds.live)})
+            if self.recording.began:
+                await self._tell("resumed", {"exchange": self.recording.answered + 1})
+            else:
+                await self._tell("started", {"participants": len(numbers)})
             await self._grid.serve(session)
         finally:
             await asyncio.shield(self._end(session))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -124,6 +125,15 @@ class Links:
             # What a body took that has to be sent anew was the line's: for its answer the node keeps some in any case.
             left = max(RETURN_SECONDS, end - clock())
         return await self.call(node, method, header, body, timeout=left)
+
+    async def any_of(self, nodes: Iterable[str], seconds: float) -> frozenset[str]:
+        """Those of some nodes that are connected, as soon as one is; none after ``seconds``."""
+        wanted = frozenset(nodes)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not wanted & self.online:
+                    await self._changed.wait()
+        return wanted & self.online
 
     async def _returned(self, node: str, seconds: float) -> None:
         try:

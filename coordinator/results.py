@@ -24,7 +24,7 @@ RESULT_BYTES = 1024 * 1024 * 1024
 RESULT_FILES = 2000
 PARTIAL = "partial"
 """Where files are written before they are put in place under their names."""
-_NOT_PART = ("app", "code.bundle", PARTIAL)
+_NOT_PART = ("app", "code.bundle", "exchanges", PARTIAL)
 _MAP_FROM = 256 * 1024
 
 
@@ -67,7 +67,8 @@ class ResultFolder:
     def put_receipt(self, answer: Answer) -> None:
         """Keep a receipt and the inclusion proof beside it."""
         receipt = answer.receipt
-        stem = f"{receipt.round:06d}-{receipt.stage}-{answer.node}"
+        again = f"-{receipt.attempt}" if receipt.attempt > 1 else ""
+        stem = f"{receipt.round:06d}-{receipt.stage}-{answer.node}{again}"
         self._put_bytes(f"receipts/{stem}.receipt.json", answer.envelope.to_bytes())
         if answer.proof:
             self._put_bytes(f"receipts/{stem}.proof.json", answer.proof)
@@ -94,14 +95,19 @@ class ResultFolder:
                 finally:
                     os.close(descriptor)
 
-    def break_off(self, status: str, reason: str) -> None:
+    def break_off(self, summarise: Callable[[], object]) -> None:
         """After a crash: nothing half-written stays, and a summary says how the job ended.
+
+        Args:
+            summarise: writes it.
 
         Raises:
             UnavailableError: the disk does not take it.
         """
         try:
-            self._break_off(status, reason)
+            shutil.rmtree(self.folder / PARTIAL, ignore_errors=True)
+            (self.folder / PARTIAL).mkdir(exist_ok=True)
+            summarise()
         except OSError as error:
             raise UnavailableError(
                 "a job's result cannot be written: {why}",
@@ -110,9 +116,8 @@ class ResultFolder:
                 why=error.strerror or type(error).__name__,
             ) from None
 
-    def _break_off(self, status: str, reason: str) -> None:
-        shutil.rmtree(self.folder / PARTIAL, ignore_errors=True)
-        (self.folder / PARTIAL).mkdir(exist_ok=True)
+    def restate(self, status: str, reason: str) -> None:
+        """Correct the summary, where there is one."""
         path = self.folder / "summary.json"
         if path.is_file():
             self.put_json(path.name, json.loads(path.read_bytes()) | {"status": status, "reason": reason})

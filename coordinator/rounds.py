@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,10 +11,12 @@ from typing import Any
 import structlog
 
 from coordinator.answers import Answer, ReceiptError, code_from, read_encoded, read_single, verify_answer
-from coordinator.broadcast import Broadcast, Sender
+from coordinator.broadcast import Broadcast, Named, Sender
+from coordinator.cohort import Cohort
 from coordinator.links import Links
+from coordinator.recording import Answered, Asked, Recording
 from federation.crypto import SigningKey
-from federation.errors import DeniedError, KeyongError
+from federation.errors import DeniedError, KeyongError, UnavailableError
 from federation.home import Home, now
 from federation.jobs.codec import Content, ContentError, decode, header_bytes
 from federation.secagg import Accumulator, Aggregate, Layout
@@ -29,11 +32,27 @@ MARGIN_SECONDS = 30.0
 """Beyond what the plan gives a step: verifying, signing, the line's own delay. Bytes on the way do not count."""
 
 
+ATTEMPTS = 3
+"""How often a node is asked for one exchange whose step was killed each time; it refuses more."""
+REPLAY = "replay"
+"""What a node says to a step that it took and whose answer it has lost."""
+
+
 class RoundFailedError(KeyongError):
     """Too few nodes answered for the plan's minimum."""
 
     code = "too-few-participants"
     exit_code = 5
+
+
+class NodesAwayError(RoundFailedError):
+    """Too few nodes answered, and enough of those that did not may come back: the job can go on then."""
+
+
+class ResumeDiffersError(KeyongError):
+    """The server part, run again, asked for something else than it had asked for before."""
+
+    code = "resume-differs"
 
 
 class JobDeniedError(DeniedError):
@@ -62,6 +81,10 @@ class Exchange:
     replies: dict[str, Content] = field(default_factory=dict)
     weights: dict[str, int] = field(default_factory=dict)
     """Rows as each node's receipt states them, of those that contributed."""
+    content: str = ""
+    """Digest of what was sent."""
+    replayed: bool = False
+    """From the recording: no node was asked."""
     clauses: dict[str, dict[str, Any]] = field(default_factory=dict)
     """The decision of each node that refused the step by a clause: for the requester, who is party to the agreement."""
 
@@ -70,7 +93,8 @@ class Rounds:
     """Carries a job's exchanges to its nodes.
 
     Args:
-        live: nodes still in the job; whoever falls out stays out.
+        cohort: who takes part.
+        recording: what was asked and answered so far; exchanges in it are not made again.
         on_answer: told of each verified receipt as it comes.
         on_fallen: told of who fell out of each exchange, also of one that failed for it.
     """
@@ -82,7 +106,8 @@ class Rounds:
         links: Links,
         envelope: Envelope,
         plan: JobPlan,
-        live: Sequence[str],
+        cohort: Cohort,
+        recording: Recording,
         on_answer: Callable[[Answer], Awaitable[None]],
         on_fallen: Callable[[Exchange], Awaitable[None]],
     ) -> None:
@@ -91,19 +116,25 @@ class Rounds:
         self._links = links
         self._envelope = envelope
         self._plan = plan
+        self._cohort = cohort
+        self._recording = recording
         self._on_answer = on_answer
         self._on_fallen = on_fallen
         self._adding = asyncio.Lock()
         self._sender = Sender(links)
-        self.live = list(live)
+        self._writing = asyncio.Lock()
+        self.leaving = False
+        """Whether who is cancelled from here on goes on later: steps at the nodes are then not called off."""
         self.count = 0
         self.trained = 0
 
     async def exchange(self, stage: str, header: Mapping[str, Any], body: memoryview) -> Exchange:
-        """Send one content to all live nodes and gather their replies.
+        """Send one content to all live nodes and gather their replies; or give what is on record for it.
 
         Raises:
             RoundRefusedError: the plan does not hold this step, or the content is malformed.
+            ResumeDiffersError: another step, or another content, is on record in its place.
+            NodesAwayError: fewer than the plan's minimum answered, and others may come back.
             JobDeniedError: fewer than the plan's minimum answered, and all others refused by a clause.
             RoundFailedError: fewer than the plan's minimum answered; nothing of the round is shown.
         """
@@ -116,21 +147,31 @@ class Rounds:
                 "the app sent a malformed content ({what})", what=error.code, code=error.code
             ) from None
         broadcast = await asyncio.to_thread(Broadcast, raw, body)
+        recorded = await asyncio.to_thread(self._recording.find, self.count)
+        asked = self._recording.pending(self.count) if recorded is None else None
+        self._check_course(stage, broadcast.digest, recorded or asked)
+        if recorded is not None:
+            return _replayed(self.count, stage, sent, recorded)
+        await self._muster()
+        invocations = await self._begin(stage, broadcast, asked)
         output = self._plan.outputs.of(stage)  # type: ignore[arg-type]
         layout = Layout.derive(sent.arrays, output)
         summing = self._plan.aggregation == "sum"
         accumulator = Accumulator(layout, self._plan.encoding, len(self._plan.cohort)) if summing else None
-        result = Exchange(self.count, stage, sent)
+        result = Exchange(self.count, stage, sent, content=broadcast.digest)
+        away: set[str] = set()
         noting: list[asyncio.Future[None]] = []
 
-        async def ask(node: str) -> None:
+        async def ask(node: str, invocation: Envelope) -> None:
             try:
-                answer, incoming = await self._invoke(node, stage, broadcast)
+                answer, incoming = await self._settled(node, invocation, broadcast)
                 result.answers.append(answer)
                 noting.append(asyncio.ensure_future(self._on_answer(answer)))  # kept on disk while the reply is added
                 if answer.receipt.outcome != "ok":
                     result.fallen[node] = answer.receipt.code or answer.receipt.outcome
-                    if answer.receipt.outcome == "denied" and not answer.receipt.decision.permit:
+                    if answer.receipt.outcome == "killed" or result.fallen[node] == REPLAY:
+                        away.add(node)
+                    elif answer.receipt.outcome == "denied" and not answer.receipt.decision.permit:
                         result.clauses[node] = answer.receipt.decision.model_dump(mode="json")
                     return
                 # One at a time: of all replies that lie in the spool, one is in memory.
@@ -138,32 +179,103 @@ class Rounds:
                     await asyncio.to_thread(self._take, node, incoming, answer, accumulator, layout, result)
             except KeyongError as error:
                 result.fallen[node] = code_from(error.code)
+                if isinstance(error, UnavailableError) or error.code == "no-such-job":
+                    away.add(node)
                 log.warning("node-fell-out", node=node, code=result.fallen[node], reason=str(error)[:500])
                 return
             result.contributed.append(node)
 
         try:
-            await _together([ask(node) for node in self.live])
+            await _together([ask(node, invocation) for node, invocation in invocations.items()])
         finally:
             await asyncio.gather(*noting)
-        self.live = [node for node in self.live if node in result.contributed]
+        for node, code in result.fallen.items():
+            self._cohort.fell(node, code, away=node in away)
         if result.fallen:
             await self._on_fallen(result)
-        if len(self.live) < self._plan.minimal_participants:
-            reasons = ", ".join(f"{node}: {code}" for node, code in sorted(result.fallen.items()))
-            if set(result.fallen) == set(result.clauses):
+        if len(result.contributed) < self._plan.minimal_participants:
+            raise self._too_few(result)
+        if accumulator is not None:
+            result.aggregate = await asyncio.to_thread(accumulator.finish, len(result.contributed), sent.arrays)
+        return result
+
+    async def keep(self, exchange: Exchange, entry: dict[str, Any]) -> bool:
+        """Put an exchange on record, with the entry that the history has of it; durable when this returns.
+
+        Returns:
+            Whether the recording has become too large with it, and is given up from here on.
+        """
+        if self._recording.dropped:
+            return False
+        answered = Answered(
+            exchange.stage,
+            exchange.content,
+            tuple(exchange.contributed),
+            exchange.fallen,
+            exchange.weights,
+            entry,
+            exchange.aggregate,
+            exchange.replies,
+        )
+        await asyncio.to_thread(self._recording.answer, exchange.round, answered)
+        return self._recording.dropped
+
+    def _check_course(self, stage: str, digest: str, known: Answered | Asked | None) -> None:
+        if known is not None and (known.stage, known.content) != (stage, digest):
+            raise ResumeDiffersError(
+                "run again, the server part asks for something else in exchange {number} ({stage}) than it did before",
+                hint="its start must not be left to chance: plan the job anew with a fixed seed (`--config`)",
+                number=self.count,
+                stage=stage if stage == known.stage else f"{stage}, {known.stage} before",
+            )
+
+    async def _muster(self) -> None:
+        await self._cohort.muster(self.count)
+        if len(self._cohort.live) < self._plan.minimal_participants:
+            gone = {**self._cohort.away, **self._cohort.out}
+            reasons = ", ".join(f"{node}: {code}" for node, code in sorted(gone.items()))
+            if len(self._cohort.live) + len(self._cohort.away) < self._plan.minimal_participants:
                 raise JobDeniedError("nodes refused round {round} ({reasons})", round=self.count, reasons=reasons)
-            raise RoundFailedError(
-                "{left} of {planned} nodes answered round {round}, the plan needs {minimum} ({reasons})",
-                left=len(self.live),
-                planned=len(self._plan.cohort),
-                round=self.count,
-                minimum=self._plan.minimal_participants,
+            raise NodesAwayError(
+                "nodes cannot be reached ({reasons})",
+                hint="is `keyong node serve` running there? see `keyong coordinator status`",
+                code="nodes-unavailable",
                 reasons=reasons,
             )
-        if accumulator is not None:
-            result.aggregate = await asyncio.to_thread(accumulator.finish, len(self.live), sent.arrays)
-        return result
+
+    async def _begin(self, stage: str, broadcast: Broadcast, asked: Asked | None) -> dict[str, Envelope]:
+        """The invocation of each live node, on record; those that were sent before are sent again as they were."""
+        before = asked.invocations if asked is not None else {}
+        invocations = {}
+        for node in self._cohort.live:
+            if node in before:
+                invocations[node] = Envelope.from_bytes(before[node])
+            else:
+                content = await asyncio.to_thread(broadcast.named, self._links.version(node))
+                invocations[node] = self._seal(node, stage, content.digest)
+        await self._record(stage, broadcast.digest, invocations)
+        return invocations
+
+    async def _record(self, stage: str, digest: str, invocations: Mapping[str, Envelope]) -> None:
+        sealed = {node: envelope.to_bytes() for node, envelope in invocations.items()}
+        async with self._writing:
+            await asyncio.to_thread(self._recording.ask, self.count, stage, digest, sealed)
+
+    def _too_few(self, result: Exchange) -> KeyongError:
+        reasons = ", ".join(f"{node}: {code}" for node, code in sorted(result.fallen.items()))
+        if set(result.fallen) == set(result.clauses):
+            return JobDeniedError("nodes refused round {round} ({reasons})", round=self.count, reasons=reasons)
+        # What a node has lost of this round it will not have when it is asked again.
+        back = sum(result.fallen.get(node) != REPLAY for node in self._cohort.away)
+        kind = NodesAwayError if len(result.contributed) + back >= self._plan.minimal_participants else RoundFailedError
+        return kind(
+            "{left} of {planned} nodes answered round {round}, the plan needs {minimum} ({reasons})",
+            left=len(result.contributed),
+            planned=len(self._plan.cohort),
+            round=self.count,
+            minimum=self._plan.minimal_participants,
+            reasons=reasons,
+        )
 
     def _count(self, stage: str) -> None:
         # Nodes refuse beyond the same bounds; asked here, no node has to, and the app's author reads why.
@@ -178,24 +290,53 @@ class Rounds:
         self.count += 1
         self.trained += stage == "train"
 
-    async def _invoke(self, node: str, stage: str, broadcast: Broadcast) -> tuple[Answer, Incoming]:
-        content = await asyncio.to_thread(broadcast.named, self._links.version(node))
-        at = now()
-        # With each step's time that of a start: a node that was restarted in between makes its session anew.
-        timeout = self._plan.setup_seconds + self._plan.round_seconds + MARGIN_SECONDS
-        invocation = Invocation(
-            issued=at,
+    def _seal(self, node: str, stage: str, digest: str, attempt: int = 1) -> Envelope:
+        return Invocation(
+            issued=now(),
             expires=self._plan.expires,  # how long its content takes to arrive is the line's affair
             plan=self._envelope.digest,
             node=node,
             round=self.count,
+            attempt=attempt,
             stage=stage,  # type: ignore[arg-type]
-            content=content.digest,
-        )
-        envelope = invocation.seal(self._key)
-        incoming = await self._sender.send(node, pack(envelope), content, timeout)
-        answer = await asyncio.to_thread(verify_answer, self._home, self._plan, envelope, invocation, incoming, now())
-        return answer, incoming
+            content=digest,
+        ).seal(self._key)
+
+    async def _settled(self, node: str, envelope: Envelope, broadcast: Broadcast) -> tuple[Answer, Incoming]:
+        """A node's verified answer. A node that lost the job opens it again, a step that was killed is tried again."""
+        while True:
+            invocation = Invocation.read(envelope)
+            content = await asyncio.to_thread(broadcast.signed_for, invocation.content)
+            try:
+                incoming = await self._call(node, envelope, content)
+            except KeyongError as error:
+                if error.code != "no-such-job" or not await self._cohort.reopen(node):
+                    raise
+                incoming = await self._call(node, envelope, content)
+            at = now()
+            answer = await asyncio.to_thread(verify_answer, self._home, self._plan, envelope, invocation, incoming, at)
+            if answer.receipt.outcome != "killed" or invocation.attempt >= ATTEMPTS:
+                return answer, incoming
+            if not await self._cohort.reopen(node):
+                return answer, incoming
+            await self._on_answer(answer)
+            envelope = self._seal(node, invocation.stage, invocation.content, invocation.attempt + 1)
+            await self._record(invocation.stage, broadcast.digest, {node: envelope})
+
+    async def _call(self, node: str, envelope: Envelope, content: Named) -> Incoming:
+        # With each step's time that of a start: a node that was restarted in between makes its session anew.
+        timeout = self._plan.setup_seconds + self._plan.round_seconds + MARGIN_SECONDS
+        calling = asyncio.ensure_future(self._sender.send(node, pack(envelope), content, timeout))
+        try:
+            return await asyncio.shield(calling)
+        except asyncio.CancelledError:
+            if self.leaving:
+                calling.add_done_callback(_look_away)
+            else:
+                calling.cancel()
+                with contextlib.suppress(KeyongError, asyncio.CancelledError):
+                    await calling
+            raise
 
     def _take(
         self,
@@ -213,6 +354,26 @@ class Rounds:
             output = plan.outputs.of(result.stage)  # type: ignore[arg-type]
             result.replies[node] = read_single(answer, incoming, result.sent, output)
         result.weights[node] = answer.receipt.weight
+
+
+def _replayed(number: int, stage: str, sent: Content, recorded: Answered) -> Exchange:
+    return Exchange(
+        number,
+        stage,
+        sent,
+        fallen=recorded.fallen,
+        contributed=list(recorded.contributed),
+        aggregate=recorded.aggregate,
+        replies=recorded.replies,
+        weights=recorded.weights,
+        content=recorded.content,
+        replayed=True,
+    )
+
+
+def _look_away(calling: asyncio.Future[Incoming]) -> None:
+    if not calling.cancelled():
+        calling.exception()
 
 
 async def _together(work: Sequence[Awaitable[None]]) -> None:

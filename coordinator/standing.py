@@ -9,7 +9,8 @@ from importlib.metadata import version
 from prometheus_client import CollectorRegistry
 from pydantic import BaseModel, ConfigDict
 
-from coordinator.desk import DISK_RESERVE, JobDesk
+from coordinator.desk import JobDesk
+from coordinator.intake import DISK_RESERVE
 from coordinator.links import Links
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.store import CoordinatorStore

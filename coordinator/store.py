@@ -272,6 +272,12 @@ class CoordinatorStore:
         with self._writer() as session:
             session.exec(update(JobRow).where(col(JobRow.id) == job).values(status="running"))
 
+    def reopen_job(self, job: str) -> bool:
+        """Say that an interrupted job waits for its turn again; False where it is not interrupted."""
+        with self._writer() as session:
+            mine = (col(JobRow.id) == job, col(JobRow.status) == "interrupted")
+            return bool(session.exec(update(JobRow).where(*mine).values(status="submitted")).rowcount == 1)
+
     def interrupted(self) -> Sequence[JobRow]:
         """Jobs that can be gone on with."""
         with self._session() as session:

@@ -146,9 +146,8 @@ class Client:
         answer = self.call("job.submit", m.Submit(plan=m.pack(plan)), [bundle])
         return m.JobRef.from_bytes(answer.header).job
 
-    def events(self, job: str) -> Iterator[m.Event]:
-        """The job's events from the first on, as they come, until it has ended."""
-        after = 0
+    def events(self, job: str, after: int = 0) -> Iterator[m.Event]:
+        """The job's events after a number, as they come, until it has ended."""
         while True:
             answer = m.Events.from_bytes(self.call("job.events", m.EventsSince(job=job, after=after)).header)
             for event in answer.events:
@@ -157,13 +156,26 @@ class Client:
             if not answer.events and answer.status not in ("submitted", "running"):
                 return
 
+    def last_event(self, job: str) -> int:
+        """The number of a job's newest event."""
+        last = 0
+        while True:
+            answer = m.Events.from_bytes(self.call("job.events", m.EventsSince(job=job, after=last, wait=0)).header)
+            if not answer.events:
+                return last
+            last = answer.events[-1].number
+
     def jobs(self) -> tuple[m.JobSummary, ...]:
         """Jobs this member asked for or took part in, newest first."""
         return m.Jobs.from_bytes(self.call("job.list", m.Empty()).header).jobs
 
     def cancel(self, job: str) -> None:
-        """Stop a running job."""
+        """Stop a job that waits or runs, or give up one that was interrupted."""
         self.call("job.cancel", m.JobRef(job=job))
+
+    def resume(self, job: str) -> None:
+        """Go on with an interrupted job, under its own plan and from where it stopped."""
+        self.call("job.resume", m.JobRef(job=job))
 
     def result(self, job: str, folder: Path) -> dict[str, Any]:
         """Write a job's result files below ``folder`` (made, must be empty) and return its summary."""

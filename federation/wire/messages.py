@@ -194,6 +194,14 @@ class JobSummary(Message):
     submitted: str
     participants: int
     protection: str
+    place: int = 0
+    """In the queue, from 1; 0 where it does not wait."""
+    waiting: int = 0
+    """How many jobs wait; 0 where this one does not."""
+    exchange: int = 0
+    """At which exchange an interrupted job goes on; 0 for one that cannot."""
+    exchanges: int = 0
+    """About how many it has."""
 
 
 class Jobs(Message):

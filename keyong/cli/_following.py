@@ -39,17 +39,16 @@ class Course:
             return 0
         if self.status == "denied":
             return DENIED
-        if self.status in ("cancelled", "interrupted"):
-            return UNAVAILABLE
-        given = self.data.get("exit", INTERNAL)
-        return given if given in (1, 2, 3, 4, 5) else INTERNAL
+        otherwise = UNAVAILABLE if self.status in ("cancelled", "interrupted") else INTERNAL
+        given = self.data.get("exit", otherwise)
+        return given if given in (1, 2, 3, 4, 5) else otherwise
 
 
-def follow(client: Client, job: str, rounds: int) -> Course:
-    """Follow a job to its end."""
+def follow(client: Client, job: str, rounds: int, after: int = 0) -> Course:
+    """Follow a job to its end, from its events after a number on."""
     course = Course()
     with _progress(rounds) as advance:
-        for event in client.events(job):
+        for event in client.events(job, after):
             if as_json():
                 emit_line({"event": event.kind, "job": job, "time": event.time, "data": event.data})
             _take(course, event)
@@ -73,6 +72,17 @@ def _take(course: Course, event: Event) -> None:
         course.refusals.append(data)
     elif event.kind == "started":
         narrate("started with {count} participants", count=data.get("participants"))
+    elif event.kind == "queued":
+        narrate("waits: place {place} of {count}", place=data.get("place"), count=data.get("of"))
+    elif event.kind == "returned":
+        narrate(
+            "{node} is back, and takes part from exchange {round} on", node=data.get("node"), round=data.get("round")
+        )
+    elif event.kind == "resumed":
+        course.refusals.clear()  # of before it was interrupted
+        narrate("goes on at exchange {exchange}", exchange=data.get("exchange"))
+    elif event.kind == "not-resumable":
+        narrate("the job has become too large to be recorded: it goes on, but could not be resumed")
     elif event.kind == "fell-out":
         message, hint = explain_refusal(str(data.get("code", "")), None)
         narrate(
@@ -146,31 +156,35 @@ def conclude(course: Course, job: str, plan_protection: str) -> int:
         else:
             narrate("done; fetch the result: keyong job result {job} -o DIR", job=bare[:8])
         return 0
-    _explain_end(course)
+    _explain_end(course, bare)
     return course.exit_code
 
 
-def _explain_end(course: Course) -> None:
+def _explain_end(course: Course, job: str) -> None:
     for one in course.refusals:
         _print_refusal(str(one.get("node", "")), str(one.get("code", "")), one.get("clause"), course.exit_code)
     if course.status == "denied" and course.refusals:
         return
     code, reason, hint = (str(course.data.get(key, "")) for key in ("code", "reason", "hint"))
-    if course.status in ("cancelled", "interrupted"):
-        places = {
-            "cancelled": "the job was cancelled",
-            "interrupted": "the coordinator was restarted while the job ran",
-        }
-        sentence = places[course.status]
-        message = (
-            translate("the job was cancelled")
-            if course.status == "cancelled"
-            else translate("the coordinator was restarted while the job ran")
-        )
-        print_error(course.status, message, "", course.exit_code, english=(sentence, ""))
+    if course.status == "cancelled":
+        message = translate("the job was cancelled")
+        print_error(course.status, message, "", course.exit_code, english=("the job was cancelled", ""))
+        return
+    if course.status == "interrupted" and "exchange" in course.data:
+        _explain_interruption(course, job, reason, hint)
         return
     message = translate("the job failed ({code}): {reason}", code=code, reason=reason)
     print_error(code, message, hint, course.exit_code, english=(f"the job failed ({code}): {reason}", hint))
+
+
+def _explain_interruption(course: Course, job: str, reason: str, hint: str) -> None:
+    number, count, bare = course.data.get("exchange"), course.data.get("exchanges"), job[:8]
+    where = {"number": number, "count": count, "reason": reason}
+    sentence = "the job was interrupted at exchange {number} of about {count}: {reason}"
+    message = translate("the job was interrupted at exchange {number} of about {count}: {reason}", **where)
+    way = hint or f"go on with: keyong job resume {bare}"
+    shown = hint or translate("go on with: keyong job resume {job}", job=bare)
+    print_error(course.status, message, shown, course.exit_code, english=(sentence.format(**where), way))
 
 
 def _print_refusal(node: str, code: str, clause: Any, exit_code: int) -> None:

@@ -37,7 +37,7 @@ def list_() -> None:
     table(
         ("job", "status", "rounds", "requester", "purpose", "participants", "protection", "submitted"),
         (
-            (_bare(one.job)[:8], one.status, f"{one.rounds_done}/{one.rounds}", one.requester, one.purpose,
+            (_bare(one.job)[:8], _standing(one), f"{one.rounds_done}/{one.rounds}", one.requester, one.purpose,
              one.participants, _protection(one.protection), one.submitted)
             for one in jobs
         ),
@@ -46,6 +46,22 @@ def list_() -> None:
 
 def _bare(job: str) -> str:
     return job.removeprefix("urn:uuid:")
+
+
+def _standing(job: JobSummary) -> str:
+    """A job's status, and its place in the queue or where it can be gone on with."""
+    from keyong.text import translate
+
+    if job.place:
+        return translate("{status} (place {place} of {count})", status=job.status, place=job.place, count=job.waiting)
+    if job.exchange:
+        return translate(
+            "{status} (resumable at exchange {exchange} of ~{count})",
+            status=job.status,
+            exchange=job.exchange,
+            count=job.exchanges,
+        )
+    return job.status
 
 
 def _protection(protection: str) -> str:
@@ -91,7 +107,7 @@ def show(job: JobArgument) -> None:
     facts(
         (
             ("job", found.job),
-            ("status", found.status),
+            ("status", _standing(found)),
             ("rounds", f"{found.rounds_done}/{found.rounds}"),
             ("requester", found.requester),
             ("purpose", found.purpose),
@@ -101,6 +117,9 @@ def show(job: JobArgument) -> None:
             ("submitted", found.submitted),
         )
     )
+    if found.exchange:
+        narrate("its use of each agreement stays reserved at the nodes, whether it is resumed or cancelled")
+        narrate("go on with: keyong job resume {job}", job=_bare(found.job)[:8])
     if events:
         line()
         table(("time", "event", "details"), ((event.time, event.kind, _details(event)) for event in events))
@@ -132,8 +151,35 @@ def watch(job: JobArgument) -> None:
 
 
 @app.command()
+def resume(
+    job: JobArgument,
+    follow: Annotated[bool, typer.Option("--follow", help="Follow it to its end, as `job run` does.")] = False,
+) -> None:
+    """Go on with an interrupted job of ours: under its own plan, from the exchange where it stopped.
+
+    The coordinator runs the app's server part again from its start and gives it what it was answered before; the nodes
+    are asked only for what is missing. An app whose start is left to chance asks for something else than it did before:
+    that is refused, and what was recorded stays.
+
+    $ keyong job resume 7c1f --follow
+    """
+    from keyong.cli._context import open_client
+
+    with open_client() as client:
+        found = _find(client, job)
+        after = client.last_event(found.job)
+        client.resume(found.job)
+        if not follow:
+            job_run.submitted(found.job)
+            return
+        narrate("resumed job {job}", job=_bare(found.job))
+        job_run.follow_and_record(client, found.job, found.rounds, found.protection, digest=found.plan, after=after)
+
+
+@app.command()
 def cancel(job: JobArgument) -> None:
-    """Stop a job of ours. What was computed so far stays on record; the use of each agreement is spent.
+    """Stop a job of ours, or give up one that was interrupted. What was computed so far stays on record; the use of each
+    agreement is spent.
 
     $ keyong job cancel 7c1f
     """

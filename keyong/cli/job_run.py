@@ -193,13 +193,20 @@ def submitted(job: str) -> None:
 
 
 def follow_and_record(
-    client: Client, job: str, rounds: int, protection: str, *, recorded: Appended | None = None, digest: str = ""
+    client: Client,
+    job: str,
+    rounds: int,
+    protection: str,
+    *,
+    recorded: Appended | None = None,
+    digest: str = "",
+    after: int = 0,
 ) -> None:
-    """Follow a job to its end, put the end on record, and exit with its code."""
+    """Follow a job to its end, from its events after a number on, put the end on record, and exit with its code."""
     from keyong.cli._following import conclude, follow
 
     try:
-        course = follow(client, job, rounds)
+        course = follow(client, job, rounds, after)
     except KeyboardInterrupt:
         narrate("the job goes on; stop it with: keyong job cancel {job}", job=job.removeprefix("urn:uuid:")[:8])
         raise

@@ -9,6 +9,8 @@ import pytest
 
 import coordinator.rounds
 from coordinator.answers import verify_answer
+from coordinator.cohort import Cohort
+from coordinator.recording import Recording
 from federation.jobs import Content
 from federation.secagg.layout import ONE, SATURATED, WEIGHT
 from federation.statements import DecisionRecord
@@ -176,14 +178,17 @@ def _rounds(quiet: Consortium, **changes):
     for node in quiet.nodes:
         node.plans[envelope.digest] = plan
 
-    async def noted(_: object) -> None:
+    async def noted(*_: object) -> None:
         return
 
     assert quiet.service is not None
     home = quiet.service._home
-    live = [node.name for node in quiet.nodes]
+    links, numbers = quiet.service._links, {node.name: node.number for node in quiet.nodes}
+    cohort = Cohort(home, links, envelope, plan, numbers, bundle.to_bytes, noted, noted)
+    cohort.resume(numbers)  # they are taken in with the first exchange
+    recording = Recording(Path(tempfile.mkdtemp()))
     return coordinator.rounds.Rounds(
-        home, home.key("statement"), quiet.service._links, envelope, plan, live, noted, noted
+        home, home.key("statement"), links, envelope, plan, cohort, recording, noted, noted
     )
 
 

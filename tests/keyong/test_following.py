@@ -35,7 +35,7 @@ def _follow(*events: tuple[str, dict[str, Any]]) -> Course:
     listed = [
         Event(number=n, time="2026-01-01T00:00:00Z", kind=kind, data=data) for n, (kind, data) in enumerate(events)
     ]
-    client: Any = SimpleNamespace(events=lambda job: iter(listed))
+    client: Any = SimpleNamespace(events=lambda job, after: iter(listed))
     return follow(client, JOB, 2)
 
 

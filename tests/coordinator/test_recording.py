@@ -1,0 +1,137 @@
+"""What a job was answered, on disk: whole or not there, and under ``sum`` never of one company alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from coordinator.recording import FOLDER, INLINE_BYTES, JOURNAL, Answered, NotRecordedError, Recording, room_for
+from federation.jobs import Content
+from federation.secagg import Aggregate
+
+DIGEST = "sha256:" + "1" * 64
+
+
+def aggregate(size: int = 3, value: float = 0.1) -> Aggregate:
+    array = np.full(size, value, dtype=np.float32)
+    return Aggregate({"metrics": {"w": array}}, {"loss": float("nan"), "x": 1 / 3}, 600, 3, 2)
+
+
+def answered(number: int, size: int = 3, **changes: Any) -> Answered:
+    values: dict[str, Any] = {
+        "stage": "train",
+        "content": DIGEST,
+        "contributed": ("a", "b"),
+        "fallen": {"c": "link-lost"},
+        "weights": {"a": 100, "b": 200},
+        "entry": {"exchange": number, "round": number, "elapsed": 0.5, "total_weight": 600},
+        "aggregate": aggregate(size),
+    }
+    return Answered(**{**values, **changes})
+
+
+def recorded(folder: Path, count: int = 2, size: int = 3) -> Recording:
+    recording = Recording(folder)
+    recording.begin({"a": 11, "b": 7})
+    for number in range(1, count + 1):
+        recording.ask(number, "train", DIGEST, {"a": b"sealed-a", "b": b"sealed-b"})
+        recording.answer(number, answered(number, size))
+    recording.close()
+    return recording
+
+
+@pytest.mark.parametrize("size", [3, INLINE_BYTES])
+def test_what_is_recorded_is_read_again_bit_by_bit(tmp_path: Path, size: int) -> None:
+    recorded(tmp_path, 2, size)
+    again = Recording(tmp_path)
+    assert again.numbers == {"a": 11, "b": 7} and list(again.numbers) == ["a", "b"]
+    assert again.answered == 2 and again.began and again.find(3) is None
+    found = again.find(2)
+    assert found is not None and found.aggregate is not None
+    before = aggregate(size)
+    assert found.aggregate.arrays["metrics"]["w"].tobytes() == before.arrays["metrics"]["w"].tobytes()
+    assert np.isnan(found.aggregate.metrics["loss"]) and found.aggregate.metrics["x"] == 1 / 3
+    assert (found.contributed, found.fallen, found.weights) == (("a", "b"), {"c": "link-lost"}, {"a": 100, "b": 200})
+    assert [entry["exchange"] for entry in again.history()] == [1, 2]
+
+
+def test_what_was_asked_and_not_answered_is_asked_again_as_it_was(tmp_path: Path) -> None:
+    recording = recorded(tmp_path)
+    recording.ask(3, "evaluate", DIGEST, {"a": b"first", "b": b"first"})
+    recording.ask(3, "evaluate", DIGEST, {"b": b"second"})
+    asked = Recording(tmp_path).pending(3)
+    assert asked is not None and asked.invocations == {"a": b"first", "b": b"second"}
+    assert Recording(tmp_path).pending(2) is None
+
+
+@pytest.mark.parametrize("cut", [1, 20, 150])
+def test_a_torn_end_is_cut_off_and_written_over(tmp_path: Path, cut: int) -> None:
+    recorded(tmp_path)
+    path = tmp_path / FOLDER / JOURNAL
+    path.write_bytes(path.read_bytes()[:-cut])
+    again = Recording(tmp_path)
+    assert again.answered == 1 and again.pending(2) is not None
+    again.answer(2, answered(2))
+    assert Recording(tmp_path).answered == 2
+
+
+def test_a_changed_line_ends_the_recording_there(tmp_path: Path) -> None:
+    recorded(tmp_path, 3)
+    path = tmp_path / FOLDER / JOURNAL
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[4] = lines[4].replace(b'"a"', b'"z"', 1)
+    path.write_bytes(b"".join(lines))
+    assert Recording(tmp_path).answered == 1
+
+
+def test_a_line_changed_while_it_is_read_is_no_answer(tmp_path: Path) -> None:
+    recorded(tmp_path)
+    again = Recording(tmp_path)
+    path = tmp_path / FOLDER / JOURNAL
+    path.write_bytes(path.read_bytes().replace(b'"train"', b'"tRain"'))
+    with pytest.raises(NotRecordedError):
+        again.find(1)
+
+
+def test_single_replies_are_kept_under_each(tmp_path: Path) -> None:
+    replies = {
+        "a": Content({"w": {"w": np.arange(3.0)}}, {"metrics": {"loss": 0.5}}),
+        "b": Content({}, {"metrics": {"loss": 1.0}}),
+    }
+    recording = Recording(tmp_path)
+    recording.ask(1, "train", DIGEST, {})
+    recording.answer(1, answered(1, aggregate=None, replies=replies))
+    found = Recording(tmp_path).find(1)
+    assert found is not None and list(found.replies) == ["a", "b"]
+    assert found.replies["a"].arrays["w"]["w"].tolist() == [0.0, 1.0, 2.0]
+    assert found.replies["b"].metrics == {"metrics": {"loss": 1.0}}
+
+
+def test_beyond_its_limit_a_recording_gives_back_its_room_and_the_job_goes_on(tmp_path: Path) -> None:
+    recording = Recording(tmp_path, limit=2000)
+    recording.begin({"a": 1})
+    for number in range(1, 9):
+        recording.ask(number, "train", DIGEST, {"a": bytes(400)})
+        recording.answer(number, answered(number))
+    assert recording.dropped and recording.size() == 0
+    assert Recording(tmp_path).dropped and Recording(tmp_path).began
+
+
+def test_the_oldest_recordings_make_room(tmp_path: Path) -> None:
+    import os
+
+    kept = []
+    for number in range(3):
+        (folder := tmp_path / str(number)).mkdir()
+        kept.append(recorded(folder))
+        os.utime(folder / FOLDER / JOURNAL, (number, number))
+    room_for(kept, 2 * kept[0].size())
+    assert [Recording(tmp_path / str(number)).dropped for number in range(3)] == [True, False, False]
+
+
+def test_what_is_removed_leaves_nothing(tmp_path: Path) -> None:
+    recorded(tmp_path, 1, INLINE_BYTES).remove()
+    assert list(tmp_path.iterdir()) == []
