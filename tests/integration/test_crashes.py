@@ -75,5 +75,14 @@ def test_inv2_the_coordinator_is_killed(consortium: Consortium, stuck: Path) -> 
         consortium.attached_again(mill, marks[mill.name])
     newest = consortium.institute.ok("job", "list").json[0]
     assert newest["status"] == "interrupted"
+    listed = consortium.institute.ok("job", "list", form="text").out
+    assert "interrupted (resumable at exchange 1 of ~2)" in listed, listed
+    assert consortium.institute.ok("job", "cancel", newest["job"]).json == {"cancelled": newest["job"]}
+    mill = consortium.mill("c")
+    until(
+        lambda: len(consortium.entries(mill, "intent")) == len(consortium.entries(mill, "outcome")),
+        "the node goes on with a job that was given up",
+        60,
+    )
     done = consortium.job()
     assert done.code == 0, done.err
