@@ -207,12 +207,12 @@ class Scheduler:
             # Where the coordinator stops, it stays open in the store, and the next start closes it as interrupted.
             while not (ended := await self._ended(plan.id, status, job.rounds_done, data)) and not self.stopping:
                 await asyncio.sleep(AGAIN_SECONDS)
-            if ended and status != INTERRUPTED:
-                await asyncio.to_thread(job.recording.remove)
         finally:
             self.entries.pop(plan.id, None)
             self._turns.remove(plan.requester, plan.id)
             self._advance()
+        if ended and status != INTERRUPTED:
+            await asyncio.to_thread(job.recording.remove)
 
     async def _ended(self, job: str, status: str, rounds_done: int, data: dict[str, Any]) -> bool:
         """Put a job's end into the store; False where it must be tried again."""
