@@ -153,9 +153,13 @@ async def _interrupted(live: Consortium, bundle: Any, at: int, **changes: Any) -
             await asyncio.sleep(60)
 
     live.nodes[2].before = hold
+    answered = [len(node.answered) + at for node in live.nodes]
     async with live.serving():
         job = await live.submit(live.plan(bundle, rounds=ROUNDS, **changes), bundle)
-        await asyncio.wait_for(reached.wait(), 60)
+        async with asyncio.timeout(60):
+            await reached.wait()
+            while [len(node.answered) for node in live.nodes] != answered:  # the others have it on record as well
+                await asyncio.sleep(0.01)
     live.nodes[2].before = None
     return job
 
@@ -347,7 +351,8 @@ async def test_a_drained_coordinator_ends_its_exchange_and_leaves_the_rest(live:
     async with live.serving():
         assert live.service is not None
         job = await live.submit(live.plan(bundle, rounds=ROUNDS), bundle)
-        await reached.wait()
+        async with asyncio.timeout(60):
+            await reached.wait()
         draining = asyncio.create_task(live.service.desk.drain(30))
         await asyncio.sleep(0)
         with pytest.raises(KeyongError, match="stopping"):
