@@ -209,6 +209,10 @@ class Jobs(Message):
 
     jobs: tuple[JobSummary, ...]
 
+    def to_bytes(self) -> bytes:
+        """Canonical JSON; what protocol 1 does not know stands there only where it says something."""
+        return canonical_json(self.model_dump(mode="json", exclude_defaults=True), allow_floats=True)
+
 
 class ResultFile(Message):
     """One file of a result; the body holds them one after another."""

@@ -69,6 +69,15 @@ def recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]
     return found
 
 
+class OfThatDay:
+    """An invocation that expires as those of release 0.1.0 did."""
+
+    read = staticmethod(Invocation.read)
+
+    def __new__(cls, **fields: Any) -> Any:
+        return Invocation(**fields | {"expires": fields["issued"] + timedelta(seconds=90)})
+
+
 class Context:
     """What gRPC gives a servicer, as far as a listener uses it."""
 
@@ -110,10 +119,7 @@ async def test_a_node_and_a_requester_of_the_older_release_at_this_coordinator(
 ) -> None:
     # In release 0.1.0 an invocation expired with its round, now with its plan: either is within what a node takes, but
     # the recorded receipts name the invocations of that day.
-    expires = timedelta(seconds=90)
-    monkeypatch.setattr(
-        rounds, "Invocation", lambda **fields: Invocation(**fields | {"expires": fields["issued"] + expires})
-    )
+    monkeypatch.setattr(rounds, "Invocation", OfThatDay)
     node, asker = OlderEnd(recording["node"], member=True), OlderEnd(recording["requester"], member=True)
     async with (
         serving(recording) as service,

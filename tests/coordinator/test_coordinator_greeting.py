@@ -1,4 +1,4 @@
-"""A roster chain that no header holds: learnt in pages by members of this release and the one before, and by newcomers."""
+"""Greetings between releases, and a roster chain that no header holds, learnt in pages."""
 
 from __future__ import annotations
 
@@ -78,3 +78,18 @@ async def test_a_newcomer_takes_all_of_it(crowded: Consortium, tmp_path: Path) -
         home = await asyncio.to_thread(join, tmp_path / "late", invitation)
     assert home.history.latest.version == Home(crowded.institute.path).history.latest.version
     assert home.member.id == "late"
+
+
+@pytest.mark.parametrize(("low", "high", "older"), [(0, 0, "the member"), (9, 10, "the coordinator")])
+async def test_without_a_common_version_the_side_to_upgrade_is_named(
+    quiet: Consortium, low: int, high: int, older: str
+) -> None:
+    hello = m.Hello(lowest=low, highest=high, software="keyong/9", serves="client", roster_version=1)
+    async with quiet.serving(nodes=False), connect(quiet.members[0], refuse_all) as peer:
+        with pytest.raises(KeyongError) as refused:
+            await peer.call("hello", hello.to_bytes(), timeout=10)
+    assert (refused.value.code, refused.value.hint, refused.value.exit_code) == (
+        "protocol-version",
+        f"upgrade {older}",
+        5,
+    )
