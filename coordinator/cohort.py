@@ -175,9 +175,13 @@ class Cohort:
             return {}
         envelope = unpack(opened.receipt)
         receipt = Receipt.open(envelope, [self._home.public_key(node)], now())
-        said = (receipt.node, receipt.plan, receipt.invocation, receipt.outcome, receipt.stage, receipt.round)
-        plan = self._envelope.digest
-        if said != (node, plan, plan, "denied", "open", 0) or receipt.intent != -1:
-            raise ReceiptError("the receipt of {node} is for something else", node=node)
+        check_refusal(receipt, node, self._envelope.digest)
         await self._keep(Answer(node, receipt, envelope, b""))
         return receipt.decision.model_dump(mode="json")
+
+
+def check_refusal(receipt: Receipt, node: str, plan: str) -> None:
+    """Raise ReceiptError unless a receipt is that of a node's refusal to open this plan."""
+    said = (receipt.node, receipt.plan, receipt.invocation, receipt.outcome, receipt.stage, receipt.round)
+    if said != (node, plan, plan, "denied", "open", 0) or receipt.intent != -1:
+        raise ReceiptError("the receipt of {node} is for something else", node=node)

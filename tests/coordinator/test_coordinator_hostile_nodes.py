@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 
 import numpy as np
 import pytest
 
+import coordinator.intake
 import coordinator.rounds
 from coordinator.answers import verify_answer
 from coordinator.cohort import Cohort
 from coordinator.recording import Recording
+from federation.home import now
 from federation.jobs import Content
 from federation.secagg.layout import ONE, SATURATED, WEIGHT
-from federation.statements import DecisionRecord
+from federation.statements import DecisionRecord, Isolation, Receipt
+from federation.wire import messages as m
 from tests.coordinator.parties import FEDAVG, Consortium, bundle_of, with_totals
 
 OTHER = "sha256:" + "9" * 64
@@ -157,6 +161,81 @@ async def test_a_denial_with_someone_elses_receipt_counts_as_no_answer(quiet: Co
         event.data["node"]: event.data["code"] for event in events if event.kind == "denied" and "node" in event.data
     } == {"mill-b": "malformed"}
     assert [event.data["node"] for event in events if event.kind == "node-unavailable"] == ["mill-c"]
+
+
+def _refusing(refuser, changes):
+    """Let a node refuse a plan with a receipt that says so, but for ``changes``."""
+    at = now()
+
+    def refuse(_):
+        (digest, plan) = next(iter(refuser.plans.items()))
+        share = plan.at(refuser.name)
+        fields = {
+            "issued": at,
+            "expires": at + timedelta(days=30),
+            "node": refuser.name,
+            "plan": digest,
+            "invocation": digest,
+            "round": 0,
+            "attempt": 1,
+            "stage": "open",
+            "intent": -1,
+            "outcome": "denied",
+            "code": "count",
+            "decision": DecisionRecord(permit=False, rule="count"),
+            "dataset": share.dataset,
+            "data_version": share.data_version,
+            "code_digest": plan.code,
+            "runtime": plan.runtime,
+            "isolation": Isolation(),
+            "input": digest,
+            "protection": plan.protection,
+            "started": at,
+            "ended": at,
+        }
+        receipt = Receipt(**{**fields, **changes}).seal(refuser.home.key("statement"))
+        return m.JobOpened(permitted=False, code="count", receipt=m.pack(receipt))
+
+    refuser.opened = refuse
+
+
+async def _told_of_refusal(quiet: Consortium, tmp_path, **changes):
+    """The kinds of event that name the node whose refusal has that receipt, and what its receipts folder holds."""
+    node = quiet.nodes[1]
+    _refusing(node, changes)
+    async with quiet.serving():
+        job, _, events = await quiet.run(bundle_of(tmp_path / "app"))
+        kept = [name for name in await quiet.result(job) if name.startswith("receipts/")]
+    return [event.kind for event in events if event.data.get("node") == node.name], kept
+
+
+async def test_a_refusal_is_shown_with_its_receipt(quiet: Consortium, tmp_path):
+    kinds, kept = await _told_of_refusal(quiet, tmp_path)
+    assert kinds == ["denied"] and kept == ["receipts/000000-open-mill-b.receipt.json"]
+
+
+FOREIGN = {"plan": OTHER, "invocation": OTHER, "round": 1, "stage": "train", "intent": 5, "node": "mill-a"}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+async def test_a_refusals_receipt_for_something_else_is_none(quiet: Consortium, tmp_path, name):
+    kinds, kept = await _told_of_refusal(quiet, tmp_path, **{name: FOREIGN[name]})
+    assert kinds == ["node-unavailable"] and not kept
+
+
+async def test_without_that_check_it_would_be_shown_as_this_plans(quiet: Consortium, tmp_path, monkeypatch):
+    monkeypatch.setattr("coordinator.cohort.check_refusal", lambda *_: None)
+    kinds, kept = await _told_of_refusal(quiet, tmp_path, plan=OTHER)
+    assert kinds == ["denied"] and kept
+
+
+async def test_a_plan_that_wants_more_memory_than_there_is_is_refused(quiet: Consortium, tmp_path, monkeypatch):
+    bundle = bundle_of(tmp_path / "app")
+    plan = quiet.plan(bundle, memory_bytes=coordinator.intake.memory_here() + 1)
+    async with quiet.serving():
+        assert (await quiet.refused(plan, bundle)).code == "memory-unavailable"
+        monkeypatch.setattr(coordinator.intake, "memory_here", lambda: 2**50)
+        await quiet.submit(plan, bundle)  # the bound alone refused it
 
 
 def _content():
