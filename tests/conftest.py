@@ -7,6 +7,9 @@ import sys
 from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
+# Before any test imports flwr, and gRPC with it: gRPC reads its TLS suites once.
+from federation.wire import credentials as credentials  # isort: skip
+
 import pytest
 
 from tests.figures import figures as figures

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
-
-from federation.crypto import GRPC_CIPHER_SUITES, TlsIdentity
-
-# Before gRPC is imported: it reads these once. What the suites do is said where they are named.
-os.environ["GRPC_SSL_CIPHER_SUITES"] = GRPC_CIPHER_SUITES
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
-
 from collections.abc import Callable
 
+# Before grpc is imported: it reads its TLS suites once.
+from federation.wire._suites import TOO_LATE  # isort: skip
+
 import grpc
+
+from federation.crypto import TlsIdentity
+from federation.errors import UnavailableError
 
 PING_SECONDS = 20
 """A link that carries nothing is pinged as often: boxes in the middle cut what is idle for 60 s, and a ping may be
@@ -34,9 +31,23 @@ CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
 )
 
 
-def listening(identity: TlsIdentity, trusted: Callable[[], tuple[str, ...]]) -> grpc.ServerCredentials:
-    """Credentials of a listener that asks ``trusted`` at every handshake which client certificates (PEM) it takes."""
+class LateSuitesError(UnavailableError):
+    """gRPC was imported before its TLS suites were set: it would take TLS 1.2."""
 
+    code = "tls-suites"
+
+
+def listening(identity: TlsIdentity, trusted: Callable[[], tuple[str, ...]]) -> grpc.ServerCredentials:
+    """Credentials of a listener that asks ``trusted`` at every handshake which client certificates (PEM) it takes.
+
+    Raises:
+        LateSuitesError: TLS 1.3 alone cannot be had in this process.
+    """
+    if TOO_LATE:
+        raise LateSuitesError(
+            "gRPC was imported before its TLS suites were set, so that TLS 1.3 alone cannot be had here",
+            hint="import federation.wire.credentials before anything that imports grpc",
+        )
     taken = trusted()
 
     def configuration() -> grpc.ServerCertificateConfiguration:

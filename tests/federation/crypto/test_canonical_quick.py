@@ -69,7 +69,7 @@ class Number(IntEnum):
 @pytest.mark.parametrize(
     "value",
     [{1: "a"}, {None: 1}, {True: 1}, {1: 1, "1": 1}, 1.0, -0.0, [1.5], 2**53, -(2**53), "\ud800", {"\ue000": 1, "\U0001f600": 2},
-     (1, 2), {"a": (1,)}, [Number.ONE], b"x", {"a": object()}, float("nan"), "\x7f\x1f", [[[]]] * 40],
+     (1, 2), {"a": (1,)}, [Number.ONE], b"x", {"a": object}, float("nan"), "\x7f\x1f", [[[]]] * 40],
     ids=repr,
 )  # fmt: skip
 def test_what_the_quick_writer_must_leave_to_the_long_way(value: Any) -> None:

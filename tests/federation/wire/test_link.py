@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import socket
 import ssl
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -81,6 +84,23 @@ async def test_tls_1_2_is_refused(hub: Any, tmp_path: Any) -> None:
     with pytest.raises(ssl.SSLError):
         await asyncio.to_thread(_handshake, hub, ssl.TLSVersion.TLSv1_2, tmp_path)
     assert "RSA" in GRPC_CIPHER_SUITES  # what refuses it: tests/federation/crypto shows 1.2 pass without this setting
+
+
+def test_a_process_that_would_take_tls_1_2_does_not_listen() -> None:
+    """gRPC reads its suites when it is imported: whoever imports it first has lost TLS 1.3 alone, and is told."""
+    program = (
+        "import sys\n"
+        "{first}\n"
+        "from federation.wire.credentials import listening\n"
+        "from federation.crypto import TlsIdentity\n"
+        "listening(TlsIdentity.generate('hub'), tuple)\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GRPC_")}
+    for first, works in (("import grpc", False), ("import json", True)):
+        command = [sys.executable, "-c", program.format(first=first)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert (done.returncode == 0) is works, done.stderr
+        assert ("LateSuitesError" in done.stderr) is not works
 
 
 async def test_a_removed_member_is_cut_at_once_and_does_not_come_back(hub: Any) -> None:
