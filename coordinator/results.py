@@ -67,8 +67,8 @@ class ResultFolder:
     def put_receipt(self, answer: Answer) -> None:
         """Keep a receipt and the inclusion proof beside it."""
         receipt = answer.receipt
-        again = f"-{receipt.attempt}" if receipt.attempt > 1 else ""
-        stem = f"{receipt.round:06d}-{receipt.stage}-{answer.node}{again}"
+        again = f".{receipt.attempt}" if receipt.attempt > 1 else ""
+        stem = f"{receipt.round:06d}{again}-{receipt.stage}-{answer.node}"
         self._put_bytes(f"receipts/{stem}.receipt.json", answer.envelope.to_bytes())
         if answer.proof:
             self._put_bytes(f"receipts/{stem}.proof.json", answer.proof)

@@ -195,13 +195,16 @@ class Scheduler:
             else:
                 await job.close_nodes()
             if status != "done":
-                await asyncio.to_thread(job.summary, status, str(data.get("code", "")))
+                # A full disk must not cost a job that can go on once there is room.
+                with contextlib.suppress(*((OSError,) if status == INTERRUPTED else ())):
+                    await asyncio.to_thread(job.summary, status, str(data.get("code", "")))
             await self.record(status, entry.digest, job.rounds_done)
         except Exception as error:
             log.error("job-not-recorded", job=plan.id, error=type(error).__name__, reason=str(error)[:500])
             status, data = "failed", {"code": "not-recorded", "reason": "how the job ended could not be recorded"}
             with contextlib.suppress(OSError):  # one that says "done" must not stay
                 await asyncio.to_thread(job.summary, status, str(data["code"]))
+            await job.close_nodes()
         try:
             # Whoever follows the job waits for its end: a disk that is full now is not so for ever.
             # Where the coordinator stops, it stays open in the store, and the next start closes it as interrupted.
