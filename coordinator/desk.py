@@ -15,7 +15,7 @@ from coordinator.events import EventFeed, Told
 from coordinator.intake import check_code, check_disk, open_plan
 from coordinator.job import BUNDLE, Job
 from coordinator.links import Links
-from coordinator.recording import Recording, room_for
+from coordinator.recording import FOLDER, JOURNAL, Recording, room_for
 from coordinator.results import FileBuffers, ResultFolder
 from coordinator.scheduler import INTERRUPTED, Scheduler, resumable
 from coordinator.store import CoordinatorStore, JobRow
@@ -69,6 +69,8 @@ class JobDesk:
         self._feed = EventFeed(store)
         self._jobs = Scheduler(store, ledger, self._feed, at_once)
         self._resuming: set[str] = set()
+        self._goes_on: dict[str, tuple[int, dict[str, int]]] = {}
+        """Of each interrupted job that was listed: when its recording was written, and where it goes on."""
         self.tier = Tier.T2
         """What server parts are isolated by, as the canary found at the start."""
         self.methods: Mapping[str, Method] = {
@@ -208,6 +210,7 @@ class JobDesk:
             fields = {"event": "resumed", "plan": row.plan_digest, "rounds": job.rounds_done}
             await asyncio.to_thread(self._ledger.append, "job", fields)
             self._jobs.add(job, row.plan_digest)
+            self._goes_on.pop(row.id, None)
         finally:
             self._resuming.discard(row.id)
         return Outgoing(m.JobRef(job=row.id).to_bytes())
@@ -280,9 +283,21 @@ class JobDesk:
             return standing
         if entry is not None and entry.place:
             standing |= {"place": entry.place, "waiting": self._jobs.waiting}
-        if row.status == INTERRUPTED and (job := self._reopen(row)) is not None and not job.recording.dropped:
-            standing |= resumable(job)
+        if row.status == INTERRUPTED and entry is None and row.id not in self._resuming:
+            standing |= self._where_it_goes_on(row)
         return standing
+
+    def _where_it_goes_on(self, row: JobRow) -> dict[str, int]:
+        """Where an interrupted job goes on; a recording, which may be long, is read again only if it was written."""
+        journal = self._folder(row.id) / FOLDER / JOURNAL
+        written = journal.stat().st_mtime_ns if journal.is_file() else 0
+        known = self._goes_on.get(row.id)
+        if written and known is not None and known[0] == written:
+            return known[1]
+        job = self._reopen(row)
+        found = resumable(job) if job is not None and not job.recording.dropped else {}
+        self._goes_on[row.id] = (written, found)
+        return found
 
     async def _cancel(self, peer: Peer, message: Incoming) -> Outgoing:
         row = await self._own(peer, m.JobRef.from_bytes(message.header).job)

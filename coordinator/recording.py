@@ -1,7 +1,8 @@
 """What a job's app was answered, on disk: with it the server part can be run again after the coordinator died.
 
 A line a record in ``exchanges.jsonl``, each with its own digest; what is large lies in a file of its own beside it,
-flushed before the line that names it. A torn last line is what a crash leaves, and is cut off. Order of writing:
+flushed before the line that names it. A torn last line is what a crash leaves; whoever goes on writing cuts it off.
+Reading changes nothing: another may be writing. Order of writing:
 
 1. ``begun``: the numbers under which the app knows the nodes.
 2. ``asked``: stage, content and the sealed invocations, before the first of them is sent. Asked again with these very
@@ -222,6 +223,7 @@ class Recording:
             self._folder.mkdir(mode=0o700, exist_ok=True)
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
             self._journal = os.open(self._folder / JOURNAL, flags, 0o600)
+            os.ftruncate(self._journal, self._size)
             self._flush_folder(self._folder.parent)
             self._flush_folder(self._folder)
         text = json.dumps(record, ensure_ascii=False).encode()
@@ -264,7 +266,6 @@ class Recording:
                 if text is None:
                     break
                 self._take(json.loads(text), len(line))
-        os.truncate(path, self._size)
 
     def _read(self, number: int) -> dict[str, Any]:
         start, length = self._answered[number]

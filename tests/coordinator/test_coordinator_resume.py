@@ -328,6 +328,29 @@ async def test_a_plan_that_expired_is_not_gone_on_with(
     assert caught.value.code == "plan-expired"
 
 
+async def test_listing_reads_a_recording_once_and_never_while_its_job_is_being_resumed(
+    live: Consortium, app: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from coordinator.recording import Recording
+
+    job = await _interrupted(live, app(SEEDED), 2)
+    read: list[Any] = []
+    take = Recording._load
+    async with live.serving():
+        monkeypatch.setattr(Recording, "_load", lambda self: (read.append(self), take(self)))
+
+        async def listed() -> m.JobSummary:
+            (found,) = m.Jobs.from_bytes((await live.call("job.list", m.Empty())).header).jobs
+            return found
+
+        assert (await listed()).exchange == 2 and len(read) == 1
+        assert (await listed()).exchange == 2 and len(read) == 1
+        assert live.service is not None
+        live.service.desk._resuming.add(job)
+        live.service.desk._goes_on.clear()
+        assert (await listed()).status == "interrupted" and len(read) == 1
+
+
 async def test_a_job_whose_recording_was_dropped_says_so(live: Consortium, app: Any) -> None:
     from coordinator.recording import Recording
 

@@ -78,6 +78,18 @@ def test_a_torn_end_is_cut_off_and_written_over(tmp_path: Path, cut: int) -> Non
     assert Recording(tmp_path).answered == 2
 
 
+def test_reading_takes_nothing_from_under_a_writer(tmp_path: Path) -> None:
+    writer = Recording(tmp_path)
+    writer.begin({"a": 11})
+    path = tmp_path / FOLDER / JOURNAL
+    with path.open("ab") as half:
+        half.write(b"half a line, as a writer is seen in the middle of one")
+        half.flush()
+        size = path.stat().st_size
+        assert Recording(tmp_path).numbers == {"a": 11}
+        assert path.stat().st_size == size
+
+
 def test_a_changed_line_ends_the_recording_there(tmp_path: Path) -> None:
     recorded(tmp_path, 3)
     path = tmp_path / FOLDER / JOURNAL
