@@ -13,6 +13,7 @@ import argparse
 import sys
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,11 @@ CONFIG = tomllib.loads((Path(__file__).parent / "app" / "pyproject.toml").read_t
 ]["config"]
 MOMENTUM = float(CONFIG["server-momentum"])
 SCHEDULE = Schedule(CONFIG["num-server-rounds"], CONFIG["local-epochs"], CONFIG["lr"], CONFIG["batch-size"])
+
+
+def schedule_of(rounds: int | None) -> Schedule:
+    """The app's schedule, with another number of rounds where one is given: one budget of epochs for whoever is compared."""
+    return SCHEDULE if rounds is None else replace(SCHEDULE, rounds=rounds)
 
 
 def to_arrays(model: RollPressure) -> Arrays:

@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 from federation.home import Home
 from keyong.registering import record_own_use
 
-from .compare import evaluate, load_arrays, train_alone
+from .compare import evaluate, load_arrays, schedule_of, train_alone
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -30,13 +30,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, help="the mill's own records")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--rounds", type=int, help="as many as the federated training had; the app's own by default")
     parser.add_argument("models", nargs="*", metavar="NAME=MODEL", help="safetensors files to judge")
     chosen = parser.parse_intermixed_args(arguments)
     torch.set_num_threads(1)
     record_own_use(Home(chosen.home), "passes", f"{chosen.what} for the owner")
     frame = pd.read_csv(chosen.data)
     if chosen.what == "train":
-        save_file(train_alone(frame, seed=chosen.seed), chosen.out)
+        save_file(train_alone(frame, schedule_of(chosen.rounds), chosen.seed), chosen.out)
         return 0
     scores = {}
     for pair in chosen.models:

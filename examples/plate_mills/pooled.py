@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from safetensors.numpy import save_file
 
-from .compare import train_pooled
+from .compare import schedule_of, train_pooled
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -20,10 +20,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m examples.plate_mills.pooled", description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--rounds", type=int, help="as many as the federated training had; the app's own by default")
     parser.add_argument("records", nargs="+", type=Path)
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    save_file(train_pooled([pd.read_csv(path) for path in chosen.records], seed=chosen.seed), chosen.out)
+    frames = [pd.read_csv(path) for path in chosen.records]
+    save_file(train_pooled(frames, schedule_of(chosen.rounds), chosen.seed), chosen.out)
     return 0
 
 

@@ -17,7 +17,12 @@ def demo(
     ),
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of the simulated records.")] = 1,
     rounds: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Train for so many rounds instead of what the app says.")
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Train for so many rounds, those who are compared too, instead of what the app says.",
+        ),
     ] = None,
 ) -> None:
     """Play the whole story on this machine: found, join, agree, train, compare, refuse, verify. Needs the source tree.

@@ -26,8 +26,12 @@ class Row:
     rmse: float
 
 
-def train_alone(mills: Sequence[Party], records: Path, models: Path, seed: int) -> None:
-    """Each mill's owner trains on the mill's own rows, in a process of its own, two at a time."""
+def train_alone(mills: Sequence[Party], records: Path, models: Path, seed: int, rounds: int | None) -> None:
+    """Each mill's owner trains on the mill's own rows, in a process of its own, two at a time.
+
+    Args:
+        rounds: as many as the federated training has; None for what the app says.
+    """
     _each(
         mills,
         lambda mill: [
@@ -37,8 +41,14 @@ def train_alone(mills: Sequence[Party], records: Path, models: Path, seed: int) 
             str(models / f"{mill.name}.safetensors"),
             "--seed",
             str(seed),
+            *as_many(rounds),
         ],
     )
+
+
+def as_many(rounds: int | None) -> list[str]:
+    """The arguments that give whoever is compared the same rounds as the federated training."""
+    return [] if rounds is None else ["--rounds", str(rounds)]
 
 
 def judge(mills: Sequence[Party], records: Path, models: dict[str, Path], folder: Path) -> list[Row]:

@@ -160,7 +160,7 @@ class Story:
             )
             models = self.folder / "models"
             models.mkdir()
-            figures.train_alone(self.mills, self._records, models, self._seed)
+            figures.train_alone(self.mills, self._records, models, self._seed, self._rounds)
             records = sorted(str(path) for path in self._records.glob("mill_?.csv"))
             pooled = models / "pooled.safetensors"
             command = [
@@ -171,6 +171,7 @@ class Story:
                 str(pooled),
                 "--seed",
                 str(self._seed),
+                *figures.as_many(self._rounds),
             ]
             subprocess.run([*command, *records], check=True, capture_output=True)
             named = {f"{mill.name} alone": models / f"{mill.name}.safetensors" for mill in self.mills}
