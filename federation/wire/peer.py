@@ -23,7 +23,7 @@ from federation.wire._generated.link_pb2 import Cancel, Fault, Frame, Head
 from federation.wire.body import Body, BodyError, Buffer, chunks, total_bytes
 from federation.wire.faults import RemoteError, error_of, fault_of
 from federation.wire.frame import Chunk
-from federation.wire.patience import STALL_SECONDS, Patience
+from federation.wire.patience import SLOWEST_LINE, STALL_SECONDS, Patience
 from federation.wire.request_id import carry, current
 from federation.wire.room import Room
 
@@ -103,9 +103,11 @@ class _Assembly:
 @dataclass
 class _Inbound:
     size: int
-    moved: float
+    until: float
+    """When a body that is not whole by then is given up; what comes of it moves this on."""
     assembly: _Assembly | None = None
     task: asyncio.Task[None] | None = None
+    ending: bool = False
 
 
 @dataclass
@@ -193,11 +195,11 @@ class Peer:
         finally:
             self._end(reason)
             answering = [one.task for one in self._inbound.values() if one.task is not None]
-            for task in (reading, writing, watching, *self._notes, *answering):
+            for number in list(self._inbound):
+                self._give_up(number)
+            for task in (reading, writing, watching, *self._notes):
                 task.cancel()
             await asyncio.gather(reading, writing, watching, *self._notes, *answering, return_exceptions=True)
-            for number in list(self._inbound):
-                self._forget(number)
 
     def _end(self, reason: KeyongError) -> None:
         self._lost = reason
@@ -349,23 +351,30 @@ class Peer:
             if out is not None:
                 out.refuse(error_of(frame.fault))
         elif part == "cancel" and not ours:
-            inbound = self._forget(number)
-            if inbound is not None and inbound.task is not None:
-                inbound.task.cancel()
+            self._give_up(number)
 
-    def _forget(self, number: int) -> _Inbound | None:
+    def _give_up(self, number: int) -> None:
+        inbound = self._inbound.get(number)
+        if inbound is None:
+            return
+        if inbound.task is None:
+            self._forget(number)
+        elif not inbound.ending:  # asked once: a handler is not interrupted in its ending
+            inbound.ending = True
+            inbound.task.cancel()  # it counts, and its number is not free, until its handler has ended
+
+    def _forget(self, number: int) -> None:
         inbound = self._inbound.pop(number, None)
         if inbound is not None:
             self._bodies.give(inbound.size)
-        return inbound
 
     async def _drop_stalled(self) -> None:
-        """Give up requests of whose bodies nothing has come for :data:`STALL_SECONDS`: half a message keeps its room else."""
+        """Give up requests whose bodies have stopped, or trickle: half a message keeps its room else."""
         clock = asyncio.get_running_loop().time
         while True:
             await asyncio.sleep(STALL_SECONDS / 4)
             for number, inbound in list(self._inbound.items()):
-                if inbound.assembly is not None and clock() - inbound.moved > STALL_SECONDS:
+                if inbound.assembly is not None and clock() > inbound.until:
                     inbound.assembly.body.discard()
                     self._forget(number)
                     self._note(Frame(exchange=number, fault=Fault(code="body-stalled", params={"exit": "5"})))
@@ -415,7 +424,10 @@ class Peer:
             self._forget(number)
             self._note(Frame(exchange=number, fault=fault_of(error, tell=self._tell)))
             return
-        inbound.moved = asyncio.get_running_loop().time()
+        # By its bytes, as Patience: single ones gain nothing. Bodies that arrive side by side share the line.
+        sharing = sum(one.assembly is not None for one in self._inbound.values())
+        latest = asyncio.get_running_loop().time() + STALL_SECONDS
+        inbound.until = min(latest, inbound.until + sharing * len(data) / SLOWEST_LINE)
         if inbound.assembly.body.complete:
             self._start(number, inbound)
 
@@ -433,8 +445,8 @@ class Peer:
         except BodyError as error:
             self._note(Frame(exchange=number, fault=fault_of(error, tell=self._tell)))
             return
-        now = asyncio.get_running_loop().time()
-        inbound = self._inbound[number] = _Inbound(head.body_bytes, now, assembly)
+        until = asyncio.get_running_loop().time() + STALL_SECONDS
+        inbound = self._inbound[number] = _Inbound(head.body_bytes, until, assembly)
         if head.body_bytes == 0:
             self._start(number, inbound)
 
@@ -442,6 +454,8 @@ class Peer:
         assembly, inbound.assembly = inbound.assembly, None
         assert assembly is not None
         inbound.task = asyncio.create_task(self._answer(number, assembly.message(), assembly.head.request))
+        # Here and not in the handler: one that is cancelled before it began never comes to its own end.
+        inbound.task.add_done_callback(lambda _: self._forget(number))
 
     async def _answer(self, number: int, message: Incoming, request: str) -> None:
         carry(request)
@@ -456,8 +470,6 @@ class Peer:
                 await self._write(Chunk(number, piece))
         except LinkLostError:
             log.info("answer-not-delivered", method=message.method[:40])  # it can be asked for again
-        finally:
-            self._forget(number)
 
     async def _handle(self, message: Incoming) -> tuple[Fault, Outgoing | None]:
         try:
