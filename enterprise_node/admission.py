@@ -20,6 +20,7 @@ from federation.statements import (
     RosterHistory,
     StatementError,
     UnknownMemberError,
+    instant_text,
     open_agreement,
 )
 
@@ -58,8 +59,13 @@ def admit_plan(
     runtime: str,
     tier: str,
     now: datetime,
+    restored: datetime | None = None,
 ) -> AdmittedPlan:
     """Verify a plan for this node, whose sessions are isolated at ``tier`` (see ``sandbox.Tier``).
+
+    Args:
+        restored: when this node was made anew from a backup, if it was. Its ledger may lack steps of older plans, which
+            would be taken again; those of a newer plan it has all, for an invocation names its plan by digest.
 
     Raises:
         VerificationError subclasses: signature, expiry, roster, or a plan that is not for this node.
@@ -69,6 +75,13 @@ def admit_plan(
     claimed = JobPlan.read(envelope)
     requester = roster.member(claimed.requester)
     plan = JobPlan.open(envelope, [requester.public], now)
+    if restored is not None and plan.issued < restored:
+        raise AdmissionError(
+            "the plan is from before this node was restored from a backup, at {when}",
+            hint="plan the job again: the node cannot know which steps of this plan it took",
+            code="restored",
+            when=instant_text(restored),
+        )
     check_cohort(plan, history.by_digest(plan.roster), roster)
     coordinator = roster.member(plan.coordinator, "coordinator")
     mine = plan.at(node)

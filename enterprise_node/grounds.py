@@ -63,6 +63,7 @@ class Grounds:
             runtime=self._runtime,
             tier=str(self.tier),
             now=now,
+            restored=self._home.restored_at,
         )
         check_available(admitted.plan)
         dataset = self.dataset(admitted)

@@ -19,6 +19,7 @@ from enterprise_node.recovery import close_open_steps
 from enterprise_node.session import remove_tree
 from enterprise_node.standing import Standing
 from enterprise_node.store import NodeStore
+from federation.correspondence import uphold_revocations
 from federation.errors import KeyongError, UnavailableError, UsageError
 from federation.holdings import Holdings, open_engine
 from federation.home import Home, now
@@ -115,6 +116,9 @@ class NodeService:
         closed = await close_open_steps(self._record, key, member, now())
         if closed:
             log.warning("closed-open-intents", count=closed)
+        ended = await asyncio.to_thread(uphold_revocations, self._holdings, self._record.ledger)
+        if ended:
+            log.warning("revocations-upheld", count=ended)
         await asyncio.to_thread(end_orphans)
         for leftover in self._home.folder("sessions").iterdir():
             await asyncio.to_thread(remove_tree, leftover)

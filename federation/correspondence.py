@@ -106,7 +106,9 @@ def _signed_by(home: Home, envelope: Envelope, *members: str) -> Envelope:
 def enter_into_force(
     holdings: Holdings, ledger: Ledger, envelope: Envelope, agreement: Agreement, now: datetime
 ) -> None:
-    """Record an agreement signed by both and hold it as in force."""
+    """Record an agreement signed by both and hold it as in force; refuse one whose revocation is on record."""
+    if _on_record(ledger, envelope.digest):
+        raise StatementError("a revocation of this agreement is on record here", hint="agree anew")
     check_parties(agreement, parse_policy(agreement.policy))
     ledger.append(
         "agreement",
@@ -148,6 +150,20 @@ def revoke(holdings: Holdings, ledger: Ledger, envelope: Envelope, revocation: R
     ledger.append(
         "revocation", {"revocation": envelope.to_bytes(), "agreement": revocation.agreement, "by": revocation.by}
     )
+
+
+def uphold_revocations(holdings: Holdings, ledger: Ledger) -> int:
+    """End what is held in force against a revocation on record; returns how many.
+
+    The ledger never goes back, and a store may: put in place of a newer one, it has forgotten what was revoked since.
+    """
+    ended = 0
+    for entry in ledger.find(kind="revocation"):
+        agreement = str(ledger.fields(entry.index).get("agreement", ""))
+        if holdings.state(agreement) not in (None, "revoked"):
+            holdings.move(agreement, "revoked")
+            ended += 1
+    return ended
 
 
 def keep(

@@ -7,6 +7,7 @@ Layout below the home folder (0700):
     keys/tls.crt            our certificate, as it stands in the roster
     rosters/000001.json …   every roster version seen, oldest first
     ledger/                 this party's ledger
+    restored-at             when it was made anew from a backup, where it was
     accepted-tier           the weakest isolation its owner accepted here, where that is not the default
 """
 
@@ -34,9 +35,10 @@ from federation.crypto import (
 )
 from federation.errors import UnavailableError, UsageError
 from federation.ledger import Ledger
-from federation.statements import Envelope, Member, Roster, RosterHistory
+from federation.statements import Envelope, Member, Roster, RosterHistory, instant_text, parse_instant
 from federation.statements.roster import DEFAULT_TIER, Role, UnknownMemberError, open_successor
 
+RESTORED = "restored-at"
 KEY_ROLES = ("statement", "ledger", "witness")
 _PARTS = ("keys", "rosters", "ledger")
 
@@ -202,6 +204,16 @@ class Home:
         with self.open_ledger() as ledger:
             ledger.append("tier", {"event": "accepted", "tier": tier})
         write_private(self.path / "accepted-tier", (tier + "\n").encode(), replace=True)
+
+    @property
+    def restored_at(self) -> datetime | None:
+        """When this home was made anew from a backup: what was done here before may be forgotten. None: never."""
+        path = self.path / RESTORED
+        return parse_instant(read_private(path).decode("ascii", "replace").strip()) if path.exists() else None
+
+    def mark_restored(self) -> None:
+        """Remember that this home was made anew from a backup, now."""
+        write_private(self.path / RESTORED, (instant_text(now()) + "\n").encode(), replace=True)
 
     def public_key(self, member: str) -> PublicKey:
         """The statement key of a member of the roster in force."""

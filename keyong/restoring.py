@@ -83,6 +83,7 @@ def restore(
         home = Home(part)
         _check_whose(home, manifest)
         verdict = _verify(home, checkpoints, progress)
+        home.mark_restored()  # a node has forgotten steps that it took, so nothing planned before is taken again
         flush(part)
         if target.exists():
             target.rmdir()

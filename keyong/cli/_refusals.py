@@ -37,6 +37,10 @@ CODES: dict[str, tuple[str, str]] = {
     ),
     "code-mismatch": (mark("the code is not what the plan was signed for"), mark("plan the job again")),
     "roster-changed": (mark("the membership changed since the plan was signed"), mark("plan the job again")),
+    "restored": (
+        mark("the plan is from before the node was restored from a backup"),
+        mark("plan the job again"),
+    ),
     "protection-unavailable": (
         mark("the node cannot give the protection that the plan asks for"),
         mark(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,12 @@ from enterprise_node.line import Line
 from enterprise_node.record import Record
 from enterprise_node.recovery import close_open_steps
 from enterprise_node.session import remove_tree
+from enterprise_node.store import NodeStore
 from federation.errors import KeyongError
+from federation.holdings import Holdings, open_engine
+from federation.home import Home
+from keyong.backing_up import back_up
+from keyong.restoring import restore
 
 
 async def opened(world: Any, **changes: Any) -> Any:
@@ -275,3 +282,35 @@ async def test_a_node_that_drains_takes_no_new_step_and_lets_the_running_one_end
     go.set()
     await draining
     assert (await running)[0].outcome == "ok"
+
+
+# -- a home that was restored -----------------------------------------------------------------------------------------
+
+
+async def _asked_after_a_restore(world: Any, tmp_path: Path) -> tuple[Any, Any]:
+    """What a node that was restored from a backup answers: to a plan that took its step since, and to a new one."""
+    plan = world.plan(agreement := world.agreement(), issued=world.clock() - timedelta(seconds=5))
+    back_up(world.home, tmp_path / "copy")
+    assert (await world.open(plan)).permitted
+    assert (await world.invoke(plan))[0].outcome == "ok"
+    await world.line.close()
+    old = world.home.path
+    world.home = restore(tmp_path / "copy", tmp_path / "again").home
+    shutil.copytree(old / "keys", world.home.path / "keys")
+    engine = open_engine(world.home.path / "store.db")
+    world.store, world.holdings = NodeStore(engine), Holdings(engine)
+    restarted(world)
+    return await world.open(plan), await world.open(world.plan(agreement))
+
+
+async def test_inv1_a_restored_node_takes_no_plan_from_before(world: Any, tmp_path: Path) -> None:
+    before, after = await _asked_after_a_restore(world, tmp_path)
+    assert (before.permitted, before.code) == (False, "restored") and after.permitted
+
+
+async def test_inv1_without_that_it_would_take_steps_again_that_it_forgot(
+    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Home, "mark_restored", lambda home: None)
+    before, _ = await _asked_after_a_restore(world, tmp_path)
+    assert before.permitted

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +14,12 @@ import pytest
 from enterprise_node import broadcast as broadcast_module
 from enterprise_node import service as service_module
 from enterprise_node.service import NodeService
+from federation import correspondence
 from federation.crypto import certificate_fingerprint
 from federation.errors import KeyongError, UnavailableError
 from federation.jobs.codec import body_digest, nested_digest
 from federation.ledger import verify_ledger
-from federation.statements import instant_text
+from federation.statements import Revocation, StatementError, instant_text
 from federation.wire import messages as m
 from federation.wire.listen import Listener
 from federation.wire.peer import Incoming, Outgoing, Peer
@@ -202,3 +206,27 @@ async def test_a_stop_settles_what_runs_removes_what_was_laid_out_and_closes_the
     assert not list(Path(world.home.folder("sessions")).rglob("data*"))
     verdict = verify_ledger(world.home.path / "ledger", world.record.ledger.vkey)
     assert verdict.completeness == "complete"
+
+
+@pytest.fixture
+def revived(world: Any) -> Any:
+    """An agreement whose revocation is on record, in a store that has gone back to a copy from before."""
+    agreement, at = world.agreement(), world.clock()
+    revocation = Revocation(issued=at, expires=at + timedelta(days=1), agreement=agreement.digest, by="mill")
+    correspondence.revoke(
+        world.holdings, world.record.ledger, revocation.seal(world.keys["mill"].statement), revocation
+    )
+    with contextlib.closing(sqlite3.connect(world.home.path / "store.db")) as store, store:
+        store.execute("UPDATE holding SET state = 'in-force'")
+    assert world.holdings.state(agreement.digest) == "in-force"
+    return agreement
+
+
+async def test_what_the_ledger_says_is_revoked_is_so_whatever_the_store_says(
+    world: Any, revived: Any, serving: Any
+) -> None:
+    assert world.holdings.state(revived.digest) == "revoked"
+    with contextlib.closing(sqlite3.connect(world.home.path / "store.db")) as store, store:
+        store.execute("DELETE FROM holding")
+    with pytest.raises(StatementError, match="on record"):
+        correspondence.take(world.home, world.holdings, world.record.ledger, revived, world.clock())
