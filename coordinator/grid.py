@@ -62,8 +62,9 @@ class TrustedGrid:
         self.total_weight: int = last["total_weight"]
         self.halted = False
         self.between = asyncio.Event()
-        """Set while no exchange is being made."""
+        """Set while no exchange is being made or put on record."""
         self.between.set()
+        self._keeping: asyncio.Task[None] | None = None
 
     async def serve(self, session: ServerSession) -> None:
         """Carry exchanges, keep files, until the app is done.
@@ -72,6 +73,12 @@ class TrustedGrid:
             ServerPartError: the app failed, or broke the protocol.
             KeyongError: an exchange could not be made. The app is not asked what it makes of it.
         """
+        try:
+            await self._carry(session)
+        finally:
+            await asyncio.shield(self._kept())
+
+    async def _carry(self, session: ServerSession) -> None:
         leaving = False
         while True:
             header, body = await session.receive()
@@ -90,24 +97,46 @@ class TrustedGrid:
 
     async def _exchange(self, session: ServerSession, header: Mapping[str, Any], body: memoryview) -> None:
         stage = self._check(header)
-        if self.halted:
-            raise HaltedError("the coordinator is stopping")
-        self.between.clear()
         try:
-            exchange = await self._rounds.exchange(stage, header["contents"][0], body)
+            exchange = await self._rounds.exchange(stage, header["contents"][0], body, self._begin)
             entry = (
                 self.history[exchange.round - 1] if exchange.replayed else self._entry(exchange, header["weight_key"])
             )
-            if not exchange.replayed and await self._rounds.keep(exchange, entry):
-                await self._tell("not-resumable", {"exchange": exchange.round})
-        finally:
+        except BaseException:
             self.between.set()
+            raise
+        # The app goes on while its aggregate is put on record; nobody is asked for more before it is.
+        self._keeping = asyncio.create_task(self._keep(exchange, entry))
         try:
             frame, buffers = self._reply(exchange, header["weight_key"])
         except ContentError as error:
             raise ServerPartError("the replies cannot be given to the app ({what})", what=error.code) from None
-        # The app goes on while its aggregate is kept and told.
-        await asyncio.gather(self._report(exchange, entry), session.send(frame, buffers))
+        await session.send(frame, buffers)
+
+    async def _begin(self) -> None:
+        await self._kept()
+        if self.halted:
+            raise HaltedError("the coordinator is stopping")
+        self.between.clear()
+
+    async def _keep(self, exchange: Exchange, entry: dict[str, Any]) -> None:
+        try:
+            if not exchange.replayed and await self._rounds.keep(exchange, entry):
+                await self._tell("not-resumable", {"exchange": exchange.round})
+        finally:
+            self.between.set()
+        await self._report(exchange, entry)
+
+    async def _kept(self) -> None:
+        """Wait until the exchange before is on record and told; raises what kept it from being so, once."""
+        keeping = self._keeping
+        if keeping is None:
+            return
+        try:
+            await asyncio.shield(keeping)
+        finally:
+            if keeping.done():
+                self._keeping = None
 
     def _check(self, header: Mapping[str, Any]) -> str:
         stage, messages, contents = header.get("type"), header.get("messages"), header.get("contents")
@@ -167,7 +196,8 @@ class TrustedGrid:
             arrays = exchange.aggregate.arrays if exchange.stage == "train" else {}
         # Under `each` the app alone makes the aggregate; what it sends next is the newest that is seen of it.
         if arrays:
-            await asyncio.to_thread(self._result.put_model, arrays)
+            recorded = self._rounds.model(exchange) if exchange.aggregate is not None else None
+            await asyncio.to_thread(self._result.put_model, arrays, recorded)
         if exchange.replayed:
             return
         self.rounds_done, self.total_weight = entry["round"], entry["total_weight"]

@@ -1,13 +1,15 @@
 """What a job's app was answered, on disk: with it the server part can be run again after the coordinator died.
 
 A line a record in ``exchanges.jsonl``, each with its own digest; what is large lies in a file of its own beside it,
-flushed before the line that names it. A torn last line is what a crash leaves; whoever goes on writing cuts it off.
-Reading changes nothing: another may be writing. Order of writing:
+flushed before the line that names it; that of an aggregate is a safetensors file, so that the result need not be a
+second one. A torn last line is what a crash leaves; whoever goes on writing cuts it off. Reading changes nothing:
+another may be writing. Order of writing:
 
 1. ``begun``: the numbers under which the app knows the nodes.
 2. ``asked``: stage, content and the sealed invocations, before the first of them is sent. Asked again with these very
    bytes, a node answers from its record what it computed.
-3. ``answered``: before the app is given it. Under ``sum`` the aggregate and nothing of its parts; under ``each``, which
+3. ``answered``: before anything of the next exchange is sent. Died in between, the app with it, the coordinator asks
+   again, and nodes answer from their records. Under ``sum`` the aggregate and nothing of its parts; under ``each``, which
    the agreements of the whole cohort permit in words, the replies.
 
 An attacker who can modify a recording can make a resumed job go on from another model; not make a node do what its plan
@@ -27,6 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from coordinator.tensors import safetensors_head
 from federation.errors import DeniedError
 from federation.jobs.codec import Content, decode, encode
 from federation.secagg import Aggregate
@@ -39,6 +42,7 @@ INLINE_BYTES = 64 * 1024
 RECORDING_BYTES = 64 * 2**30
 """Of one job; a longer one goes on without, and cannot be resumed. About 600 rounds of 25 million parameters."""
 _METRICS = "metrics"
+_BODY, _MODEL = "body", "safetensors"
 
 
 class NotRecordedError(DeniedError):
@@ -180,8 +184,10 @@ class Recording:
             "entry": answered.entry,
         }
         body: list[Buffer]
+        head: bytes | None = None
         if answered.aggregate is not None:
             record["aggregate"], body = _write_aggregate(answered.aggregate)
+            head = safetensors_head(answered.aggregate.arrays)
         else:
             record["replies"], body = _write_replies(answered.replies)
         size = total_bytes(body)
@@ -192,8 +198,14 @@ class Recording:
         if size <= INLINE_BYTES:
             record["body"] = base64.b64encode(b"".join(bytes(part) for part in body)).decode()
         else:
-            record["file"] = self._write_file(f"{number:06d}.body", body)
+            record["start"] = len(head or b"")
+            record["file"] = self._write_file(f"{number:06d}.{_BODY if head is None else _MODEL}", [head or b"", *body])
         self._append(record)
+
+    def model(self, number: int) -> Path | None:
+        """The safetensors file that an exchange's aggregate lies in; None where it lies in none."""
+        path = self._folder / f"{number:06d}.{_MODEL}"
+        return path if number in self._answered and path.is_file() else None
 
     def remove(self) -> None:
         """Forget it all: the job has its result, or ended for good."""
@@ -254,7 +266,7 @@ class Recording:
         if "file" not in record:
             return memoryview(base64.b64decode(record["body"]))
         with (self._folder / record["file"]).open("rb") as file:
-            return memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
+            return memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))[record.get("start", 0) :]
 
     def _load(self) -> None:
         path = self._folder / JOURNAL

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import mmap
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import overload
 
 import numpy as np
-from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from coordinator.answers import Answer
+from coordinator.tensors import Arrays, named
 from federation.errors import KeyongError, UnavailableError
 from federation.jobs.frames import FrameError, result_path
 from federation.wire.body import Buffer
@@ -45,14 +46,17 @@ class ResultFolder:
         for name in ("receipts", "output", PARTIAL):
             (folder / name).mkdir(exist_ok=True)
 
-    def put_model(self, arrays: Mapping[str, Mapping[str, NDArray[Any]]]) -> None:
-        """Replace the model; tensors are named as the app named them, with the record's name before where there are
-        several records."""
-        flat = {
-            name if len(arrays) == 1 else f"{_escaped(record)}/{name}": np.ascontiguousarray(array)
-            for record, entries in arrays.items()
-            for name, array in entries.items()
-        }
+    def put_model(self, arrays: Arrays, recorded: Path | None = None) -> None:
+        """Replace the model.
+
+        Args:
+            recorded: a file that holds these very arrays, and that nobody changes: the model becomes another name of it.
+        """
+        if recorded is not None:
+            with contextlib.suppress(OSError):  # not every file system has links
+                self._put("model.safetensors", lambda partial: os.link(recorded, partial))
+                return
+        flat = {name: np.asarray(array, order="C") for name, array in named(arrays).items()}
         self._put("model.safetensors", lambda partial: save_file(flat, partial))
 
     def put_json(self, name: str, value: object) -> None:
@@ -81,9 +85,8 @@ class ResultFolder:
         try:
             write(partial)
             partial.replace(self.folder / name)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
+        finally:
+            partial.unlink(missing_ok=True)  # also where both were names of one file: then they are left alone
 
     def flush(self) -> None:
         """Make what stands in the folder itself durable: model, metrics, what the server part printed."""
@@ -192,8 +195,3 @@ def _read(path: Path, size: int) -> Buffer:
                 raise ResultError("a file of the result has changed")
             return data
         return memoryview(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ))
-
-
-def _escaped(record: str) -> str:
-    # "a/b" with "c" and "a" with "b/c" are two tensors
-    return record.replace("%", "%25").replace("/", "%2F")

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -128,8 +129,17 @@ class Rounds:
         self.count = 0
         self.trained = 0
 
-    async def exchange(self, stage: str, header: Mapping[str, Any], body: memoryview) -> Exchange:
+    async def exchange(
+        self,
+        stage: str,
+        header: Mapping[str, Any],
+        body: memoryview,
+        before: Callable[[], Awaitable[None]] | None = None,
+    ) -> Exchange:
         """Send one content to all live nodes and gather their replies; or give what is on record for it.
+
+        Args:
+            before: awaited before anything is looked up or sent, while the content is hashed already.
 
         Raises:
             RoundRefusedError: the plan does not hold this step, or the content is malformed.
@@ -147,6 +157,8 @@ class Rounds:
                 "the app sent a malformed content ({what})", what=error.code, code=error.code
             ) from None
         broadcast = await asyncio.to_thread(Broadcast, raw, body)
+        if before is not None:
+            await before()
         recorded = await asyncio.to_thread(self._recording.find, self.count)
         asked = self._recording.pending(self.count) if recorded is None else None
         self._check_course(stage, broadcast.digest, recorded or asked)
@@ -198,6 +210,10 @@ class Rounds:
         if accumulator is not None:
             result.aggregate = await asyncio.to_thread(accumulator.finish, len(result.contributed), sent.arrays)
         return result
+
+    def model(self, exchange: Exchange) -> Path | None:
+        """The file on record that holds an exchange's aggregate, if one does."""
+        return self._recording.model(exchange.round)
 
     async def keep(self, exchange: Exchange, entry: dict[str, Any]) -> bool:
         """Put an exchange on record, with the entry that the history has of it; durable when this returns.

@@ -7,8 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from coordinator.recording import FOLDER, INLINE_BYTES, JOURNAL, Answered, NotRecordedError, Recording, room_for
+from coordinator.results import ResultFolder
+from coordinator.tensors import safetensors_head
 from federation.jobs import Content
 from federation.secagg import Aggregate
 
@@ -106,6 +109,48 @@ def test_a_line_changed_while_it_is_read_is_no_answer(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b'"train"', b'"tRain"'))
     with pytest.raises(NotRecordedError):
         again.find(1)
+
+
+def test_a_recorded_aggregate_is_the_results_model(tmp_path: Path) -> None:
+    recording = recorded(tmp_path, 1, INLINE_BYTES)
+    result = ResultFolder(tmp_path)
+    path = recording.model(1)
+    assert path is not None and Recording(tmp_path / "other").model(1) is None
+    for _ in range(2):  # told again after a resume: both are names of one file by then
+        result.put_model(aggregate(INLINE_BYTES).arrays, path)
+    model = tmp_path / "model.safetensors"
+    assert model.stat().st_ino == path.stat().st_ino and not list((tmp_path / "partial").iterdir())
+    recording.remove()
+    assert load_file(model)["w"].tobytes() == aggregate(INLINE_BYTES).arrays["metrics"]["w"].tobytes()
+
+
+@pytest.mark.parametrize("names", [("w",), ("metrics/a", "metrics%")])
+def test_a_model_reads_alike_recorded_and_written(tmp_path: Path, names: tuple[str, ...]) -> None:
+    """What the safetensors package reads of our file, and of its own, is the same."""
+    assert safetensors_head({"r": {"__metadata__": np.zeros(1)}}) is None
+    arrays = {
+        name: {
+            "w": np.arange(20_000, dtype=np.float32).reshape(100, 200),
+            "n": np.array(7, dtype=np.int64),
+            "h": np.arange(5, dtype=np.float16),
+            "t": np.array([True, False, True]),
+            "e": np.zeros((0, 3), dtype=np.uint8),
+        }
+        for name in names
+    }
+    recording = Recording(tmp_path)
+    recording.ask(1, "train", DIGEST, {})
+    recording.answer(1, answered(1, aggregate=Aggregate(arrays, {}, 600, 3, 2)))
+    path = recording.model(1)
+    assert path is not None
+    ResultFolder(tmp_path).put_model(arrays)
+    ours, theirs = load_file(path), load_file(tmp_path / "model.safetensors")
+    assert ours.keys() == theirs.keys()
+    for name, array in theirs.items():
+        assert (array.dtype, array.shape, array.tobytes()) == (ours[name].dtype, ours[name].shape, ours[name].tobytes())
+    found = Recording(tmp_path).find(1)
+    assert found is not None and found.aggregate is not None
+    assert found.aggregate.arrays[names[0]]["w"].tobytes() == arrays[names[0]]["w"].tobytes()
 
 
 def test_single_replies_are_kept_under_each(tmp_path: Path) -> None:
