@@ -7,12 +7,14 @@ mapping that was dropped); only cgroups do, and evidence says which of the two h
 from __future__ import annotations
 
 import os
+import stat
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from sandbox._trees import entries
 from sandbox.spec import LimitName, Limits
 
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -153,15 +155,16 @@ class UidMeter(_Totals):
         files = 0
         for place, bound in self._places.items():
             held = 0
-            for directory, folders, names in os.walk(place):
-                files += len(folders) + len(names)
-                for name in names:
-                    try:
-                        held += os.lstat(os.path.join(directory, name)).st_blocks << 9
-                    except OSError:  # just deleted
-                        continue
-                if held > bound or files > most:
-                    return files, True
+            try:
+                for state in entries(place):
+                    files += 1
+                    held += 0 if stat.S_ISDIR(state.st_mode) else state.st_blocks << 9
+                    if held > bound or files > most:
+                        return files, True
+            except FileNotFoundError:  # the session is ending
+                continue
+            except OSError:  # what cannot be looked into may hold anything
+                return files, True
         return files, False
 
 

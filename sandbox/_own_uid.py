@@ -8,7 +8,6 @@ given up; everything else must fail here as it does at T2.
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from sandbox import _bubblewrap, _kernel, _launcher, _seccomp, _staging
 from sandbox._attest import attest, does_not_hold
 from sandbox._identity import Identity, allot_identity, hold_if_free
 from sandbox._meter import UidMeter
-from sandbox._session_root import ROOTS, SessionRoot
+from sandbox._session_root import ROOTS, SessionRoot, remove_root
 from sandbox._started import START_SECONDS, Started, cannot, end_process, first_process, last_words, memory_file, reap
 from sandbox.errors import SandboxError
 from sandbox.spec import Evidence, SessionSpec, Tier
@@ -146,16 +145,29 @@ def start_own_uid(spec: SessionSpec, *, without: frozenset[str] = frozenset()) -
     )
 
 
-def clear_leftovers() -> None:
-    """End and remove what sessions left whose trusted process and reaper both went away: a crash, a full memory."""
-    for place in ROOTS.iterdir() if ROOTS.is_dir() else ():
-        identity = hold_if_free(int(place.name)) if place.name.isdecimal() else None
-        if identity is not None:
-            try:
-                end_uid(identity.uid)
-                shutil.rmtree(place)
-            finally:
-                identity.release()
+def clear_leftovers() -> list[str]:
+    """End and remove what sessions left whose trusted process and reaper both went away: a crash, a full memory.
+
+    Done before every start at T1, and by a service that starts at whatever tier: it may have had T1 before.
+
+    Returns:
+        The places that could not be cleared; none keeps another from it. What runs as an ordinary user has no such places.
+    """
+    left: list[str] = []
+    if os.geteuid() != 0 or not ROOTS.is_dir():
+        return left
+    for place in ROOTS.iterdir():
+        try:
+            identity = hold_if_free(int(place.name)) if place.name.isdecimal() else None
+            if identity is not None:
+                try:
+                    end_uid(identity.uid)
+                    remove_root(place)
+                finally:
+                    identity.release()
+        except (OSError, subprocess.SubprocessError):
+            left.append(str(place))
+    return left
 
 
 def end_uid(uid: int) -> None:

@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from sandbox._staging import check_source
+from sandbox._trees import remove_tree
 from sandbox.errors import SandboxError
 from sandbox.spec import SessionSpec
 
@@ -28,9 +29,9 @@ class SessionRoot:
     def __init__(self, spec: SessionSpec, uid: int, launcher: tuple[str, bytes], roots: Path = ROOTS) -> None:
         _check_roots(roots)
         self.place = roots / str(uid)
-        self.remove()
-        self.place.mkdir(mode=0o700)
         try:
+            self.remove()
+            self.place.mkdir(mode=0o700)
             for mount in spec.mounts:
                 check_source(mount.source, by_others=True)
                 _lay(mount.source, self._below(mount.target))
@@ -44,7 +45,8 @@ class SessionRoot:
             os.chown(self.place, 0, uid)
             self.place.chmod(0o710)
         except OSError as error:
-            self.remove()
+            with suppress(OSError):  # the next start tries again, and nobody has this uid before
+                self.remove()
             raise SandboxError(
                 "a session's files cannot be laid out in {path}: {reason}",
                 code="start",
@@ -63,14 +65,32 @@ class SessionRoot:
 
     def remove(self) -> None:
         """Remove the directory and all in it; a link into it is not followed."""
-        if self.place.exists():
-            shutil.rmtree(self.place)
+        remove_root(self.place)
 
     def _below(self, target: str) -> Path:
         place = self.place / target.lstrip("/")
         for parent in reversed(place.relative_to(self.place).parents[:-1]):
             _make(self.place / parent, 0o755)
         return place
+
+
+def remove_root(place: Path) -> None:
+    """Remove a session's directory: what it was given first, so that nothing that a job wrote can keep it here.
+
+    Raises:
+        OSError: something could not be removed; all else was.
+    """
+    failed: OSError | None = None
+    with suppress(FileNotFoundError):
+        for child in sorted(place.iterdir(), key=lambda child: child.lstat().st_uid != place.lstat().st_uid):
+            try:
+                remove_tree(child)
+            except OSError as error:
+                failed = failed or error
+        if failed is None:
+            place.rmdir()
+    if failed is not None:
+        raise failed
 
 
 def _make(directory: Path, mode: int) -> None:

@@ -49,13 +49,27 @@ class Started:
         return inner if self.root is None else self.root.path(inner)
 
     def clear(self) -> None:
-        """Give back what the session held; its uid only once nobody and nothing of it is left."""
+        """Give back what the session held; nobody of it is left.
+
+        Raises:
+            SandboxError: some of its files could not be removed; the next start tries again, and nobody has its uid before.
+        """
         if self.alive is not None:
             self.alive.close()
-        if self.root is not None:
-            self.root.remove()
-        if self.identity is not None:
-            self.identity.release()
+        try:
+            if self.root is not None:
+                self.root.remove()
+        except OSError as error:
+            raise SandboxError(
+                "what a session left in {path} cannot be removed: {reason}",
+                code="left",
+                hint="look for what is wrong with that disk; the next start tries again",
+                path=self.root and self.root.place,
+                reason=error.strerror or type(error).__name__,
+            ) from None
+        finally:
+            if self.identity is not None:
+                self.identity.release()
 
 
 @contextmanager

@@ -10,7 +10,8 @@ class SandboxError(Exception):
     """A session cannot be isolated as demanded, or did not behave; nothing ran weaker instead.
 
     Args:
-        code: stable name of the refusal: ``spec``, ``source``, ``tier``, ``layer``, ``start``, ``canary`` or ``kill``.
+        code: stable name of the refusal: ``spec``, ``source``, ``tier``, ``layer``, ``start``, ``canary``,
+            ``kill`` or ``left``.
         template: English sentence with ``{name}`` places.
         hint: what to do about it, same form.
         params: values for the places in both. Never row values.

@@ -47,6 +47,7 @@ class Session:
         self._lock = threading.Lock()
         self._started: Started | None = None
         self._failure: BaseException | None = None
+        self._left: SandboxError | None = None
         self._killed = False
         self._limit: LimitName | None = None
         self._ending: Ending | None = None
@@ -114,10 +115,16 @@ class Session:
             )
 
     def close(self) -> None:
-        """Kill what is left, and give back the channel and the session's uid."""
+        """Kill what is left, and give back the channel and the session's uid.
+
+        Raises:
+            SandboxError: as ``kill``; or files that the session left cannot be removed.
+        """
         self.kill()
         self.channel.close()
         self._thread.join()
+        if self._left is not None:
+            raise self._left
 
     def __enter__(self) -> Session:
         return self
@@ -216,7 +223,10 @@ class Session:
                 self._ending = Ending("exited", exit_code=code)
             self._ended.set()
             os.close(started.init_handle)
-        started.clear()
+        try:
+            started.clear()
+        except SandboxError as error:
+            self._left = error
 
 
 def _streams(started: Started) -> list[tuple[IO[bytes], str]]:
