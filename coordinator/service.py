@@ -31,7 +31,7 @@ from federation.wire.patience import ANSWER_SECONDS
 from federation.wire.peer import Incoming, Outgoing, Peer
 from federation.wire.protocol import negotiate
 from federation.wire.rosters import first_page, pages
-from sandbox import Runtime, Tier, end_orphans, prove_tier
+from sandbox import Runtime, Tier, clear_leftovers, end_orphans, prove_tier
 
 log = structlog.get_logger("keyong.coordinator")
 
@@ -105,6 +105,8 @@ class CoordinatorService:
         claim = self._home.claim("coordinator")
         try:
             await asyncio.to_thread(end_orphans)
+            for place in await asyncio.to_thread(clear_leftovers):
+                log.error("session-files-left", path=place)
             await self.desk.recover()
             self.desk.tier = await asyncio.to_thread(prove_tier, Tier(self._home.tier_floor))
             await asyncio.to_thread(enrolment.renew, Home(self._home.path), now(), RENEW_BEFORE)

@@ -31,7 +31,7 @@ from federation.wire.member import connect, fetch_rosters, greet, learn, read_ma
 from federation.wire.messages import Empty, Envelopes, Invoke, JobClose, JobOpen, Publish, pack, unpack
 from federation.wire.patience import ANSWER_SECONDS
 from federation.wire.peer import Incoming, Outgoing, Peer
-from sandbox import Runtime, Tier, end_orphans, prove_tier
+from sandbox import Runtime, Tier, clear_leftovers, end_orphans, prove_tier
 
 log = structlog.get_logger("keyong.node")
 
@@ -120,6 +120,8 @@ class NodeService:
         if ended:
             log.warning("revocations-upheld", count=ended)
         await asyncio.to_thread(end_orphans)
+        for place in await asyncio.to_thread(clear_leftovers):
+            log.error("session-files-left", path=place)
         for leftover in self._home.folder("sessions").iterdir():
             await asyncio.to_thread(remove_tree, leftover)
         tier = await asyncio.to_thread(prove_tier, Tier(self._home.tier_floor))

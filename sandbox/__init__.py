@@ -7,6 +7,7 @@
 b'hello'
 """
 
+from sandbox._own_uid import clear_leftovers
 from sandbox.canary import CanaryReport, prove_tier, run_canary
 from sandbox.container import ContainerKind, find_container
 from sandbox.errors import SandboxError
@@ -29,6 +30,7 @@ __all__ = [
     "Session",
     "SessionSpec",
     "Tier",
+    "clear_leftovers",
     "end_orphans",
     "find_container",
     "open_session",

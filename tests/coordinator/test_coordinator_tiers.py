@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from coordinator import enrolment
 from federation.errors import KeyongError
 from federation.home import NewKeys, now
 from federation.statements import Invitation
+from sandbox._identity import Identity
 from tests.coordinator.parties import Consortium, request_of
 
 
@@ -65,3 +67,16 @@ def test_a_member_of_the_longest_name_is_invited_and_enters(quiet: Consortium, t
     name = "m" * 57
     enter(quiet, name)
     assert quiet.institute.history.latest.member(name).entity == f"{name} Ltd"
+
+
+async def test_a_start_clears_what_sessions_at_t1_left(
+    quiet: Consortium, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("T1 needs root")
+    roots = tmp_path / "roots"
+    (roots / "1879048192" / "data").mkdir(parents=True)
+    monkeypatch.setattr("sandbox._own_uid.ROOTS", roots)
+    monkeypatch.setattr("sandbox._own_uid.hold_if_free", lambda uid: Identity(uid, -1))
+    async with quiet.serving(nodes=False):
+        assert not list(roots.iterdir())

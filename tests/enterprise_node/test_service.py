@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sqlite3
 from datetime import timedelta
 from pathlib import Path
@@ -24,6 +25,7 @@ from federation.wire import messages as m
 from federation.wire.listen import Listener
 from federation.wire.peer import Incoming, Outgoing, Peer
 from sandbox import Tier
+from sandbox._identity import Identity
 
 
 class Coordinator:
@@ -80,12 +82,17 @@ async def serving(world: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     await coordinator.start()
     leftover = world.home.folder("sessions", "left")
     (leftover / "data.parquet").write_bytes(b"rows")
+    roots = world.base / "roots"  # a T1 session's, from before this node had T2
+    (roots / "1879048192" / "data").mkdir(parents=True)
+    monkeypatch.setattr("sandbox._own_uid.ROOTS", roots)
+    monkeypatch.setattr("sandbox._own_uid.hold_if_free", lambda uid: Identity(uid, -1))
     node = NodeService(world.home, world.runtime)
     states: list[str] = []
     running = asyncio.create_task(node.run(states.append))
     async with asyncio.timeout(20):
         peer = await coordinator.node
     assert states[0] == "ready" and not leftover.exists()
+    assert os.geteuid() != 0 or not list(roots.iterdir())
     yield coordinator, peer, running
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
