@@ -5,6 +5,9 @@ the ledger, and a file whose bytes are not those that the receipt names is no an
 
 Small replies are kept before their OUTCOME is written, so that not even a killed process loses them; large ones are held
 in memory, and written down when the node stops in order. Nothing is flushed: a cut of power may lose a file.
+
+Under ``fed:none`` a reply is what one company contributed, as it is. So it goes with what it rests on, whether its job
+is open or not: once the plan or the agreement has expired, or the agreement has ended.
 """
 
 from __future__ import annotations
@@ -12,16 +15,19 @@ from __future__ import annotations
 import json
 import mmap
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import structlog
 
 from federation.errors import VerificationError
 from federation.jobs.codec import content_digest
 from federation.secagg import reply_digest
+from federation.statements import instant_text, parse_instant
 from federation.wire.body import Buffer, total_bytes
 
 log = structlog.get_logger("keyong.node")
@@ -31,6 +37,7 @@ SMALL_BYTES = 4 * 2**20
 KEPT_BYTES = 4 * 2**30
 """All kept replies together; beyond it the oldest go. A coordinator that never comes back must not fill the disk."""
 _HEAD_BYTES = 2**24
+_PARTIAL = ".partial"
 
 
 class KeptReplyError(VerificationError):
@@ -53,6 +60,14 @@ class KeptReply:
             raise KeptReplyError("the kept reply is not the one that the receipt names")
 
 
+@dataclass(frozen=True)
+class RestsOn:
+    """What a kept reply rests on, and must not outlive."""
+
+    agreement: str
+    expires: datetime
+
+
 class KeptReplies:
     """The kept replies of a node, by plan; each job has one, that of its newest step. Every method blocks on the disk.
 
@@ -62,17 +77,25 @@ class KeptReplies:
     def __init__(self, folder: Path, limit: int = KEPT_BYTES) -> None:
         self._folder = folder
         self._limit = limit
-        self._plans = {path.name for path in folder.iterdir()}
+        self._plans: dict[str, RestsOn] = {}
+        for path in folder.iterdir():
+            rests = _rests_on(path)
+            if rests is None:
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
+            else:
+                self._plans[path.name] = rests
 
-    def keep(self, plan: str, invocation: str, reply: KeptReply) -> None:
+    def keep(self, plan: str, invocation: str, reply: KeptReply, rests: RestsOn) -> None:
         """Keep a reply in place of the job's one before."""
         name = _name(plan)
-        head = json.dumps({"invocation": invocation, "header": reply.header}).encode()
+        ground = {"agreement": rests.agreement, "expires": instant_text(rests.expires)}
+        head = json.dumps({"invocation": invocation, "header": reply.header, **ground}).encode()
         size = total_bytes(reply.body)
         if size > self._limit:
             self.drop(plan)
             return
-        partial = self._folder / f"{name}.partial"
+        partial = self._folder / f"{name}{_PARTIAL}"
         try:
             self._make_room(size, name)
             with partial.open("wb") as file:
@@ -80,7 +103,7 @@ class KeptReplies:
                 for buffer in reply.body:
                     file.write(buffer)
             partial.replace(self._folder / name)
-            self._plans.add(name)
+            self._plans[name] = rests
         except OSError as error:
             log.warning("reply-not-kept", plan=plan, error=type(error).__name__)
             with suppress(OSError):
@@ -93,8 +116,7 @@ class KeptReplies:
             return None
         try:
             with (self._folder / _name(plan)).open("rb") as file:
-                length = int.from_bytes(file.read(4), "big")
-                head = json.loads(file.read(min(length, _HEAD_BYTES)))
+                length, head = _head(file)
                 start, size = 4 + length, os.fstat(file.fileno()).st_size
                 if head["invocation"] != invocation:
                     return None
@@ -110,9 +132,15 @@ class KeptReplies:
         """Forget the job's reply."""
         name = _name(plan)
         if name in self._plans:
-            self._plans.discard(name)
+            self._plans.pop(name, None)
             with suppress(OSError):
                 (self._folder / name).unlink(missing_ok=True)
+
+    def sweep(self, now: datetime, ended: Callable[[str], bool]) -> None:
+        """Forget the replies whose plan has expired, or whose agreement ``ended``."""
+        for name, rests in list(self._plans.items()):
+            if rests.expires <= now or ended(rests.agreement):
+                self.drop(name)
 
     def _make_room(self, size: int, name: str) -> None:
         found = [(path.stat().st_mtime_ns, path.stat().st_size, path) for path in self._folder.iterdir()]
@@ -122,8 +150,25 @@ class KeptReplies:
             if total + size <= self._limit:
                 return
             path.unlink(missing_ok=True)
-            self._plans.discard(path.name)
+            self._plans.pop(path.name, None)
             total -= old
+
+
+def _head(file: BinaryIO) -> tuple[int, dict[str, Any]]:
+    length = int.from_bytes(file.read(4), "big")
+    return length, dict(json.loads(file.read(min(length, _HEAD_BYTES))))
+
+
+def _rests_on(path: Path) -> RestsOn | None:
+    """What the reply in a file rests on; None where the file is no whole one."""
+    if path.suffix == _PARTIAL:
+        return None
+    try:
+        with path.open("rb") as file:
+            _, head = _head(file)
+        return RestsOn(str(head["agreement"]), parse_instant(str(head["expires"])))
+    except (OSError, ValueError, KeyError, TypeError, VerificationError):
+        return None
 
 
 def _name(plan: str) -> str:

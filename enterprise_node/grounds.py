@@ -88,6 +88,13 @@ class Grounds:
             )
         return Envelope.from_bytes(holding.envelope)
 
+    def ended(self, digest: str) -> bool:
+        """Whether an agreement is not in force here any more; False where the store cannot say."""
+        try:
+            return self._holdings.state(digest) != "in-force"
+        except UnavailableError:
+            return False
+
     def facts(self, action: str, dataset: RegisteredDataset, now: datetime) -> dict[str, Any]:
         """What this node found out itself and a decision is judged by; see :func:`enterprise_node.decision.judge`."""
         columns = tuple(Column.model_validate(item).name for item in json.loads(dataset.columns))

@@ -21,7 +21,7 @@ import structlog
 
 from enterprise_node._threads import until_done
 from enterprise_node.admission import AdmittedStep, admit_step
-from enterprise_node.answers import SMALL_BYTES, KeptReplies, KeptReply, KeptReplyError
+from enterprise_node.answers import SMALL_BYTES, KeptReplies, KeptReply, KeptReplyError, RestsOn
 from enterprise_node.denial import Denials
 from enterprise_node.grounds import IDLE, Grounds
 from enterprise_node.job import Job, JobEndedError
@@ -350,7 +350,7 @@ class Line:
         if done is not None:
             reply = KeptReply(done.header, done.buffers)
             if total_bytes(done.buffers) <= SMALL_BYTES:
-                await asyncio.to_thread(self._kept.keep, plan, step.envelope.digest, reply)
+                await asyncio.to_thread(self._kept.keep, plan, step.envelope.digest, reply, _rests_on(job))
             else:
                 job.reply = (step.envelope.digest, reply)
 
@@ -366,7 +366,7 @@ class Line:
         if reason not in _KEEPS_ANSWER:
             await asyncio.to_thread(self._kept.drop, plan_digest)
         elif job is not None and job.reply is not None and job.answers:
-            await asyncio.to_thread(self._kept.keep, plan_digest, *job.reply)
+            await asyncio.to_thread(self._kept.keep, plan_digest, *job.reply, _rests_on(job))
 
     async def _end_session(self, job: Job) -> None:
         session, job.session = job.session, None
@@ -389,6 +389,7 @@ class Line:
         jobs = dict(self.jobs)
         reasons = await asyncio.to_thread(lambda: {digest: self._grounds.lost(job) for digest, job in jobs.items()})
         await self._close_all({digest: reason for digest, reason in reasons.items() if reason})
+        await asyncio.to_thread(self._kept.sweep, self._clock(), self._grounds.ended)
         if self._unsettled:
             await close_open_steps(self._record, self._key, self._node, self._clock(), frozenset(self._running))
             self._unsettled = False
@@ -409,3 +410,8 @@ class Line:
 
     async def _close_all(self, reasons: dict[str, str]) -> None:
         await asyncio.gather(*(self.close_job(digest, reason) for digest, reason in reasons.items()))
+
+
+def _rests_on(job: Job) -> RestsOn:
+    admitted = job.admitted
+    return RestsOn(admitted.agreement_digest, min(admitted.plan.expires, admitted.agreement.expires))

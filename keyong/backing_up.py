@@ -21,8 +21,9 @@ from federation.statements import instant_text
 from federation.stores import copy_database, sync
 from keyong._backup_folder import MANIFEST, SEALED_KEYS, CopiedFile, Manifest, digest, make_folders, seal_keys
 
-LEFT_OUT = ("keys", "sessions", "spool", "logs", "errors", "backups")
-"""Keys go sealed or not at all; the rest lives as long as a job, or is of use on its own machine alone."""
+LEFT_OUT = ("keys", "answers", "sessions", "spool", "logs", "errors", "backups")
+"""Keys go sealed or not at all; answers must not outlive their agreements, and a restored node takes no older plan;
+the rest lives as long as a job, or is of use on its own machine alone."""
 _FIRST = ("ledger/ledger.checkpoint", "ledger/ledger.db", "store.db", "coordinator.db")
 
 Progress = Callable[[int, int], None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pytest
 
 from enterprise_node import line as line_module
 from enterprise_node import record as record_module
-from enterprise_node.answers import KeptReplies, KeptReply
+from enterprise_node.answers import KeptReplies, KeptReply, RestsOn
 from enterprise_node.line import Line
 from enterprise_node.record import Record
 from enterprise_node.recovery import close_open_steps
@@ -256,14 +256,36 @@ async def test_a_job_that_is_over_leaves_no_reply_behind(world: Any, end: str) -
     assert not list(folder.iterdir())
 
 
+@pytest.mark.parametrize("end", ["revoked", "plan expired", "agreement expired"])
+async def test_a_kept_reply_goes_with_what_it_rests_on_though_no_job_is_open(world: Any, end: str) -> None:
+    ends = {"plan expired": timedelta(hours=7), "agreement expired": timedelta(hours=2)}.get(end, timedelta())
+    hours = 1 if end == "agreement expired" else 24
+    agreement = world.agreement(expires=world.clock() + timedelta(hours=hours))
+    plan = world.plan(agreement)
+    assert (await world.open(plan)).permitted
+    assert (await world.invoke(plan))[0].outcome == "ok"
+    await world.line.close()
+    folder = world.home.folder("answers")
+    (folder / "torn.partial").write_bytes(b"half")
+    restarted(world)
+    await world.line.sweep()
+    assert [path.name for path in folder.iterdir()] == [plan.digest.removeprefix("sha256:")]
+    if end == "revoked":
+        world.holdings.move(agreement.digest, "revoked")
+    world.clock.ahead = ends
+    await world.line.sweep()
+    assert not list(folder.iterdir())
+
+
 def test_kept_replies_take_bounded_room_and_the_oldest_goes_first(tmp_path: Path) -> None:
     kept = KeptReplies(tmp_path, limit=3000)
+    rests = RestsOn("sha256:a", datetime(2030, 1, 1, tzinfo=UTC))
     for number in range(4):
-        kept.keep(f"sha256:{number}", "i", KeptReply("", (bytes(800),)))
+        kept.keep(f"sha256:{number}", "i", KeptReply("", (bytes(800),)), rests)
         os.utime(tmp_path / str(number), (number, number))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2", "3"]
     assert kept.find("sha256:0", "i") is None and kept.find("sha256:3", "i") is not None
-    kept.keep("sha256:3", "j", KeptReply("", (bytes(4000),)))
+    kept.keep("sha256:3", "j", KeptReply("", (bytes(4000),)), rests)
     assert not (tmp_path / "3").exists(), "an older step's reply is no answer any more"
 
 

@@ -97,6 +97,7 @@ def test_everything_is_there_again_with_keys_and_for_the_owner_alone(
 ) -> None:
     (home.folder("jobs", "one") / "result.bin").write_bytes(b"result")
     (home.folder("logs") / "left-behind").write_bytes(b"printed")
+    (home.folder("answers") / "1").write_bytes(b"a company's own contribution")
     code, made = cli("--home", home.path, "backup", tmp_path / "copy", "--keys", passphrase, capsys=capsys)
     assert code == 0 and made["keys"] is True and made["entries"] == 2
     for path in (tmp_path / "copy").rglob("*"):
@@ -108,6 +109,7 @@ def test_everything_is_there_again_with_keys_and_for_the_owner_alone(
     assert code == 0 and done["keys"] is True and done["entries"] == 2 and done["compared"] == 0
     assert rows(again / "store.db") == rows(home.path / "store.db")
     assert (again / "jobs/one/result.bin").read_bytes() == b"result" and not (again / "logs").exists()
+    assert not (tmp_path / "copy" / "answers").exists() and not (again / "answers").exists()
     for path in (home.path / "keys").iterdir():
         assert (again / "keys" / path.name).read_bytes() == path.read_bytes()
     code, who = cli("--home", again, "whoami", capsys=capsys)
