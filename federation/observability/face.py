@@ -2,7 +2,8 @@
 
 It answers GET and HEAD of the paths it was given and nothing else: there is nothing to change here, no cookie, no body to
 parse. A caller gets :data:`PATIENCE_SECONDS` to ask and :data:`REQUEST_BYTES` to do it in; more callers than
-:data:`CALLERS` at once are turned away, so that a port scan costs a service nothing.
+:data:`CALLERS` at once are turned away, so that a port scan costs a service nothing. On this machine's own address it
+answers to that address or localhost alone: a page in a browser here could give it another name, and read the answers.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 
@@ -81,6 +83,24 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
+def _is_own(value: str) -> bool:
+    """Whether a ``Host`` is localhost or an address in digits, which nobody's name server gives out."""
+    host = value.strip().lower()
+    host = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    if host == "localhost":
+        return True
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _hosts(head: bytes) -> list[str]:
+    fields = (line.partition(b":") for line in head.split(b"\r\n")[1:])
+    return [value.decode("ascii", "replace") for name, _, value in fields if name.strip().lower() == b"host"]
+
+
 class Face:
     """Serves pages until closed.
 
@@ -97,7 +117,8 @@ class Face:
     async def listen(self, host: str, port: int) -> int:
         """Serve on an address; returns the port, which differs where 0 was asked for."""
         try:
-            server = await asyncio.start_server(self._serve, host, port, limit=REQUEST_BYTES)
+            serve = partial(self._serve, own=_is_loopback(host))
+            server = await asyncio.start_server(serve, host, port, limit=REQUEST_BYTES)
         except OSError as error:
             raise UnavailableError(
                 "cannot listen on {address}: {why}",
@@ -142,13 +163,13 @@ class Face:
             path.unlink(missing_ok=True)
         self._servers, self._sockets = [], []
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, own: bool = False) -> None:
         self._callers += 1
         try:
             if self._callers <= CALLERS:
                 async with asyncio.timeout(PATIENCE_SECONDS):
                     head = await reader.readuntil(b"\r\n\r\n")
-                    writer.write(await self._answer(head))
+                    writer.write(await self._answer(head, own=own))
                     await writer.drain()
         except (TimeoutError, OSError, EOFError, asyncio.LimitOverrunError):
             pass  # whoever asked has gone, or does not speak HTTP
@@ -158,12 +179,14 @@ class Face:
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
 
-    async def _answer(self, head: bytes) -> bytes:
+    async def _answer(self, head: bytes, *, own: bool) -> bytes:
         method, _, rest = head.split(b"\r\n", 1)[0].partition(b" ")
         path = rest.split(b" ", 1)[0].split(b"?", 1)[0].decode("ascii", "replace")
         route = self._routes.get(path)
         if method not in (b"GET", b"HEAD"):
             answer = Answer(b"only GET and HEAD\n", status=HTTPStatus.METHOD_NOT_ALLOWED)
+        elif own and not all(_is_own(host) for host in _hosts(head)):  # no browser leaves it out
+            answer = Answer(b"ask for localhost or the address\n", status=HTTPStatus.MISDIRECTED_REQUEST)
         elif route is None:
             answer = Answer(b"no such page\n", status=HTTPStatus.NOT_FOUND)
         else:

@@ -80,7 +80,7 @@ async def fetch(port: int, request: bytes) -> tuple[int, bytes]:
 
 
 async def get(port: int, page: str) -> tuple[int, Any]:
-    status, body = await fetch(port, f"GET {page} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    status, body = await fetch(port, f"GET {page} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
     return status, json.loads(body) if body.startswith(b"{") else body
 
 
@@ -89,6 +89,29 @@ async def test_machines_read_health_and_metrics(service: Service, port: int) -> 
     assert await get(port, "/readyz") == (200, {"ready": True, "checks": {"ledger": True, "link": True}})
     assert b"jobs_total 3.0" in (await get(port, "/metrics?x=1"))[1]
     assert await fetch(port, b"HEAD /metrics HTTP/1.1\r\n\r\n") == (200, b"")
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost:9464", 200),
+        ("127.0.0.1:9464", 200),
+        ("[::1]:9464", 200),
+        ("192.0.2.1", 200),
+        ("rebound.example:9464", 421),
+        ("127.0.0.1.rebound.example", 421),
+        ("", 421),
+        ("localhost\r\nHost: rebound.example", 421),
+    ],
+)
+async def test_a_web_page_cannot_read_it_under_a_name_of_its_own(port: int, host: str, status: int) -> None:
+    said = await fetch(port, f"GET /metrics HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+    assert said[0] == status and (b"jobs_total" in said[1]) == (status == 200)
+
+
+async def test_where_others_may_ask_any_name_will_do(service: Service, tmp_path: Path) -> None:
+    async with Observer(tmp_path, "node", ("0.0.0.0", 0)).serving(service) as port:
+        assert (await fetch(port, b"GET /metrics HTTP/1.1\r\nHost: plant-1.example\r\n\r\n"))[0] == 200
 
 
 async def test_not_ready_is_503_and_alive_all_the_same(service: Service, port: int) -> None:
