@@ -358,15 +358,21 @@ class Line:
 
     async def close_job(self, plan_digest: str, reason: str = CLOSED) -> None:
         """End a job: a running step killed at once, snapshot removed, the app's output kept for the owner."""
-        job = self.jobs.pop(plan_digest, None)
+        job = self.jobs.get(plan_digest)
         if job is not None:
             job.stop(reason)
-            async with job.lock:
-                await self._end_session(job)
-        if reason not in _KEEPS_ANSWER:
+            if reason not in _KEEPS_ANSWER:
+                job.answers = {}
+            async with job.lock:  # the plan's next session is not before this one's end: they share a folder
+                try:
+                    await self._end_session(job)
+                    if job.reply is not None and job.answers:
+                        await asyncio.to_thread(self._kept.keep, plan_digest, *job.reply, _rests_on(job))
+                finally:
+                    if self.jobs.get(plan_digest) is job:
+                        del self.jobs[plan_digest]
+        if reason not in _KEEPS_ANSWER and plan_digest not in self.jobs:
             await asyncio.to_thread(self._kept.drop, plan_digest)
-        elif job is not None and job.reply is not None and job.answers:
-            await asyncio.to_thread(self._kept.keep, plan_digest, *job.reply, _rests_on(job))
 
     async def _end_session(self, job: Job) -> None:
         session, job.session = job.session, None

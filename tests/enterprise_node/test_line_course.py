@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import numpy as np
 import pytest
 
 from enterprise_node import record
+from enterprise_node.line import STOPPED
+from enterprise_node.session import remove_tree
 
 
 async def _refused_then_reopened(world: Any, content: Any) -> str:
@@ -43,3 +46,37 @@ async def test_inv1_a_coordinator_gets_no_more_training_rounds_than_the_plan_hol
     codes = [(await world.invoke(plan, number))[0].code for number in (1, 2, 3)]
     assert codes == ["", "", "rounds-exceeded"]
     assert len(world.entries("intent")) == 2
+
+
+@pytest.mark.parametrize("reason", ["closed", STOPPED])
+async def test_a_plan_opened_anew_has_no_session_before_its_last_one_ended(
+    world: Any, monkeypatch: pytest.MonkeyPatch, reason: str
+) -> None:
+    plan = world.plan(world.agreement())
+    assert (await world.open(plan)).permitted
+    assert (await world.invoke(plan))[0].code == ""
+    first = world.sessions[0]
+    ending, go, close = asyncio.Event(), asyncio.Event(), first.close
+
+    async def slowly() -> None:
+        ending.set()
+        await go.wait()
+        await close()
+        remove_tree(first.snapshot.folder.parent)
+
+    monkeypatch.setattr(first, "close", slowly)
+    closing = asyncio.create_task(world.line.close_job(plan.digest, reason))
+    await ending.wait()
+
+    async def again() -> Any:
+        assert (await world.open(plan)).permitted
+        return await world.invoke(plan, 2)
+
+    anew = asyncio.create_task(again())
+    done, _ = await asyncio.wait((anew,), timeout=0.3)
+    assert not done and len(world.sessions) == 1
+    go.set()
+    await closing
+    assert (await anew)[0].code == ""
+    assert len(world.sessions) == 2 and world.sessions[1].snapshot.folder.exists()
+    assert list(world.line.jobs) == [plan.digest]
