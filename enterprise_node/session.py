@@ -88,9 +88,8 @@ class JobSession:
             session = await in_thread(lambda: _open_sandbox(folder, request), undo=lambda one: one.close())
         except SandboxError as error:
             raise SandboxUnavailableError.of(error) from None
-        channel = SessionChannel(
-            session.channel, body_limit=request.body_limit, spool=spool, file_limit=request.memory_bytes
-        )
+        files = request.memory_bytes if session.sees_files else 0
+        channel = SessionChannel(session.channel, body_limit=request.body_limit, spool=spool, file_limit=files)
         job = cls(folder, session, channel, request)
         start = {
             "op": "start",

@@ -1,7 +1,8 @@
 """What a session uses as a whole, read from the outside: processes, memory, processor time, scratch.
 
-Sees what the kernel shows of processes. It does not see memory that no process maps (pipe and socket buffers, a shared
-mapping that was dropped); only cgroups do, and evidence says which of the two held the limits.
+Sees what the kernel shows of processes: their pages, and the memory files they have open or mapped. It does not see
+what lies in pipe and socket buffers, a descriptor on its way among them; only cgroups do, and evidence says
+which of the two held the limits.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from sandbox._memory_files import MemoryFiles, resident
 from sandbox._trees import entries
 from sandbox.spec import LimitName, Limits
 
@@ -41,6 +43,7 @@ class _Totals(ABC):
         self._samples = 0
         self._spent: dict[tuple[str, str], float] = {}
         self._cpu = 0.0
+        self._files = MemoryFiles()
 
     def members(self) -> list[str]:
         """Return the session's processes, by host pid."""
@@ -85,15 +88,22 @@ class _Totals(ABC):
             own = (int(fields[11]) + int(fields[12])) / _TICKS
             self._spent[name, fields[19]] = own
             cpu += own + (int(fields[13]) + int(fields[14])) / _TICKS
+        held = self._files.held(members)
+        memory += sum(held.values())
         if memory > limits.memory_bytes:
-            memory = self._proportional(members, memory)
+            memory = self._proportional(members, held, memory)
         self._cpu = max(self._cpu, cpu, sum(self._spent.values()))
         files, full = self._scratch_usage(limits)
         return Usage(tasks, memory, self._cpu, files, full)
 
-    def _proportional(self, members: list[str], fallback: int) -> int:
+    def _proportional(self, members: list[str], held: Mapping[str, int], fallback: int) -> int:
         try:
-            return sum(_status_bytes(name, "smaps_rollup", ("Pss_Anon:", "Pss_Shmem:")) for name in members)
+            counted: dict[str, int] = {}
+            for name in members if held else ():
+                for inode, size in resident(name).items():
+                    counted[inode] = counted.get(inode, 0) + size
+            rest = sum(max(0, size - counted.get(inode, 0)) for inode, size in held.items())
+            return rest + sum(_status_bytes(name, "smaps_rollup", ("Pss_Anon:", "Pss_Shmem:")) for name in members)
         except OSError:
             return fallback
 

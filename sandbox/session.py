@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import IO, ClassVar
 
 from sandbox._launch import start
+from sandbox._memory_files import can_look
 from sandbox._meter import exceeded
 from sandbox._started import START_SECONDS, Started
 from sandbox.errors import SandboxError
@@ -71,6 +72,11 @@ class Session:
         self.channel = self._started.channel
         with contextlib.suppress(OSError):  # already over: its ending says so
             self.channel.send(b"G")
+
+    @property
+    def sees_files(self) -> bool:
+        """Whether a memory file that the job is given counts against its limit; where not, none may be given."""
+        return self._started is not None and can_look(str(self._started.init))
 
     @property
     def ending(self) -> Ending | None:
