@@ -33,12 +33,17 @@ class Named:
 
 
 class Broadcast:
-    """One content for all nodes. Blocks while it hashes."""
+    """One content for all nodes. Blocks while it hashes.
 
-    def __init__(self, header: bytes, body: memoryview) -> None:
+    Args:
+        before: the one before it, whose body need not be hashed again where it is the very same.
+    """
+
+    def __init__(self, header: bytes, body: memoryview, before: Broadcast | None = None) -> None:
         self._header = header
         self._body = body
-        self._body_digest = body_digest([body])
+        same = before is not None and before._body is body and body.readonly
+        self._body_digest: str = before._body_digest if before is not None and same else body_digest([body])
 
     def named(self, version: int) -> Named:
         """The content as a node of this protocol version knows it."""

@@ -32,7 +32,6 @@ log = structlog.get_logger("keyong.coordinator")
 MARGIN_SECONDS = 30.0
 """Beyond what the plan gives a step: verifying, signing, the line's own delay. Bytes on the way do not count."""
 
-
 ATTEMPTS = 3
 """How often a node is asked for one exchange whose step was killed each time; it refuses more."""
 REPLAY = "replay"
@@ -124,6 +123,7 @@ class Rounds:
         self._adding = asyncio.Lock()
         self._sender = Sender(links)
         self._writing = asyncio.Lock()
+        self._before: Broadcast | None = None
         self.leaving = False
         """Whether who is cancelled from here on goes on later: steps at the nodes are then not called off."""
         self.count = 0
@@ -156,7 +156,7 @@ class Rounds:
             raise RoundRefusedError(
                 "the app sent a malformed content ({what})", what=error.code, code=error.code
             ) from None
-        broadcast = await asyncio.to_thread(Broadcast, raw, body)
+        broadcast = self._before = await asyncio.to_thread(Broadcast, raw, body, self._before)
         if before is not None:
             await before()
         recorded = await asyncio.to_thread(self._recording.find, self.count)

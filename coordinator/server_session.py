@@ -81,9 +81,8 @@ class ServerSession:
             ) from None
         # It could announce what it does not hold, and stream zeros: a frame is a model or a file, never more than this.
         limit = min(memory_bytes, FRAME_BYTES)
-        channel = SessionChannel(
-            session.channel, body_limit=limit, spool=spool, file_limit=limit if session.sees_files else 0
-        )
+        files = limit if session.sees_files else 0
+        channel = SessionChannel(session.channel, body_limit=limit, spool=spool, file_limit=files, echoes=True)
         opened = cls(session, channel, silence_seconds)
         try:
             await opened.send({**start, "app": session.path("/app")})

@@ -125,6 +125,7 @@ def serve(channel: Channel) -> None:
     header, _ = channel.receive(0)
     app = Path(str(header["app"]))
     folder = Path.cwd()
+    channel.echo()  # most strategies send an aggregate on as it came
     try:
         grid = _run(channel, header, app)
         if grid.refusal:

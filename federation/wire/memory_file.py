@@ -67,7 +67,8 @@ class MemoryFile:
 
     def view(self, size: int) -> memoryview:
         """The first ``size`` bytes, read-only; the map outlives the file."""
-        return memoryview(mmap.mmap(self.descriptor, size, mmap.MAP_SHARED, mmap.PROT_READ))
+        # Private: before Linux 6.7 a sealed file cannot be mapped shared, not even for reading.
+        return memoryview(mmap.mmap(self.descriptor, size, mmap.MAP_PRIVATE, mmap.PROT_READ))
 
     def close(self) -> None:
         """Let go of it."""

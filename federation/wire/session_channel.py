@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from federation.errors import KeyongError
-from federation.jobs.frames import FILE_FROM, HEAD_BYTES, IN_FILE, FrameError, decode_head, encode_frame, parse_header
+from federation.jobs.frames import (
+    ECHO,
+    FILE_FROM,
+    HEAD_BYTES,
+    IN_FILE,
+    FrameError,
+    decode_head,
+    encode_frame,
+    parse_header,
+)
 from federation.wire.body import CHUNK_BYTES, Body, Buffer, total_bytes
 from federation.wire.memory_file import MemoryFile, UnsealedError
 
@@ -36,9 +45,13 @@ class SessionChannel:
         body_limit: longest body taken.
         file_limit: longest body that is held in memory files rather than sent and spooled; the session's own bound of
             memory, for it would not take more.
+        echoes: whether the session may say that its body is the one it was sent last in a file. Nothing is believed: it
+            is given what was sent.
     """
 
-    def __init__(self, channel: socket.socket, *, body_limit: int, spool: Path | None, file_limit: int = 0) -> None:
+    def __init__(
+        self, channel: socket.socket, *, body_limit: int, spool: Path | None, file_limit: int = 0, echoes: bool = False
+    ) -> None:
         channel.setblocking(False)
         self._socket = channel
         self._body_limit = body_limit
@@ -46,6 +59,8 @@ class SessionChannel:
         self._spool = spool
         self._sent: tuple[memoryview, MemoryFile] | None = None
         self._room: MemoryFile | None = None
+        self._echoes = echoes
+        self._echo: memoryview | None = None
 
     async def send(self, header: dict[str, Any], body: Sequence[Buffer] = (), *, room: int = 0) -> None:
         """Send one frame; raises :class:`SessionEndedError` where nobody reads any more.
@@ -83,6 +98,8 @@ class SessionChannel:
         file = await asyncio.to_thread(MemoryFile.holding, body, size)
         if len(body) == 1 and isinstance(body[0], memoryview) and body[0].readonly:
             self._sent = (body[0], file)
+        if self._echoes:
+            self._echo = file.view(size)
         return file
 
     async def _send_files(self, head: Buffer, files: list[int]) -> None:
@@ -108,7 +125,7 @@ class SessionChannel:
             header_bytes, body_bytes, marks = decode_head(head, most)
             header = parse_header(await self._read(header_bytes))
             if marks:
-                return header, self._in_room(body_bytes, marks)
+                return header, self._echoed(body_bytes) if marks == ECHO else self._in_room(body_bytes, marks)
         except FrameError as error:
             code = "session-frame-size" if error.code == "frame-body-too-large" else None
             raise SessionFrameError("the job's session sent a malformed frame", code=code, detail=error.code) from None
@@ -119,6 +136,11 @@ class SessionChannel:
         body = Body(body_bytes, self._spool)
         await self._fill(body)
         return header, body.view
+
+    def _echoed(self, size: int) -> memoryview:
+        if self._echo is None or size != len(self._echo):
+            raise SessionFrameError("the job's session sent a malformed frame", detail="frame-echo")
+        return self._echo
 
     def _in_room(self, size: int, marks: int) -> memoryview:
         room, self._room = self._room, None

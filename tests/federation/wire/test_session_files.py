@@ -25,9 +25,9 @@ LIMIT = 64 * FILE_FROM
 class Ends:
     """Both ends of a channel: the trusted one, and the session's as an honest job has it."""
 
-    def __init__(self, spool: Path, file_limit: int) -> None:
+    def __init__(self, spool: Path, file_limit: int, echoes: bool = False) -> None:
         trusted, self.raw = socket.socketpair()
-        self.trusted = SessionChannel(trusted, body_limit=LIMIT, spool=spool, file_limit=file_limit)
+        self.trusted = SessionChannel(trusted, body_limit=LIMIT, spool=spool, file_limit=file_limit, echoes=echoes)
         self.session = Channel(self.raw)
         self._sockets = (trusted, self.raw)
 
@@ -81,6 +81,57 @@ async def test_the_same_body_is_put_into_a_file_once(ends: Ends, monkeypatch: py
     for body in (MODEL, MODEL, memoryview(bytes(SIZE))):
         assert await ends.asked(body) == body
     assert made == [SIZE, SIZE]
+
+
+def echoing(tmp_path: Path) -> Ends:
+    both = Ends(tmp_path, LIMIT, echoes=True)
+    both.session.echo()
+    return both
+
+
+async def test_a_body_sent_back_as_it_came_is_the_one_that_was_sent(tmp_path: Path) -> None:
+    both = echoing(tmp_path)
+    try:
+        await both.asked()
+        copy = memoryview(bytes(MODEL))  # whatever the app's code did with it in between
+        first = await both.answered(lambda: both.session.send({"op": "reply"}, [copy[:7], copy[7:]]))
+        again = await both.answered(lambda: both.session.send({"op": "reply"}, [copy]))
+        assert first == MODEL and again is first and first.readonly
+        assert both.session._room is not None  # nothing was written
+    finally:
+        both.close()
+
+
+@pytest.mark.parametrize("at", [0, SIZE // 2, SIZE - 1])
+async def test_a_body_that_differs_anywhere_is_sent_whole(tmp_path: Path, at: int) -> None:
+    both = echoing(tmp_path)
+    try:
+        received = await both.asked()
+        received[at] ^= 1  # in place: the app's own copy of that page, not what was received
+        answer = await both.answered(lambda: both.session.send({"op": "reply"}, [received]))
+        assert answer == received and answer != MODEL
+    finally:
+        both.close()
+
+
+@pytest.mark.parametrize("size", [0, 1, SIZE - 1, SIZE + 1])
+async def test_what_claims_to_be_sent_back_is_of_the_size_that_was_sent(tmp_path: Path, size: int) -> None:
+    both = echoing(tmp_path)
+    frame = b"".join(bytes(part) for part in encode_frame({"op": "reply"}, in_file=size, echo=True))
+    try:
+        await both.asked()
+        with pytest.raises(SessionFrameError):
+            await both.answered(lambda: both.raw.sendall(frame))
+    finally:
+        both.close()
+
+
+async def test_no_answer_is_sent_back_where_none_may_be(ends: Ends) -> None:
+    """At a node a reply is what the app computed: one that claims to be the model as it was sent is none."""
+    await ends.asked()
+    frame = b"".join(bytes(part) for part in encode_frame({"op": "reply"}, in_file=SIZE, echo=True))
+    with pytest.raises(SessionFrameError):
+        await ends.answered(lambda: ends.raw.sendall(frame))
 
 
 @pytest.mark.parametrize("size", [0, FILE_FROM - 1, SIZE + 1])
