@@ -84,6 +84,7 @@ CODES = (
     "replay",
     "revoked",
     "roster-changed",
+    "restored",
     "rounds-exceeded",
     "runtime-differs",
     "sandbox-unavailable",
