@@ -4,7 +4,7 @@ PY := .venv/bin/python
 KEYONG_SHARED ?= ../shared
 export KEYONG_SHARED
 
-.PHONY: setup demo grid-load test lint types unit bench bench container-smoke crash network load soak proto text lock clean help
+.PHONY: setup demo grid-load test lint types unit long crash network load soak container bench bench-smoke proto text lock clean help
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -30,6 +30,9 @@ types: setup ## static types
 
 unit: setup ## the tests alone
 	@$(PY) -m pytest -n 2 --dist loadgroup
+
+long: setup ## what `make test` leaves out because a shorter test shows the same
+	@KEYONG_LONG=1 $(PY) -m pytest -n 2 --dist loadgroup -m long
 
 crash: setup ## a thousand kills of node, coordinator and requester, a thousand of the ledger, every fault of a disk
 	@KEYONG_CRASH_CYCLES=1000 KEYONG_ALL_FAULTS=1 $(PY) -m pytest -s --timeout 7200 tests/faults tests/federation/ledger/test_ledger_crash.py

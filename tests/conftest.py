@@ -53,6 +53,12 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     tell(terminalreporter, config)
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Leave long tests to ``make long``."""
+    if item.get_closest_marker("long") and not os.environ.get("KEYONG_LONG"):
+        pytest.skip("long: `make long` runs it")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
     """Where KEYONG_MUST_ISOLATE is set (CI), a test skipped because this machine cannot isolate jobs has failed."""

@@ -45,6 +45,7 @@ def test_the_whole_story(tmp_path: Path) -> None:
     assert all(0 <= share <= 1 for row in figures for share in row["shares"])
 
 
+@pytest.mark.long
 @pytest.mark.xdist_group("demo")
 def test_bench_round_prints_a_figure_with_its_target(tmp_path: Path) -> None:
     _ready()

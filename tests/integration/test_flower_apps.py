@@ -145,7 +145,7 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("strategy", "rounds"), [("FedAvg", 3), ("FedAdam", 2)])
+@pytest.mark.parametrize(("strategy", "rounds"), [("FedAvg", 3), pytest.param("FedAdam", 2, marks=pytest.mark.long)])
 def test_a_pytorch_app_with_batch_norm(
     consortium: Consortium, quickstart: Path, tmp_path: Path, strategy: str, rounds: int
 ) -> None:

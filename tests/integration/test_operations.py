@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from federation.observability import ask
 from keyong.cli.settings import Settings
 from tests.integration.apps import client_that, write_app
@@ -99,6 +101,7 @@ def test_a_step_that_runs_is_finished_and_handed_over_before_the_node_ends(
     consortium.serve_node(mill)
 
 
+@pytest.mark.long
 def test_inv2_a_second_signal_settles_at_once(consortium: Consortium, tmp_path: Path) -> None:
     mill = consortium.mill("c")
     service = mill.service

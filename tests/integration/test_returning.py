@@ -91,6 +91,7 @@ def test_a_resumed_job_gives_the_very_model_of_one_that_ran_through(
     again.refused(2, "only an interrupted job can be resumed", "done")
 
 
+@pytest.mark.long
 def test_an_app_with_an_unseeded_start_is_refused_and_can_be_given_up(consortium: Consortium, tmp_path: Path) -> None:
     job = _killed(consortium, write_app(tmp_path / "app", client=STEADY, server=RANDOM))
     refused = consortium.institute.run("job", "resume", job, "--follow")
