@@ -54,6 +54,8 @@ def encode_head(header_len: int, body_len: int, marks: int = 0) -> bytes:
     """Return the 12 bytes that go before a header and a body of these lengths; ``marks`` are of `IN_FILE`, `ROOM` and `ECHO`."""
     if header_len > MAX_HEADER_BYTES:
         raise FrameError("frame-header-too-large")
+    if body_len >= ECHO:  # its bits would be read as marks
+        raise FrameError("frame-body-too-large")
     return _HEAD.pack(header_len, body_len | marks)
 
 

@@ -22,7 +22,7 @@ from federation.jobs import (
     parse_header,
     result_path,
 )
-from federation.jobs.frames import IN_FILE, ROOM
+from federation.jobs.frames import ECHO, IN_FILE, ROOM
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def ends() -> Iterator[tuple[socket.socket, Channel]]:
     channel.close()
 
 
-@given(st.integers(0, MAX_HEADER_BYTES), st.integers(0, 2**62 - 1), st.sampled_from([0, IN_FILE, ROOM]))
+@given(st.integers(0, MAX_HEADER_BYTES), st.integers(0, ECHO - 1), st.sampled_from([0, IN_FILE, ROOM, ECHO]))
 def test_heads(header_len: int, body_len: int, marks: int):
     head = encode_head(header_len, body_len, marks)
     assert len(head) == HEAD_BYTES
@@ -43,6 +43,11 @@ def test_heads(header_len: int, body_len: int, marks: int):
     if body_len:
         with pytest.raises(FrameError, match="frame-body-too-large"):
             decode_head(head, body_len - 1)
+
+
+def test_a_length_that_would_read_as_marks_is_not_written():
+    with pytest.raises(FrameError, match="frame-body-too-large"):
+        encode_head(0, ECHO)
 
 
 def test_a_header_above_its_cap_is_refused_before_it_is_read():
