@@ -50,8 +50,8 @@ def stand(stack: ExitStack, folder: Path, count: int) -> Line:
     return Line(folder, coordinator, tuple(nodes), tuple(services))
 
 
-def permit(line: Line) -> None:
-    """Let every node offer one use of its dataset for the benchmark's app, and the coordinator sign."""
+def permit(line: Line, uses: int = 1) -> None:
+    """Let every node offer so many uses of its dataset for the benchmark's app, and the coordinator sign."""
     for node in line.nodes:
         node.run("peers", "accept", "--all")
     agree(
@@ -61,7 +61,7 @@ def permit(line: Line) -> None:
         title="Benchmark",
         purpose=PURPOSE,
         app=APP,
-        count=1,
+        count=uses,
         expires="1d",
     )
 
