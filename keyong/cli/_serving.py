@@ -6,12 +6,32 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Annotated, Any, Literal
+
+import typer
 
 from keyong.cli._output import as_json, emit_line, narrate, say
 from keyong.cli._supervisor import keep_watched, notify
 
 Work = Callable[[], Coroutine[Any, Any, None]]
+
+# What every service takes.
+Observe = Annotated[
+    str | None,
+    typer.Option(metavar="HOST:PORT", help="Serve metrics and health over HTTP there; off by default."),
+]
+ObserveAnywhere = Annotated[
+    bool | None,
+    typer.Option("--observe-anywhere", help="Allow --observe an address that other machines reach: there is no login."),
+]
+LogLevel = Annotated[
+    Literal["debug", "info", "warning", "error"] | None,
+    typer.Option(help="How much is logged on stderr.", metavar="LEVEL"),
+]
+LogFormat = Annotated[
+    Literal["text", "json"] | None,
+    typer.Option(help="Form of the log: text or json; by default text on a terminal.", metavar="FORM"),
+]
 
 
 def serve(work: Work, drain: Work, seconds: float) -> None:

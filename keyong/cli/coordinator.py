@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 from keyong.cli._commands import Commands
 from keyong.cli._output import as_json, clean, emit, facts, line, table
-from keyong.cli._serving import report, serve
+from keyong.cli._serving import LogFormat, LogLevel, Observe, ObserveAnywhere, report, serve
 from keyong.cli._standing import fetch, mebibytes, show_checks, show_health
 from keyong.text import translate
 
@@ -26,30 +26,16 @@ def serve_(
     runtime: Annotated[
         str | None, typer.Option(metavar="NAME", help="The runtime that jobs' server parts run in.")
     ] = None,
-    observe: Annotated[
-        str | None,
-        typer.Option(metavar="HOST:PORT", help="Serve metrics and health over HTTP there; off by default."),
-    ] = None,
-    observe_anywhere: Annotated[
-        bool | None,
-        typer.Option(
-            "--observe-anywhere", help="Allow --observe an address that other machines reach: there is no login."
-        ),
-    ] = None,
+    observe: Observe = None,
+    observe_anywhere: ObserveAnywhere = None,
     drain: Annotated[
         float | None,
         typer.Option(
             metavar="SECONDS", help="How long exchanges that are being made may take after SIGTERM; 25 by default."
         ),
     ] = None,
-    log_level: Annotated[
-        Literal["debug", "info", "warning", "error"] | None,
-        typer.Option(help="How much is logged on stderr.", metavar="LEVEL"),
-    ] = None,
-    log_format: Annotated[
-        Literal["text", "json"] | None,
-        typer.Option(help="Form of the log: text or json; by default text on a terminal.", metavar="FORM"),
-    ] = None,
+    log_level: LogLevel = None,
+    log_format: LogFormat = None,
 ) -> None:
     """Serve the consortium: take links over mutual TLS, carry mail, run jobs' server parts in the sandbox.
 

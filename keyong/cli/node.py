@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 from keyong.cli import node_dataset, node_runtime, node_tier
 from keyong.cli._commands import Commands
 from keyong.cli._output import as_json, emit, facts, line, table
-from keyong.cli._serving import report, serve
+from keyong.cli._serving import LogFormat, LogLevel, Observe, ObserveAnywhere, report, serve
 from keyong.cli._standing import fetch, mebibytes, show_checks, show_health
 from keyong.text import translate
 
@@ -22,28 +22,14 @@ app.command("tier")(node_tier.tier)
 @app.command("serve")
 def serve_(
     runtime: Annotated[str | None, typer.Option(metavar="NAME", help="The runtime that jobs run in.")] = None,
-    observe: Annotated[
-        str | None,
-        typer.Option(metavar="HOST:PORT", help="Serve metrics and health over HTTP there; off by default."),
-    ] = None,
-    observe_anywhere: Annotated[
-        bool | None,
-        typer.Option(
-            "--observe-anywhere", help="Allow --observe an address that other machines reach: there is no login."
-        ),
-    ] = None,
+    observe: Observe = None,
+    observe_anywhere: ObserveAnywhere = None,
     drain: Annotated[
         float | None,
         typer.Option(metavar="SECONDS", help="How long steps that run may take to end after SIGTERM; 25 by default."),
     ] = None,
-    log_level: Annotated[
-        Literal["debug", "info", "warning", "error"] | None,
-        typer.Option(help="How much is logged on stderr.", metavar="LEVEL"),
-    ] = None,
-    log_format: Annotated[
-        Literal["text", "json"] | None,
-        typer.Option(help="Form of the log: text or json; by default text on a terminal.", metavar="FORM"),
-    ] = None,
+    log_level: LogLevel = None,
+    log_format: LogFormat = None,
 ) -> None:
     """Serve this company's datasets: dial the coordinator, and run what agreements permit in the sandbox.
 
