@@ -240,9 +240,13 @@ class Recording:
             self._flush_folder(self._folder)
         text = json.dumps(record, ensure_ascii=False).encode()
         whole = line = memoryview(hashlib.sha256(text).hexdigest().encode() + b" " + text + b"\n")
-        while line:
-            line = line[os.write(self._journal, line) :]
-        os.fdatasync(self._journal)
+        try:
+            while line:
+                line = line[os.write(self._journal, line) :]
+            os.fdatasync(self._journal)
+        except OSError:
+            self._close()  # what was written of it is cut off when the file is opened for the next line
+            raise
         self._take(record, len(whole))
 
     def _write_file(self, name: str, body: Sequence[Buffer]) -> str:

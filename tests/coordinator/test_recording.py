@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +81,32 @@ def test_a_torn_end_is_cut_off_and_written_over(tmp_path: Path, cut: int) -> Non
     assert again.answered == 1 and again.pending(2) is not None
     again.answer(2, answered(2))
     assert Recording(tmp_path).answered == 2
+
+
+@pytest.mark.parametrize("failing", ["write", "fdatasync"])
+def test_what_a_failed_write_left_is_not_written_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    one = recorded(tmp_path, 1)
+    real, calls = os.write, iter((True, False))
+
+    def half(descriptor: int, data: memoryview) -> int:
+        if next(calls):
+            return real(descriptor, data[: len(data) // 2])
+        raise OSError(errno.ENOSPC, "full")
+
+    def unsynced(descriptor: int) -> None:
+        raise OSError(errno.EIO, "failed")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, failing, half if failing == "write" else unsynced)
+        with pytest.raises(OSError):
+            one.answer(2, answered(2))
+    assert one.answered == 1
+    one.answer(2, answered(2))  # the same writer goes on once there is room
+    assert one.find(2) is not None
+    again = Recording(tmp_path)
+    assert again.answered == 2 and again.find(2) is not None
 
 
 def test_reading_takes_nothing_from_under_a_writer(tmp_path: Path) -> None:
