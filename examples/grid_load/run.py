@@ -21,6 +21,7 @@ import pandas as pd
 import torch
 
 from keyong.demo.consortium import agree, begin
+from keyong.demo.leash import leash
 from keyong.demo.parties import DemoError, Party
 
 from .compare import UTILITIES, as_text, compare, read_arrays
@@ -76,7 +77,7 @@ def _train(files: dict[str, Path], folder: Path, config: list[str]) -> tuple[Pat
     members = {name.lower(): name for name in UTILITIES}
     institute = Party(folder, "institute")
     utilities = [Party(folder, member) for member in members]
-    with ExitStack() as stack:
+    with leash(), ExitStack() as stack:
         fingerprint = begin(
             stack,
             institute,

@@ -20,6 +20,14 @@ Compare = Annotated[
 Full = Annotated[bool, typer.Option("--full", help="Measure at the largest size, however long it takes.")]
 
 
+@app.callback()
+def leashed(context: typer.Context) -> None:
+    # What a benchmark starts ends with it, however it ends.
+    from keyong.demo.leash import leash
+
+    context.with_resource(leash())
+
+
 @app.command("round")
 def round_(
     rounds: Annotated[

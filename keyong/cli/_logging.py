@@ -18,6 +18,8 @@ from typing import Any, Literal
 
 import structlog
 
+from keyong.cli._log_sink import LogSink
+
 LEADING = ("time", "level", "event", "component", "member", "request")
 """What stands first in an event, where it has it."""
 _PLACES = 12
@@ -34,13 +36,17 @@ def configure(level: str, form: Literal["", "text", "json"], *, component: str =
         component: what this process serves as, and ``member`` for whom; stands in every event.
     """
     known = {"component": component, "member": member}
+    sink = LogSink(sys.stderr)
 
     def placed(_logger: object, _method: str, event: Event) -> Event:
         whole = {**{key: value for key, value in known.items() if value}, **event}
+        if sink.lost:
+            whole["lost"] = sink.lost
         return {**{key: whole[key] for key in LEADING if key in whole}, **whole}
 
-    colors = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
-    as_text = form == "text" or (not form and sys.stderr.isatty())
+    terminal = sys.stderr is not None and sys.stderr.isatty()
+    colors = terminal and not os.environ.get("NO_COLOR")
+    as_text = form == "text" or (not form and terminal)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -53,7 +59,7 @@ def configure(level: str, form: Literal["", "text", "json"], *, component: str =
             else structlog.processors.JSONRenderer(ensure_ascii=False),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: sink,
         cache_logger_on_first_use=False,
     )
 

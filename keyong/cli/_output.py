@@ -7,7 +7,7 @@ import os
 import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from keyong.cli import _state
@@ -25,7 +25,7 @@ def as_json() -> bool:
 def narrate(sentence: str, /, **places: object) -> None:
     """Tell the person something on stderr, in their language; silent with ``--format json``."""
     if not as_json():
-        print(translate(sentence, **places), file=sys.stderr, flush=True)
+        _tell(translate(sentence, **places))
 
 
 def say(sentence: str, /, **places: object) -> None:
@@ -54,18 +54,23 @@ def print_error(code: str, message: str, hint: str, exit_code: int, *, english: 
         error = {"code": code, "message": english[0], "hint": english[1], "exit": exit_code}
         if request := _state.get().request:
             error["request"] = request
-        print(json.dumps({"error": error}, ensure_ascii=False), file=sys.stderr, flush=True)
+        _tell(json.dumps({"error": error}, ensure_ascii=False))
         return
-    print(translate("error: {message}", message=_clean_lines(message)), file=sys.stderr)
+    _tell(translate("error: {message}", message=_clean_lines(message)))
     if hint:
-        print(translate("hint: {hint}", hint=_clean_lines(hint)), file=sys.stderr)
-    sys.stderr.flush()
+        _tell(translate("hint: {hint}", hint=_clean_lines(hint)))
 
 
 def print_request() -> None:
     """Name the request on stderr, under which an operator finds it in the logs of the coordinator and of the nodes."""
     if (request := _state.get().request) and not as_json():
-        print(translate("request: {request}", request=request), file=sys.stderr, flush=True)
+        _tell(translate("request: {request}", request=request))
+
+
+def _tell(text: str) -> None:
+    # Whoever listened may have gone, or the disk be full: what is done does not fail for it, nor its exit code.
+    with suppress(OSError, ValueError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def console(*, stderr: bool = False) -> Console:

@@ -24,6 +24,7 @@ TEMPLATES = _state.CLICK_SENTENCES
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command; returns its exit code. Nothing else reaches the person: no traceback, whatever happens."""
+    _open_streams()
     _state.prepare(arguments)
     code = _run(arguments)
     if code not in (0, USAGE, INTERRUPTED):
@@ -57,6 +58,19 @@ def _run(arguments: Sequence[str]) -> int:
         return 0
     except Exception as error:
         return _report(error)
+
+
+def _open_streams() -> None:
+    """Give what was closed by whoever started us: else the next file that is opened takes its place, and our output."""
+    for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != descriptor:
+                os.dup2(opened, descriptor)
+                os.close(opened)
+            setattr(sys, name, os.fdopen(descriptor, mode, closefd=False))
 
 
 def _utf8_streams() -> None:

@@ -93,9 +93,13 @@ async def _over(*tasks: asyncio.Task[None]) -> None:
 
 
 def report(event: str, sentence: str, /, **data: object) -> None:
-    """Print a change of state, one JSON object a line or a sentence, and tell the supervisor."""
+    """Print a change of state, one JSON object a line or a sentence, and tell the supervisor.
+
+    A service goes on where nobody reads its stdout any more, or the disk it goes to is full.
+    """
     notify(*(("READY=1",) if event == "ready" else ()), f"STATUS={event}")
-    if as_json():
-        emit_line({"event": event, **data})
-    else:
-        say(sentence, **data)
+    with contextlib.suppress(OSError, ValueError):
+        if as_json():
+            emit_line({"event": event, **data})
+        else:
+            say(sentence, **data)

@@ -31,10 +31,12 @@ def demo(
     $ keyong --lang zh demo --dir /tmp/keyong-demo
     """
     from federation.errors import UsageError
+    from keyong.demo.leash import leash
     from keyong.demo.story import APP, Story
 
     if not APP.is_dir():
         raise UsageError(
             "the demo plays with {app}, which is not here", hint="run it in the project's folder", app=str(APP)
         )
-    Story(folder, seed, rounds).play()
+    with leash():
+        Story(folder, seed, rounds).play()
