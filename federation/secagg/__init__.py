@@ -1,4 +1,4 @@
-"""Adding replies so that only their sum is seen: fixed-point encoding, layout, running sum.
+"""Adding replies so that only their sum is seen: fixed-point encoding, layout, running sum, masks.
 
 Pure: arrays and bytes in, arrays and bytes out. Both sides derive the `Layout` from the broadcast content and the
 plan; a node encodes its reply minus what was sent, with the weight its trusted line counted; the coordinator adds
@@ -20,33 +20,82 @@ modulo 2^32 or 2^64.
 """
 
 from federation.secagg.accumulator import Accumulator, Aggregate
+from federation.secagg.announcements import Announcements, MaskingError, Public, Scope
 from federation.secagg.bounds import check_encoding, choose_encoding
+from federation.secagg.cohorts import MINIMUM_ENTITIES, CohortError, check_size, dropouts, threshold
 from federation.secagg.encoding import clip_difference, encode
 from federation.secagg.errors import AggregateVoidError, EncodingError, ReplyFormatError, WeightError
+from federation.secagg.keystream import MaskKey, add_masks
 from federation.secagg.layout import Array, Arrays, Layout, Reply, Segment, expected_arrays
+from federation.secagg.mask_keys import MaskContext, cohort_digest
+from federation.secagg.node_masks import NodeMasks
 from federation.secagg.reply import EncodedReply, reply_bytes, reply_digest, reply_header
+from federation.secagg.rings import Z32, Z64, BinaryRing, PrimeRing, Ring
+from federation.secagg.shamir import ShareError
 from federation.secagg.stream import ReplyStream
+from federation.secagg.survivors import (
+    DifferenceError,
+    Opened,
+    SurvivorsError,
+    WithdrawnError,
+    check_acknowledgements,
+    check_difference,
+    check_entities,
+    check_inputs,
+    check_withdrawals,
+)
+from federation.secagg.unmasking import residual_masks
 
 __all__ = [
+    "MINIMUM_ENTITIES",
+    "Z32",
+    "Z64",
     "Accumulator",
     "Aggregate",
     "AggregateVoidError",
+    "Announcements",
     "Array",
     "Arrays",
+    "BinaryRing",
+    "CohortError",
+    "DifferenceError",
     "EncodedReply",
     "EncodingError",
     "Layout",
+    "MaskContext",
+    "MaskKey",
+    "MaskingError",
+    "NodeMasks",
+    "Opened",
+    "PrimeRing",
+    "Public",
     "Reply",
     "ReplyFormatError",
     "ReplyStream",
+    "Ring",
+    "Scope",
     "Segment",
+    "ShareError",
+    "SurvivorsError",
     "WeightError",
+    "WithdrawnError",
+    "add_masks",
+    "check_acknowledgements",
+    "check_difference",
     "check_encoding",
+    "check_entities",
+    "check_inputs",
+    "check_size",
+    "check_withdrawals",
     "choose_encoding",
     "clip_difference",
+    "cohort_digest",
+    "dropouts",
     "encode",
     "expected_arrays",
     "reply_bytes",
     "reply_digest",
     "reply_header",
+    "residual_masks",
+    "threshold",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +12,9 @@ from numpy.typing import NDArray
 from federation.secagg.bounds import check_encoding
 from federation.secagg.decoding import decode_arrays, decode_metrics
 from federation.secagg.errors import AggregateVoidError, ReplyFormatError
+from federation.secagg.keystream import MaskKey, add_masks
 from federation.secagg.layout import ONE, SATURATED, WEIGHT, Array, Arrays, Layout
-from federation.secagg.reply import Buffer, EncodedReply, Part, reply_header, reply_parts
+from federation.secagg.reply import Buffer, EncodedReply, Part, reply_header, reply_parts, ringed
 from federation.secagg.stream import ReplyStream
 from federation.statements import Encoding
 
@@ -95,6 +97,15 @@ class Accumulator:
         place = total[start : start + count]
         np.add(place, np.frombuffer(data, dtype=total.dtype), out=place)
         self._added[part] += count
+
+    def add_masks(self, keys: Sequence[MaskKey]) -> None:
+        """Add the masks of all keys to the sum; what `residual_masks` gives takes away what is left of the replies' own.
+
+        Raises:
+            AggregateVoidError: the sum is spoilt.
+        """
+        self._check_open()
+        add_masks(ringed(self._sums["totals"], self._sums["wide"], self._sums["narrow"]), keys)
 
     def stream(self) -> ReplyStream:
         """A reader that adds one reply's bytes as they come, cut anywhere."""

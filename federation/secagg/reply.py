@@ -26,7 +26,9 @@ from numpy.typing import NDArray
 
 from federation.crypto import canonical_json, digest
 from federation.secagg.errors import ReplyFormatError
+from federation.secagg.keystream import MaskKey, add_masks
 from federation.secagg.layout import Layout
+from federation.secagg.rings import Z32, Z64, Ring
 from federation.statements import Encoding
 
 MAGIC = b"KYREPLY1"
@@ -63,6 +65,11 @@ def reply_parts(layout: Layout, encoding: Encoding) -> tuple[tuple[Part, np.dtyp
         ("wide", wide, layout.wide_size),
         ("narrow", narrow, layout.narrow_size),
     )
+
+
+def ringed(*vectors: NDArray[Any]) -> list[tuple[NDArray[Any], Ring]]:
+    """Vectors of integers modulo 2^32 or 2^64, each with its ring, in the order of a mask's keystream: totals, wide, narrow."""
+    return [(vector, Z32 if vector.itemsize == 4 else Z64) for vector in vectors]
 
 
 def reply_bytes(layout: Layout, encoding: Encoding) -> int:
@@ -102,6 +109,10 @@ class EncodedReply:
         vectors = (self.totals, self.wide, self.narrow)
         little = [vector.astype(vector.dtype.newbyteorder("<"), copy=False) for vector in vectors]
         return [memoryview(self.header), *(vector.view(np.uint8).data for vector in little)]
+
+    def mask(self, keys: Sequence[MaskKey]) -> None:
+        """Add the masks of all keys to the vectors, in place: from then on the reply says nothing but its header."""
+        add_masks(ringed(self.totals, self.wide, self.narrow), keys)
 
     def digest(self) -> str:
         """The digest of the bytes."""

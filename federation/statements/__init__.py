@@ -23,6 +23,18 @@ from federation.statements.agreement import Agreement, AgreementRequest, Revocat
 from federation.statements.dataset import Column, DatasetDescription, row_bucket
 from federation.statements.dsse import Envelope, add_signature, sign, verify
 from federation.statements.enrolment import EnrolmentRequest, Invitation, InvitationError
+from federation.statements.masking import (
+    MASKED_COHORT,
+    SETUP_ROUNDS,
+    Acknowledgement,
+    KeyAnnouncement,
+    MaskedInput,
+    ReleasedShares,
+    RoundKeys,
+    SealedShares,
+    SurvivorSet,
+    Withdrawal,
+)
 from federation.statements.plan import (
     ArraySpec,
     Encoding,
@@ -48,7 +60,10 @@ from federation.statements.roster import (
 
 __all__ = [
     "CLOCK_SKEW",
+    "MASKED_COHORT",
     "MAX_STATEMENT_BYTES",
+    "SETUP_ROUNDS",
+    "Acknowledgement",
     "Agreement",
     "AgreementRequest",
     "ArraySpec",
@@ -65,12 +80,15 @@ __all__ = [
     "Isolation",
     "JobPlan",
     "Judged",
+    "KeyAnnouncement",
+    "MaskedInput",
     "Member",
     "MetricSpec",
     "NotYetValidError",
     "OutputSchema",
     "PlannedDataset",
     "Receipt",
+    "ReleasedShares",
     "ReplayError",
     "Revocation",
     "Root",
@@ -79,10 +97,14 @@ __all__ = [
     "RosterChainError",
     "RosterHistory",
     "RosterRolledBackError",
+    "RoundKeys",
+    "SealedShares",
     "StageOutput",
     "Statement",
     "StatementError",
+    "SurvivorSet",
     "UnknownMemberError",
+    "Withdrawal",
     "add_signature",
     "instant_text",
     "open_agreement",
