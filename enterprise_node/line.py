@@ -68,6 +68,7 @@ class Line:
         runtime: Runtime,
         clock: Callable[[], datetime],
         metrics: NodeMetrics | None = None,
+        waiting: int = 0,
     ) -> None:
         self._home = home
         self._record = record
@@ -76,7 +77,7 @@ class Line:
         self._key = home.key("statement")
         self._node = home.identity.member
         self._grounds = Grounds(home, record, store, holdings, runtime.digest, clock)
-        self._stages = Stages(home, runtime)
+        self._stages = Stages(home, runtime, waiting)
         self._refusals = Refusals(record, time.monotonic)
         self._metrics = metrics or NodeMetrics()
         self._denials = Denials(self._refusals, record, self._node, self._key, self._metrics.denied)
@@ -89,6 +90,16 @@ class Line:
     def isolate_at(self, tier: Tier) -> None:
         """Demand this tier of every session from now on; what the canary proved, before the first job is opened."""
         self._grounds.tier = self._stages.tier = tier
+
+    @property
+    def waiting(self) -> int:
+        """Workers that are started and wait for a job."""
+        return len(self._stages.workers)
+
+    async def fill(self) -> None:
+        """Start the workers in waiting that are wanted; not beside a step, which it would slow down."""
+        if not (self._running or self._draining):
+            await self._stages.workers.fill(self._stages.tier)
 
     # -- opening a job ------------------------------------------------------------------------------------------------
 
@@ -361,6 +372,8 @@ class Line:
         job = self.jobs.get(plan_digest)
         if job is not None:
             job.stop(reason)
+            if job.session is not None:
+                job.session.strike()  # before anything that could have to wait
             if reason not in _KEEPS_ANSWER:
                 job.answers = {}
             async with job.lock:  # the plan's next session is not before this one's end: they share a folder
@@ -389,6 +402,12 @@ class Line:
             }
         )
 
+    async def uphold(self) -> None:
+        """End at once every job whose agreement was revoked; the owner's command waits for this."""
+        agreements = {job.admitted.agreement_digest for job in self.jobs.values()}
+        ended = await asyncio.to_thread(lambda: {one for one in agreements if self._grounds.ended(one)})
+        await asyncio.gather(*(self.revoke(one) for one in ended))
+
     async def sweep(self) -> None:
         """End jobs that lost their ground: agreement ended, plan expired, parties changed, long idle. Settle what is
         open."""
@@ -412,6 +431,7 @@ class Line:
         running = [work for job in self.jobs.values() for work in job.work.values()]
         await self._close_all(dict.fromkeys(self.jobs, STOPPED))
         await asyncio.gather(*running, return_exceptions=True)
+        await self._stages.workers.close()
         await self._refusals.flush()
 
     async def _close_all(self, reasons: dict[str, str]) -> None:

@@ -10,13 +10,13 @@ from typing import Any
 
 import structlog
 
+from enterprise_node._folders import remove_tree
 from enterprise_node._threads import until_done
 from enterprise_node.broadcast import broadcast_of
 from enterprise_node.line import Line
 from enterprise_node.metrics import NodeMetrics
 from enterprise_node.record import Record
 from enterprise_node.recovery import close_open_steps
-from enterprise_node.session import remove_tree
 from enterprise_node.standing import Standing
 from enterprise_node.store import NodeStore
 from federation.correspondence import uphold_revocations
@@ -48,7 +48,9 @@ class NodeService:
     tight, and only then is the link dialled.
     """
 
-    def __init__(self, home: Home, runtime: Runtime, observe: tuple[str, int] | None = None) -> None:
+    def __init__(
+        self, home: Home, runtime: Runtime, observe: tuple[str, int] | None = None, *, waiting: int = 0
+    ) -> None:
         self._home = home
         self._runtime = runtime
         self._claim = home.claim("node")  # before recovery: another process's open steps are not ours to close
@@ -57,7 +59,7 @@ class NodeService:
         self._holdings = Holdings(self._engine)
         self._record = Record(home.open_ledger())
         self.metrics = NodeMetrics()
-        self.line = Line(home, self._record, self._store, self._holdings, runtime, now, self.metrics)
+        self.line = Line(home, self._record, self._store, self._holdings, runtime, now, self.metrics, waiting)
         self._standing = Standing(home, self._record, self._store, self._holdings, self.line, self.metrics)
         self._observer = Observer(home.path, "node", observe)
         self._mail = asyncio.Event()
@@ -84,9 +86,10 @@ class NodeService:
 
         try:
             await self._start()
-            async with self._observer.serving(self._standing) as port:
+            async with self._observer.serving(self._standing, self.line.uphold) as port:
                 on_state(f"ready {port}" if port else "ready")
                 tending = asyncio.create_task(self._tend())
+                filling = asyncio.create_task(self._fill())
                 linked = asyncio.create_task(
                     keep_attached(
                         lambda: self._connect(),
@@ -95,7 +98,7 @@ class NodeService:
                         jitter=random.Random(),  # noqa: S311  # spreads reconnects; nothing secret
                     )
                 )
-                await _first_of((tending, linked))
+                await _first_of((tending, filling, linked))
         finally:
             ending = asyncio.create_task(self._stop())
             await until_done(ending)
@@ -190,6 +193,11 @@ class NodeService:
                 await self.line.sweep()
             except UnavailableError as error:
                 log.warning("sweep-put-off", code=error.code)
+
+    async def _fill(self) -> None:
+        while True:
+            await self.line.fill()
+            await asyncio.sleep(TEND_SECONDS)
 
     async def publish(self, peer: Peer) -> None:
         """Tell the coordinator what this node offers."""

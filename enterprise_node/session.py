@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,10 @@ from typing import Any
 
 import structlog
 
+from enterprise_node._folders import remove_tree
 from enterprise_node._threads import in_thread, until_done
 from enterprise_node.materialise import Snapshot
+from enterprise_node.workers import ENVIRONMENT, WORKER, Worker
 from federation.errors import KeyongError
 from federation.jobs.codec import Content, ContentError, decode
 from federation.statements import Isolation
@@ -64,13 +65,20 @@ class SessionRequest:
     logs: Path
     """Where the session's stdout and stderr are kept when it ends: the owner's eyes only."""
     tier: Tier = Tier.T2
+    worker: Worker | None = None
+    """A session on standby that becomes this job's; where it fails to, a session is opened."""
+
+    @property
+    def limits(self) -> Limits:
+        """Bounds of the whole session."""
+        return Limits(memory_bytes=self.memory_bytes, wall_seconds=self.wall_seconds)
 
 
 class JobSession:
     """One sandbox session running the app's client part."""
 
     def __init__(self, folder: Path, session: Session, channel: SessionChannel, request: SessionRequest) -> None:
-        self._folder = folder
+        self._folders = [folder, *([request.worker.folder] if request.worker else ())]
         self._session = session
         self._channel = channel
         self._logs = request.logs
@@ -86,8 +94,12 @@ class JobSession:
         """
         try:
             session = await in_thread(lambda: _open_sandbox(folder, request), undo=lambda one: one.close())
-        except SandboxError as error:
-            raise SandboxUnavailableError.of(error) from None
+        except BaseException as error:
+            if (worker := request.worker) is not None:
+                await in_thread(lambda: remove_tree(worker.folder))
+            if isinstance(error, SandboxError):
+                raise SandboxUnavailableError.of(error) from None
+            raise
         files = request.memory_bytes if session.sees_files else 0
         channel = SessionChannel(session.channel, body_limit=request.body_limit, spool=spool, file_limit=files)
         job = cls(folder, session, channel, request)
@@ -168,6 +180,10 @@ class JobSession:
             return JobFailedError("the job hit its limit of {limit}", code=f"limit-{ending.limit}", limit=ending.limit)
         return JobFailedError("the job's process ended", code="app-exception")
 
+    def strike(self) -> None:
+        """Send the session's processes their end, and wait for nothing."""
+        self._session.strike()
+
     async def kill(self) -> None:
         """End the session at once, without grace."""
         await asyncio.to_thread(self._kill)
@@ -193,20 +209,29 @@ class JobSession:
         except (OSError, SandboxError) as error:
             log.error("session-not-closed", error=type(error).__name__)
         finally:
-            remove_tree(self._folder)
+            for folder in self._folders:
+                remove_tree(folder)
 
 
 def _open_sandbox(folder: Path, request: SessionRequest) -> Session:
     app = folder / "app"
     app.mkdir()
     request.bundle.write(app)
+    if request.worker is not None:
+        session = request.worker.session
+        try:
+            session.engage(request.limits, {"/app": app, "/data": request.snapshot.folder})
+            return session
+        except (SandboxError, OSError) as error:
+            log.warning("worker-not-engaged", error=type(error).__name__, reason=str(error))
+            session.close()
     return open_session(
         SessionSpec(
             runtime=request.runtime,
-            argv=("-m", "keyong_job", "client"),
+            argv=WORKER,
             mounts=(Mount(app, "/app"), Mount(request.snapshot.folder, "/data")),
-            env={"OMP_NUM_THREADS": "1", "FLWR_TELEMETRY_ENABLED": "0"},
-            limits=Limits(memory_bytes=request.memory_bytes, wall_seconds=request.wall_seconds),
+            env=ENVIRONMENT,
+            limits=request.limits,
             tier=request.tier,
         )
     )
@@ -222,14 +247,6 @@ class SandboxUnavailableError(KeyongError):
     def of(cls, error: SandboxError) -> SandboxUnavailableError:
         """The sandbox's refusal under our root."""
         return cls(error.template, hint=error.hint_template, code=None, **{str(k): v for k, v in error.params.items()})
-
-
-def remove_tree(folder: Path) -> None:
-    """Remove a folder of read-only files and folders."""
-    for path in [folder, *folder.rglob("*")]:
-        if path.is_dir() and not path.is_symlink():
-            path.chmod(0o700)
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _failure(header: Mapping[str, Any]) -> JobFailedError:

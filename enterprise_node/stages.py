@@ -7,6 +7,7 @@ import json
 import math
 from pathlib import Path
 
+from enterprise_node._folders import remove_tree
 from enterprise_node._threads import in_thread
 from enterprise_node.admission import AdmittedStep
 from enterprise_node.decision import columns_for
@@ -15,9 +16,10 @@ from enterprise_node.materialise import Snapshot, materialise
 from enterprise_node.output_gate import check_reply
 from enterprise_node.protection import protect
 from enterprise_node.receipts import Done
-from enterprise_node.session import JobSession, SessionRequest, remove_tree
+from enterprise_node.session import JobSession, SessionRequest
 from enterprise_node.source_file import Reading
 from enterprise_node.store import RegisteredDataset
+from enterprise_node.workers import Workers
 from federation.errors import UsageError
 from federation.home import Home
 from federation.jobs.codec import Content, ContentError, content_digest, decode, encode
@@ -32,11 +34,12 @@ REPLY_ROOM_BYTES = 2**20
 class Stages:
     """Computes steps; knows neither permits nor records, and is called only between the two."""
 
-    def __init__(self, home: Home, runtime: Runtime) -> None:
+    def __init__(self, home: Home, runtime: Runtime, waiting: int = 0) -> None:
         self._home = home
         self._runtime = runtime
         self._spool = home.folder("spool")
         self.tier = Tier.T2
+        self.workers = Workers(home.folder("sessions"), runtime, waiting)
 
     async def run(self, job: Job, step: AdmittedStep, content_header: bytes, body: memoryview) -> Done:
         """Run one step; the job's session is opened, on a fresh snapshot, with its first.
@@ -100,6 +103,7 @@ class Stages:
                 setup_seconds=plan.setup_seconds,
                 body_limit=plan.outputs.maximal_bytes,
                 logs=self._home.folder("logs", plan.id.removeprefix("urn:uuid:")),
+                worker=self.workers.take(self.tier),
             )
             return await JobSession.open(folder, request, self._spool)
         except BaseException:

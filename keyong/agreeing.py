@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -10,6 +11,7 @@ from federation import correspondence
 from federation.errors import UsageError
 from federation.holdings import Holding
 from federation.home import now
+from federation.observability import NotServingError, ask
 from federation.policy import agreement_policy
 from federation.statements import (
     Agreement,
@@ -134,5 +136,7 @@ def revoke(client: Client, name: str, reason: str = "") -> Holding:
     revocation = Revocation(issued=at, expires=at + REVOCATION_VALIDITY, agreement=held.digest, by=me, reason=reason)
     envelope = revocation.seal(client.home.key("statement"))
     correspondence.revoke(client.holdings, client.ledger, envelope, revocation)
+    with suppress(NotServingError):
+        ask(client.home.path, "node", "/uphold")  # its jobs end now, not when it looks by itself
     client.send(held.consumer if held.provider == me else held.provider, envelope)
     return held

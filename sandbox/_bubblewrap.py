@@ -232,7 +232,12 @@ def launcher_arguments(
 
 def limit_items(limits: Limits) -> list[str]:
     """Return the launcher's items for the bounds that the kernel holds for each process."""
-    bounds = {
+    return [f"limit={number}:{bound}" for number, bound in process_bounds(limits).items()]
+
+
+def process_bounds(limits: Limits) -> dict[int, int]:
+    """Return what the kernel holds for each process, by resource: hard and soft bound alike."""
+    return {
         # Somewhat above the named limit, so that the supervisor sees the excess and can name it.
         resource.RLIMIT_NPROC: limits.processes + 16,
         resource.RLIMIT_NOFILE: limits.open_files,
@@ -244,7 +249,6 @@ def limit_items(limits: Limits) -> list[str]:
         resource.RLIMIT_RTPRIO: 0,
         resource.RLIMIT_NICE: 0,
     }
-    return [f"limit={number}:{bound}" for number, bound in bounds.items()]
 
 
 def process_items() -> list[str]:

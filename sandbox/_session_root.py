@@ -8,11 +8,11 @@ crash left goes before the same uid is handed out again.
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 from contextlib import suppress
 from pathlib import Path
 
+from sandbox._laying import lay, make_directory
 from sandbox._staging import check_source
 from sandbox._trees import remove_tree
 from sandbox.errors import SandboxError
@@ -34,7 +34,7 @@ class SessionRoot:
             self.place.mkdir(mode=0o700)
             for mount in spec.mounts:
                 check_source(mount.source, by_others=True)
-                _lay(mount.source, self._below(mount.target))
+                lay(mount.source, self._below(mount.target))
             for target in ("/tmp", *spec.scratch):
                 scratch = self._below(target)
                 scratch.mkdir(mode=0o700)
@@ -70,7 +70,7 @@ class SessionRoot:
     def _below(self, target: str) -> Path:
         place = self.place / target.lstrip("/")
         for parent in reversed(place.relative_to(self.place).parents[:-1]):
-            _make(self.place / parent, 0o755)
+            make_directory(self.place / parent, 0o755)
         return place
 
 
@@ -93,43 +93,10 @@ def remove_root(place: Path) -> None:
         raise failed
 
 
-def _make(directory: Path, mode: int) -> None:
-    """Make a directory with exactly this mode, whatever the umask; one that is there stays as it is."""
-    with suppress(FileExistsError):
-        directory.mkdir()
-        directory.chmod(mode)
-
-
 def _check_roots(roots: Path) -> None:
-    _make(roots, 0o711)
+    make_directory(roots, 0o711)
     state = roots.lstat()
     if not stat.S_ISDIR(state.st_mode) or state.st_uid != os.geteuid() or state.st_mode & 0o066:
         raise SandboxError(
             "{path} can be changed by others", code="layer", hint="remove {path}; it is made anew", path=roots
         )
-
-
-def _lay(source: Path, target: Path) -> None:
-    """Put a file or a tree at ``target``, with the modes it has, by hard links where source and target share a disk."""
-    if not source.is_dir():
-        _link_or_copy(source.resolve(), target)
-        return
-    _make(target, stat.S_IMODE(source.stat().st_mode) | 0o700)
-    for directory, folders, files in os.walk(source):
-        there = target / Path(directory).relative_to(source)
-        for name in folders + files:
-            entry = Path(directory, name)
-            if entry.is_symlink():
-                (there / name).symlink_to(entry.readlink())
-            elif name in folders:
-                _make(there / name, stat.S_IMODE(entry.stat().st_mode) | 0o700)
-            else:
-                _link_or_copy(entry, there / name)
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target, follow_symlinks=False)
-    except OSError:  # another disk
-        shutil.copyfile(source, target, follow_symlinks=False)
-        shutil.copymode(source, target, follow_symlinks=False)

@@ -44,6 +44,11 @@ class Started:
     sweep: Callable[[], None] = lambda: None
     """Ends whoever outlived the monitor; none of the session is left when it returns."""
 
+    @property
+    def uid(self) -> int | None:
+        """The session's own uid on the host; ``None`` where it shares that of an ordinary user."""
+        return None if self.identity is None else self.identity.uid
+
     def path(self, inner: str) -> str:
         """Where the session sees the place that its spec calls ``inner``."""
         return inner if self.root is None else self.root.path(inner)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import select
 import signal
@@ -10,15 +11,21 @@ import socket
 import subprocess
 import threading
 import time
+from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import IO, ClassVar
 
+from sandbox._attest import attest
+from sandbox._bounds import narrow_bounds
+from sandbox._bubblewrap import process_bounds
 from sandbox._launch import start
+from sandbox._laying import lay
 from sandbox._memory_files import can_look
 from sandbox._meter import exceeded
 from sandbox._started import START_SECONDS, Started
 from sandbox.errors import SandboxError
-from sandbox.spec import Ending, Evidence, LimitName, SessionSpec
+from sandbox.spec import Ending, Evidence, LimitName, Limits, SessionSpec, Tier
 
 _TICK = 0.05  # seconds between two looks at a session's totals
 _END_SECONDS = 10.0  # a killed process that is still there then hangs in the kernel
@@ -43,6 +50,9 @@ class Session:
 
     def __init__(self, spec: SessionSpec) -> None:
         self._spec = spec
+        self._limits = None if spec.standby else spec.limits
+        self._deadline = math.inf
+        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._ready = threading.Event()
         self._ended = threading.Event()
         self._lock = threading.Lock()
@@ -64,12 +74,24 @@ class Session:
             raise
         if self._failure is not None:
             self._thread.join()
+            os.close(self._bell)
             raise self._failure
         if self._started is None:
             raise AssertionError("a session is ready or has failed")
         self.pid = self._started.monitor.pid
         self.evidence = self._started.evidence
         self.channel = self._started.channel
+        if spec.standby:
+            try:
+                self._bound(spec.limits)
+            except OSError as error:
+                self.close()
+                raise SandboxError(
+                    "the bounds of a session on standby cannot be narrowed: {reason}",
+                    code="standby",
+                    hint="run without workers in waiting (KEYONG_WAITING_WORKERS=0)",
+                    reason=error.strerror or type(error).__name__,
+                ) from None
         with contextlib.suppress(OSError):  # already over: its ending says so
             self.channel.send(b"G")
 
@@ -88,6 +110,43 @@ class Session:
         if self._started is None:
             raise AssertionError("a session is ready or has failed")
         return self._started.path(inner)
+
+    def engage(self, limits: Limits, files: Mapping[str, Path]) -> None:
+        """Give a session on standby its work: look at it from outside once more, lay out files, start bounds and clock.
+
+        Args:
+            limits: bounds of the whole session from now on; no process may have more than it was started with.
+            files: by a mount's target, which must be an empty directory, what it shall hold.
+
+        Raises:
+            SandboxError: it is over, is not isolated any more, or has its work already.
+            OSError: there is no room for the files.
+        """
+        started = self._started
+        if started is None or self._limits is not None or self._ended.is_set():
+            raise SandboxError("the session is not on standby", code="standby", hint="open another")
+        try:
+            attest(started.init, started.uid, namespaces=self._spec.tier is Tier.T2)
+            self._bound(limits)
+        except (OSError, KeyError):
+            raise SandboxError("the session is not on standby", code="standby", hint="open another") from None
+        for target, source in files.items():
+            lay(source, self._outside(target))
+        self._deadline = time.monotonic() + limits.wall_seconds
+        self._limits = limits
+        os.eventfd_write(self._bell, 1)
+
+    def _outside(self, target: str) -> Path:
+        """Where the trusted side writes what the session sees at a mount's target."""
+        if self._started is not None and self._started.root is not None:
+            return Path(self._started.root.path(target))
+        return next(mount.source for mount in self._spec.mounts if mount.target == target)
+
+    def _bound(self, limits: Limits) -> None:
+        """Narrow what the kernel holds for the session's first process, and so for all that it will start."""
+        if self._started is None:
+            raise AssertionError("a session is ready or has failed")
+        narrow_bounds(self._started.init, self._started.uid, process_bounds(limits))
 
     def stdout(self) -> bytes:
         """Return what the job has printed so far, cut at the limit; for the data owner's eyes only."""
@@ -129,6 +188,9 @@ class Session:
         self.kill()
         self.channel.close()
         self._thread.join()
+        if self._bell >= 0:
+            os.close(self._bell)
+            self._bell = -1
         if self._left is not None:
             raise self._left
 
@@ -139,6 +201,11 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def strike(self) -> None:
+        """End every process of the session as ``kill`` does, without waiting for the last one to be gone."""
+        self._killed = True
+        self._strike()
 
     def _strike(self) -> None:
         with self._lock:
@@ -155,41 +222,45 @@ class Session:
             self._failure = error
             self._ready.set()
             return
-        deadline = time.monotonic() + self._spec.limits.wall_seconds
+        if self._limits is not None:
+            self._deadline = time.monotonic() + self._limits.wall_seconds
         try:
             self._ready.set()
             if self._killed:
                 self._strike()
-            self._watch(self._started, deadline)
+            self._watch(self._started)
         except OSError:
             self._killed = True  # what cannot be watched does not run on
         finally:
             self._finish(self._started)
             self._ready.set()
 
-    def _watch(self, started: Started, deadline: float) -> None:
+    def _watch(self, started: Started) -> None:
         """Drain output and look at totals until the session's first process is gone."""
         streams = {stream.fileno(): name for stream, name in _streams(started)}
         poll = select.poll()
-        for descriptor in (started.init_handle, *streams):
+        for descriptor in (started.init_handle, self._bell, *streams):
             poll.register(descriptor, select.POLLIN)
         looked = 0.0
         while True:
-            ready = dict(poll.poll(_TICK * 1000))
+            ready = dict(poll.poll(None if self._limits is None else _TICK * 1000))
             if started.init_handle in ready:
                 return
+            if ready.pop(self._bell, None):
+                os.eventfd_read(self._bell)
             for descriptor in ready:
                 if not self._drain(descriptor, streams[descriptor]):
                     poll.unregister(descriptor)
             now = time.monotonic()
-            if self._limit is None and not self._killed:
-                if now >= deadline:
+            limits = self._limits
+            if self._limit is None and not self._killed and limits is not None:
+                if now >= self._deadline:
                     self._limit = "wall"
-                elif max(self._flood.values()) > _FLOOD * self._spec.limits.output_bytes:
+                elif max(self._flood.values()) > _FLOOD * limits.output_bytes:
                     self._limit = "output"
                 elif now - looked >= _TICK:
                     looked = now
-                    self._limit = exceeded(started.meter.sample(self._spec.limits), self._spec.limits)
+                    self._limit = exceeded(started.meter.sample(limits), limits)
             if self._limit is not None:
                 self._strike()
 

@@ -125,6 +125,9 @@ class SessionSpec:
         scratch: further writable places in memory, path to bytes.
         limits: bounds of the whole session.
         tier: demanded strength; a machine that lacks it refuses.
+        standby: start before there is work, without totals and clock until ``Session.engage`` gives both. Mounts of
+            empty directories are filled then; the program given must run nothing but the runtime's own code until it
+            hears of its work.
     """
 
     runtime: Runtime
@@ -134,6 +137,7 @@ class SessionSpec:
     scratch: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     limits: Limits = field(default_factory=Limits)
     tier: Tier = Tier.T2
+    standby: bool = False
 
     def __post_init__(self) -> None:
         if not self.argv or any("\0" in argument for argument in self.argv):

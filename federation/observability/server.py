@@ -7,6 +7,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Protocol
@@ -18,6 +19,8 @@ from federation.observability.face import JSON, TEXT, Answer, Face, Route
 from federation.observability.health import Health
 from federation.observability.instruments import EXPOSITION_TYPE, exposition
 from federation.observability.local import socket_of
+
+Act = Callable[[], Awaitable[None]]
 
 
 class Observed(Protocol):
@@ -40,7 +43,8 @@ class Observer:
     """Serves one service's pages.
 
     ``/healthz``, ``/readyz`` and ``/metrics`` are for machines; ``/health`` and ``/status`` name reasons, jobs and parties,
-    and are on the home's socket alone.
+    and are on the home's socket alone, as is ``/uphold``: it answers once the service has acted on what its owner's
+    command changed in the store, which it would notice a second later by itself.
 
     Args:
         role: ``node`` or ``coordinator``; names the socket.
@@ -52,9 +56,9 @@ class Observer:
     address: tuple[str, int] | None = None
 
     @contextlib.asynccontextmanager
-    async def serving(self, service: Observed) -> AsyncIterator[int]:
-        """Serve for the block; gives the port, 0 where there is no address."""
-        pages = _Pages(service)
+    async def serving(self, service: Observed, uphold: Act | None = None) -> AsyncIterator[int]:
+        """Serve for the block; gives the port, 0 where there is no address. ``uphold`` acts on a changed store."""
+        pages = _Pages(service, uphold)
         local, public = Face(pages.local), Face(pages.public)
         try:
             await local.listen_locally(socket_of(self.home, self.role))
@@ -65,10 +69,12 @@ class Observer:
 
 
 class _Pages:
-    def __init__(self, service: Observed) -> None:
+    def __init__(self, service: Observed, uphold: Act | None) -> None:
         self._service = service
         self.public: dict[str, Route] = {"/healthz": self._alive, "/readyz": self._ready, "/metrics": self._metrics}
         self.local: dict[str, Route] = {**self.public, "/health": self._whole_health, "/status": self._status}
+        if uphold is not None:
+            self.local["/uphold"] = partial(_done, uphold)
 
     async def _alive(self) -> Answer:
         return Answer(b"ok\n", TEXT)  # that it is given at all is the answer
@@ -89,6 +95,11 @@ class _Pages:
     async def _status(self) -> Answer:
         status = await self._service.status()
         return Answer(status.model_dump_json().encode(), JSON)
+
+
+async def _done(act: Act) -> Answer:
+    await act()
+    return Answer(b"ok\n", TEXT)
 
 
 def _judged(told: dict[str, object], *, good: bool) -> Answer:

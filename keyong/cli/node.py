@@ -28,6 +28,10 @@ def serve_(
         float | None,
         typer.Option(metavar="SECONDS", help="How long steps that run may take to end after SIGTERM; 25 by default."),
     ] = None,
+    waiting_workers: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=0, max=64, help="Workers kept started and waiting for a job; 1 by default."),
+    ] = None,
     log_level: LogLevel = None,
     log_format: LogFormat = None,
 ) -> None:
@@ -50,6 +54,7 @@ def serve_(
         observe=observe,
         observe_anywhere=observe_anywhere,
         drain=drain,
+        waiting_workers=waiting_workers,
         log_level=log_level,
         log_format=log_format,
     )
@@ -58,7 +63,7 @@ def serve_(
     configure(settings.log_level, settings.log_format, component="node", member=member)
     from enterprise_node.service import NodeService
 
-    service = NodeService(home, runtimes.check(settings.runtime), settings.observed())
+    service = NodeService(home, runtimes.check(settings.runtime), settings.observed(), waiting=settings.waiting_workers)
 
     def told(state: str) -> None:
         event, _, rest = state.partition(" ")

@@ -43,6 +43,9 @@ class Settings(BaseSettings):
     """How much a serving process logs."""
     log_format: Literal["", "text", "json"] = ""
     """Form of the logs on stderr; empty for text on a terminal and JSON elsewhere."""
+    waiting_workers: Annotated[int, Field(ge=0, le=64)] = 1
+    """How many workers a node keeps started and waiting for a job; each holds some 250 MB and saves a job's start some
+    seconds."""
     observe: Annotated[str, Field(max_length=255)] = ""
     """host:port for metrics and health over HTTP; empty for none."""
     observe_anywhere: bool = False

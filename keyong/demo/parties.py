@@ -164,6 +164,7 @@ class Service:
 
 def _environment() -> dict[str, str]:
     return {
+        "KEYONG_WAITING_WORKERS": "0",  # several companies on one machine: each waiting worker would hold its memory
         **os.environ,
         "PYTHONPATH": os.pathsep.join(filter(None, [str(Path.cwd()), os.environ.get("PYTHONPATH", "")])),
     }

@@ -65,6 +65,8 @@ def train(msg, context):
         raise RuntimeError(f"secret value {x[0]}")
     if mode == "sleep":
         time.sleep(600)
+    if mode == "memory":
+        kept = [bytearray(b"x" * 2**20) for _ in range(4096)]
     w = msg.content["arrays"].to_numpy_ndarrays()[0] + np.float32(1)
     records = {"arrays": ArrayRecord([w]), "metrics": MetricRecord({"loss": 0.5, "num-examples": len(x)})}
     if mode == "config":

@@ -62,7 +62,7 @@ class Ended:
 def environment(**more: str) -> dict[str, str]:
     """The environment of a command: this tree first, English, and nothing else of ours."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR", "KEYONG_RUNTIMES") if name in os.environ}
-    return {**kept, "PYTHONPATH": str(TREE), "LC_ALL": "C.UTF-8", **more}
+    return {**kept, "PYTHONPATH": str(TREE), "LC_ALL": "C.UTF-8", "KEYONG_WAITING_WORKERS": "0", **more}
 
 
 class Party:

@@ -49,6 +49,7 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Itera
         if name.startswith("KEYONG_") and name != "KEYONG_SHARED":
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("KEYONG_WAITING_WORKERS", "0")  # each costs seconds of processor time to start
     monkeypatch.setenv("LC_ALL", "C.UTF-8")
     monkeypatch.setenv("COLUMNS", "100")
     yield
