@@ -41,7 +41,6 @@ class Standing:
         metrics.watch(home.path, record.ledger, lambda: home.history.latest.expires)
         metrics.gauge("jobs_open", "Jobs that are open.", lambda: len(line.jobs))
         metrics.gauge("sessions_open", "Sandbox sessions of jobs.", lambda: self._count(session=True))
-        metrics.gauge("workers_waiting", "Workers that are started and wait for a job.", lambda: line.waiting)
         metrics.gauge("steps_running", "Steps at work.", lambda: self._count(session=False))
 
     def _count(self, *, session: bool) -> int:

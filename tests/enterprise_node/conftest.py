@@ -110,6 +110,10 @@ class ScriptedSession:
             running.cancel()
             killed.cancel()
 
+    def strike(self) -> None:
+        """End a call."""
+        self._killed.set()
+
     async def kill(self) -> None:
         """End a call."""
         self._killed.set()
