@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from enterprise_node.admission import AdmittedPlan
-from federation.policy import Request, check_parties, decide, granted_columns, output_kinds, parse_policy, refusal
+from federation.policy import Request, check_parties, decide, output_kinds, parse_policy, refusal, shown_columns
 from federation.statements import DecisionRecord
 
 
@@ -52,5 +52,4 @@ def judge(
 
 def columns_for(admitted: AdmittedPlan, action: str, columns: tuple[str, ...]) -> tuple[str, ...]:
     """The columns this action may see: those the agreement grants, or all where it names none."""
-    granted = granted_columns(parse_policy(admitted.agreement.policy), action)
-    return columns if granted is None else tuple(name for name in columns if name in granted)
+    return shown_columns(parse_policy(admitted.agreement.policy), action, columns)

@@ -19,7 +19,7 @@ decision comes back as a record in which every constraint stands beside the valu
 the agreement does not permit the purpose fed:Marketing, only fed:ProcessOptimization
 """
 
-from federation.policy.composition import agreement_policy, granted_columns
+from federation.policy.composition import agreement_policy, granted_columns, shown_columns
 from federation.policy.decision import decide
 from federation.policy.description import describe
 from federation.policy.model import (
@@ -34,6 +34,7 @@ from federation.policy.model import (
 )
 from federation.policy.refusal import PolicyDeniedError, refusal
 from federation.policy.registration import PolicyError, check_parties, parse_policy
+from federation.policy.replaying import Difference, decide_again
 from federation.policy.request import Request, output_kinds
 from federation.policy.values import dataset_iri, member_iri
 from federation.policy.vocabulary import PROFILE, PURPOSES
@@ -42,6 +43,7 @@ __all__ = [
     "PROFILE",
     "PURPOSES",
     "Constraint",
+    "Difference",
     "Duty",
     "LogicalConstraint",
     "Permission",
@@ -56,10 +58,12 @@ __all__ = [
     "check_parties",
     "dataset_iri",
     "decide",
+    "decide_again",
     "describe",
     "granted_columns",
     "member_iri",
     "output_kinds",
     "parse_policy",
     "refusal",
+    "shown_columns",
 ]

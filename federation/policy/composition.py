@@ -116,6 +116,12 @@ def granted_columns(policy: Policy, action: str) -> tuple[str, ...] | None:
     return tuple(dict.fromkeys(name for name in lists[0] if name in shown))
 
 
+def shown_columns(policy: Policy, action: str, columns: Sequence[str]) -> tuple[str, ...]:
+    """Of a dataset's columns, in its order, those that this action may see: all where the policy names none."""
+    granted = granted_columns(policy, action)
+    return tuple(columns) if granted is None else tuple(name for name in columns if name in granted)
+
+
 def _constraint(left: str, operator: str, right: Any) -> dict[str, Any]:
     return {"leftOperand": left, "operator": operator, "rightOperand": right}
 

@@ -9,9 +9,11 @@ import typer
 
 from keyong.cli._commands import Commands
 from keyong.cli._output import as_json, clean, emit, facts, line, narrate, table
+from keyong.cli._reading import fingerprint_of, progress_bar
 
 if TYPE_CHECKING:
     from federation.ledger import Entry, Ledger
+    from keyong.replaying import DecisionReplay
 
 app = Commands("Read this party's ledger, and export it for an auditor.")
 SHORTENED = 160
@@ -157,3 +159,98 @@ def export(
         return
     narrate("wrote {path}; the auditor needs it and the root fingerprint, the latter over another channel", path=target)
     facts((("file", target), ("root fingerprint", home.identity.fingerprint)))
+
+
+@app.command()
+def replay(
+    path: Annotated[
+        Path | None,
+        typer.Argument(metavar="[PATH]", help="Another's home, ledger or export; without it, our own ledger."),
+    ] = None,
+    root: Annotated[
+        str | None,
+        typer.Option(metavar="FINGERPRINT", help="The consortium's root fingerprint; needed with PATH."),
+    ] = None,
+) -> None:
+    """Judge every decision of a ledger again, from its entries alone, and report any that comes out otherwise.
+
+    Each permit and each denial holds the values it was judged by. They are judged by the clauses of the agreement on
+    record, with uses counted anew; a permit under an agreement that had ended is reported too. What was erased or not
+    disclosed is listed, not guessed. Exit code 4 where anything differs.
+
+    $ keyong ledger replay
+    $ keyong ledger replay mill-a.export --root sha256:9f86…
+    """
+    from federation.errors import UsageError
+    from federation.ledger import verify_ledger
+    from keyong.cli._context import open_home
+    from keyong.cli._evidence import open_evidence
+    from keyong.cli._statements import StatementCheck
+    from keyong.replaying import DecisionReplay
+
+    if path is None:
+        home = open_home()
+        path, root = home.path, home.identity.fingerprint
+    if root is None:
+        raise UsageError(
+            "it is not said which root this ledger is to be trusted by",
+            hint="give --root FINGERPRINT, from a source that you trust",
+        )
+    again = DecisionReplay()
+    with open_evidence(path, fingerprint_of(root)) as evidence:
+        check = StatementCheck(evidence.rosters)
+
+        def on_entry(entry: Entry, fields: Any) -> int:
+            checked = check.on_entry(entry, fields)
+            again.on_entry(entry, fields)
+            return checked
+
+        with progress_bar() as progress:
+            verify_ledger(evidence.ledger, evidence.vkey, on_entry=on_entry, progress=progress)
+    _tell_replay(again)
+
+
+def _tell_replay(again: DecisionReplay) -> None:
+    from federation.errors import VerificationError
+
+    if as_json():
+        emit(
+            {
+                "same": again.same,
+                "findings": [
+                    {
+                        "entry": one.index,
+                        "agreement": one.agreement,
+                        "differences": [vars(difference) for difference in one.differences],
+                    }
+                    for one in again.findings
+                ],
+                "erased": again.erased,
+                "refused": dict(sorted(again.refused.items())),
+            }
+        )
+    else:
+        table(
+            ("entry", "what", "recorded", "judged again"),
+            (
+                (one.index, difference.what, difference.recorded, difference.again)
+                for one in again.findings
+                for difference in one.differences
+            ),
+        )
+        facts(
+            (
+                ("decisions as recorded", again.same),
+                ("that come out otherwise", len(again.findings)),
+                ("erased or not disclosed", len(again.erased)),
+                ("refused before any clause was judged", again.refused.total()),
+            )
+        )
+    if again.findings:
+        raise VerificationError(
+            "{count} decisions come out otherwise when they are judged again, the first at entry {index}",
+            hint="ask the ledger's owner about these entries (`keyong ledger show ENTRY`)",
+            code="replay-differs",
+            count=len(again.findings),
+            index=again.findings[0].index,
+        )

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import click
 import typer
 
 from keyong.cli._commands import Commands
-from keyong.cli._output import as_json, console, emit, facts, narrate, print_error
+from keyong.cli._output import as_json, emit, facts, narrate, print_error
+from keyong.cli._reading import fingerprint_of, progress_bar
 from keyong.text import explain, translate
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def verify(
     from keyong.cli._evidence import open_evidence
     from keyong.cli._statements import StatementCheck, read_proofs
 
-    fingerprint = _fingerprint(root)
+    fingerprint = fingerprint_of(root)
     try:
         with open_evidence(path, fingerprint) as evidence:
             if hashes_only and not evidence.ledger.is_dir():
@@ -82,7 +82,7 @@ def verify(
                 )
             check = StatementCheck(evidence.rosters)
             proofs = read_proofs(receipts, evidence.vkey, check) if receipts is not None else []
-            with _progress() as progress:
+            with progress_bar() as progress:
                 verdict = verify_ledger(
                     evidence.ledger,
                     evidence.vkey,
@@ -96,44 +96,6 @@ def verify(
         _fail(error)
     _show(evidence, verdict, None if hashes_only else verdict.checked, len(proofs))
     _demand(require, verdict)
-
-
-def _fingerprint(text: str) -> str:
-    from federation.errors import UsageError
-
-    fingerprint = text.strip().lower()
-    if re.fullmatch(r"sha256:[0-9a-f]{64}", fingerprint) is None:
-        raise UsageError(
-            "{text} is not a root fingerprint",
-            hint="it is sha256: and 64 hexadecimal digits, as `keyong whoami` shows it",
-            text=text[:90],
-        )
-    return fingerprint
-
-
-def _progress() -> Any:
-    import sys
-    from contextlib import nullcontext
-
-    if as_json() or not sys.stderr.isatty():
-        return nullcontext(None)
-    return _Bar()
-
-
-class _Bar:
-    """A progress bar that appears on a terminal and leaves nothing behind."""
-
-    def __enter__(self) -> Any:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-        self._progress = Progress(*columns, console=console(stderr=True), transient=True)
-        self._progress.start()
-        task = self._progress.add_task(translate("verifying"), total=None)
-        return lambda done, total: self._progress.update(task, completed=done, total=total)
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
 
 
 def _fail(error: VerificationError) -> None:

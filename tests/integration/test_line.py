@@ -86,6 +86,13 @@ def test_inv6_every_home_verifies(consortium: Consortium, result: Path) -> None:
     consortium.institute.run("verify", consortium.institute.home, "--root", wrong).refused(4, "root", hint=False)
 
 
+def test_every_decision_comes_out_the_same_when_judged_again(consortium: Consortium, result: Path) -> None:
+    for mill in consortium.mills:
+        done = mill.ok("ledger", "replay").json
+        intents = [entry for entry in consortium.entries(mill) if entry["kind"] == "intent"]
+        assert done["findings"] == [] and done["erased"] == [] and done["same"] >= len(intents) > 0
+
+
 @pytest.fixture(scope="module")
 def export(consortium: Consortium, result: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Mill a's history in one file, away from every home."""

@@ -1,0 +1,160 @@
+"""``keyong ledger replay``: every decision of a history judged again, from its entries alone."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from federation.ledger import Entry
+from federation.policy import Difference, Policy, check_parties, decide_again, parse_policy, shown_columns
+from federation.statements import (
+    CLOCK_SKEW,
+    Agreement,
+    DatasetDescription,
+    DecisionRecord,
+    Envelope,
+    Receipt,
+    instant_text,
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A decision that comes out otherwise; ``index`` is its entry's."""
+
+    index: int
+    agreement: str
+    differences: tuple[Difference, ...]
+
+
+@dataclass
+class _Contract:
+    """An agreement as the ledger has it: its statement, and whether it was ended."""
+
+    agreement: Agreement
+    policy: Policy
+    ended: bool = False
+
+
+@dataclass
+class DecisionReplay:
+    """Judges decisions as their entries go by; hand :meth:`on_entry` to ``verify_ledger``, in one process.
+
+    What a decision rested on is taken from entries before it: agreements and their end, descriptions of datasets, uses
+    reserved. A node's ledger holds decisions; other parties' hold none.
+
+    Attributes:
+        same: decisions that come out as they are recorded.
+        findings: those that do not, in the order of the ledger.
+        erased: entries whose decision, or what it rested on, was erased or not disclosed.
+        refused: refusals before any clause was judged, by their code.
+    """
+
+    same: int = 0
+    findings: list[Finding] = field(default_factory=list)
+    erased: list[int] = field(default_factory=list)
+    refused: Counter[str] = field(default_factory=Counter)
+    _contracts: dict[str, _Contract] = field(default_factory=dict)
+    _agreements: set[str] = field(default_factory=set)
+    _sealed_agreements: bool = False
+    _columns: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    _plans: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+
+    def on_entry(self, entry: Entry, fields: Mapping[str, Any]) -> int:
+        """Take one entry with its opened values; returns how many decisions it held."""
+        match entry.kind:
+            case "agreement":
+                self._take_agreement(fields)
+            case "revocation":
+                self._end(str(fields.get("agreement", "")))
+            case "dataset" if isinstance(fields.get("description"), bytes):
+                description = DatasetDescription.read(Envelope.from_bytes(fields["description"]))
+                self._columns[description.data_version] = tuple(column.name for column in description.columns)
+            case "intent":
+                return self._intent(entry, fields)
+            case "denied":
+                return self._denied(entry, fields)
+        return 0
+
+    def _take_agreement(self, fields: Mapping[str, Any]) -> None:
+        if not isinstance(fields.get("agreement"), bytes):
+            self._sealed_agreements = True
+            return
+        envelope = Envelope.from_bytes(fields["agreement"])
+        agreement = Agreement.read(envelope)
+        policy = parse_policy(agreement.policy)
+        check_parties(agreement, policy)
+        self._contracts[envelope.digest] = _Contract(agreement, policy)
+
+    def _end(self, digest: str) -> None:
+        if digest in self._contracts:
+            self._contracts[digest].ended = True
+
+    def _intent(self, entry: Entry, fields: Mapping[str, Any]) -> int:
+        if not isinstance(fields.get("decision"), dict):
+            self.erased.append(entry.index)
+            return 1
+        record = _read(fields["decision"])
+        plan = str(fields.get("plan", ""))
+        known = {
+            name: fields[name] for name in ("action", "purpose", "requester", "code", "protection") if name in fields
+        }
+        self._judge(entry, record, plan, known, str(fields.get("data_version", "")))
+        self._plans[record.agreement].add(plan)
+        return 1
+
+    def _denied(self, entry: Entry, fields: Mapping[str, Any]) -> int:
+        version = ""
+        if isinstance(fields.get("receipt"), bytes):
+            receipt = Receipt.read(Envelope.from_bytes(fields["receipt"]))
+            record, version = receipt.decision, receipt.data_version
+        elif isinstance(fields.get("decision"), dict):
+            record = _read(fields["decision"])
+        else:
+            self.erased.append(entry.index)
+            return 1
+        if not record.constraints:
+            self.refused[record.rule or str(fields.get("code", ""))] += 1
+            return 0
+        self._judge(entry, record, str(fields.get("plan", "")), {}, version)
+        return 1
+
+    def _judge(self, entry: Entry, record: DecisionRecord, plan: str, known: dict[str, Any], data_version: str) -> None:
+        contract = self._contracts.get(record.agreement)
+        if contract is None:
+            if self._sealed_agreements:
+                self.erased.append(entry.index)
+            else:
+                self._find(entry, record, (Difference("agreement", record.agreement, "not on record before this"),))
+            return
+        taken = self._plans[record.agreement]
+        known |= {"uses_taken": len(taken), "continuing": plan in taken}
+        if "action" in known and data_version in self._columns:
+            known["columns"] = shown_columns(contract.policy, known["action"], self._columns[data_version])
+        differences = decide_again(contract.policy, record, known)
+        if record.permit:
+            differences += _not_in_force(contract, entry)
+        if differences:
+            self._find(entry, record, differences)
+        else:
+            self.same += 1
+
+    def _find(self, entry: Entry, record: DecisionRecord, differences: tuple[Difference, ...]) -> None:
+        self.findings.append(Finding(entry.index, record.agreement, differences))
+
+
+def _not_in_force(contract: _Contract, entry: Entry) -> tuple[Difference, ...]:
+    """A permit under an agreement that was over. The decision comes before its entry, so expiry is judged with a margin."""
+    if contract.ended:
+        return (Difference("agreement", "in force", "revoked on record before this"),)
+    if datetime.fromisoformat(entry.time) >= contract.agreement.expires + CLOCK_SKEW:
+        return (Difference("agreement", "in force", f"expired {instant_text(contract.agreement.expires)}"),)
+    return ()
+
+
+def _read(value: dict[str, Any]) -> DecisionRecord:
+    return DecisionRecord.model_validate_json(json.dumps(value))
