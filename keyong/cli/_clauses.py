@@ -7,12 +7,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from federation.errors import UsageError
 from keyong.text import translate
+
+if TYPE_CHECKING:
+    from federation.holdings import Holdings
+    from federation.home import Home
 
 ActionOption = Annotated[
     list[str] | None,
@@ -113,6 +117,13 @@ def gather(
         min_participants=min_participants,
         columns=list(column) if column else None,
     )
+
+
+def holdings(home: Home) -> Holdings:
+    """The agreements, offers and requests of a home."""
+    from federation.holdings import Holdings, open_engine
+
+    return Holdings(open_engine(home.path / "store.db"))
 
 
 def qualified(text: str, terms: tuple[str, ...]) -> str:

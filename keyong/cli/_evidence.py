@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -79,6 +80,18 @@ class Rosters:
             texts = dict.fromkeys(one.statement_key for one in reversed(self.entries(member)))
             self._keys[member] = [PublicKey.from_text(text) for text in texts]
         return self._keys[member]
+
+
+def fingerprint_of(text: str) -> str:
+    """A root fingerprint as a person gave it; raises UsageError where it is none."""
+    fingerprint = text.strip().lower()
+    if re.fullmatch(r"sha256:[0-9a-f]{64}", fingerprint) is None:
+        raise UsageError(
+            "{text} is not a root fingerprint",
+            hint="it is sha256: and 64 hexadecimal digits, as `keyong whoami` shows it",
+            text=text[:90],
+        )
+    return fingerprint
 
 
 def write_export(target: Path, ledger_export: Path, envelopes: tuple[Envelope, ...]) -> None:

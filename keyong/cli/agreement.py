@@ -8,11 +8,14 @@ from typing import Annotated, Any
 import typer
 
 from keyong.cli import _clauses as clauses
+from keyong.cli import agreement_check
 from keyong.cli._commands import Commands
 from keyong.cli._output import as_json, emit, interactive, narrate, table
 from keyong.text import translate_data
 
 app = Commands("Offer, request, sign, read and end agreements.")
+app.command()(agreement_check.check)
+app.command()(agreement_check.diff)
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="Its id or digest, or how it begins.")]
 ToOption = Annotated[str | None, typer.Option("--to", metavar="MEMBER", help="Who may use the dataset.")]
 DatasetOption = Annotated[str | None, typer.Option("--dataset", metavar="NAME", help="One of our datasets.")]
@@ -246,7 +249,7 @@ def list_(
     from keyong.cli._agreements import STATES, document, read, short, state_of
     from keyong.cli._context import open_home
 
-    holdings = _holdings(open_home())
+    holdings = clauses.holdings(open_home())
     rows = [held for held in holdings.list() if everything or state_of(held) in ("in-force", "offered")]
     if as_json():
         emit([document(held) for held in rows])
@@ -261,12 +264,6 @@ def list_(
     )  # fmt: skip
 
 
-def _holdings(home: Any) -> Any:
-    from federation.holdings import Holdings, open_engine
-
-    return Holdings(open_engine(home.path / "store.db"))
-
-
 @app.command()
 def show(identifier: IdArgument) -> None:
     """Show an agreement, offer or request: what it says, clause by clause, who signed it, and how it stands.
@@ -277,7 +274,7 @@ def show(identifier: IdArgument) -> None:
     from keyong.cli._context import open_home
 
     home = open_home()
-    held = _holdings(home).find(identifier)
+    held = clauses.holdings(home).find(identifier)
     if as_json():
         emit({**document(held), "signatures": signatures(home, held)})
         return

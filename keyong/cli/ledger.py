@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from keyong.cli._commands import Commands
-from keyong.cli._output import as_json, clean, emit, facts, line, narrate, table
-from keyong.cli._reading import fingerprint_of, progress_bar
+from keyong.cli._output import as_json, clean, emit, facts, line, narrate, progress_bar, table
+from keyong.text import mark
 
 if TYPE_CHECKING:
     from federation.ledger import Entry, Ledger
@@ -184,7 +184,7 @@ def replay(
     from federation.errors import UsageError
     from federation.ledger import verify_ledger
     from keyong.cli._context import open_home
-    from keyong.cli._evidence import open_evidence
+    from keyong.cli._evidence import fingerprint_of, open_evidence
     from keyong.cli._statements import StatementCheck
     from keyong.replaying import DecisionReplay
 
@@ -205,7 +205,7 @@ def replay(
             again.on_entry(entry, fields)
             return checked
 
-        with progress_bar() as progress:
+        with progress_bar(mark("verifying")) as progress:
             verify_ledger(evidence.ledger, evidence.vkey, on_entry=on_entry, progress=progress)
     _tell_replay(again)
 

@@ -10,9 +10,8 @@ import click
 import typer
 
 from keyong.cli._commands import Commands
-from keyong.cli._output import as_json, emit, facts, narrate, print_error
-from keyong.cli._reading import fingerprint_of, progress_bar
-from keyong.text import explain, translate
+from keyong.cli._output import as_json, emit, facts, narrate, print_error, progress_bar
+from keyong.text import explain, mark, translate
 
 if TYPE_CHECKING:
     from federation.errors import VerificationError
@@ -68,7 +67,7 @@ def verify(
     """
     from federation.errors import UsageError, VerificationError
     from federation.ledger import verify_ledger
-    from keyong.cli._evidence import open_evidence
+    from keyong.cli._evidence import fingerprint_of, open_evidence
     from keyong.cli._statements import StatementCheck, read_proofs
 
     fingerprint = fingerprint_of(root)
@@ -82,7 +81,7 @@ def verify(
                 )
             check = StatementCheck(evidence.rosters)
             proofs = read_proofs(receipts, evidence.vkey, check) if receipts is not None else []
-            with progress_bar() as progress:
+            with progress_bar(mark("verifying")) as progress:
                 verdict = verify_ledger(
                     evidence.ledger,
                     evidence.vkey,
