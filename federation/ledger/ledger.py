@@ -15,6 +15,7 @@ from typing import Any, Self
 from federation.crypto import SigningKey
 from federation.errors import UsageError
 from federation.ledger import export as _export
+from federation.ledger import tiles as _tiles
 from federation.ledger._last_signed import locked, read_last_signed, write_last_signed
 from federation.ledger.bundle import encode_bundle
 from federation.ledger.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
@@ -344,6 +345,11 @@ class Ledger:
         """Write the whole history to one file, with the fields that ``disclose`` names for each entry."""
         with self.reader() as connection:
             _export.write_export(connection, Path(path), disclose)
+
+    def write_tiles(self, folder: Path) -> int:
+        """Write the history to ``folder`` in the C2SP layout, or what of it is not there yet; returns how many files."""
+        with self.reader() as connection:
+            return _tiles.write_tiles(connection, Path(folder))
 
     def _size(self, connection: sqlite3.Connection, wanted: int | None) -> int:
         size = int(connection.execute("SELECT size FROM head").fetchone()[0])

@@ -162,6 +162,33 @@ def export(
 
 
 @app.command()
+def tiles(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Where to write them; what is there already is kept.")
+    ],
+) -> None:
+    """Write the history as the static files of a transparency log (C2SP tlog-tiles), for other people's tools.
+
+    Anybody may have them, and any web server can publish them: they hold kinds, times and commitments, and no field.
+    Run it again to add what is new.
+
+    $ keyong ledger tiles ./public && keyong whoami
+    """
+    from keyong.cli._context import open_home
+
+    home = open_home()
+    target = folder.expanduser().absolute()
+    with home.open_ledger() as ledger:
+        written = ledger.write_tiles(target)
+        size, vkey = ledger.size, str(ledger.vkey)
+    if as_json():
+        emit({"folder": str(target), "entries": size, "files": written, "vkey": vkey})
+        return
+    narrate("wrote {count} files", count=written)
+    facts((("folder", target), ("entries", size), ("verifier key", vkey)))
+
+
+@app.command()
 def replay(
     path: Annotated[
         Path | None,

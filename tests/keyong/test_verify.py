@@ -10,6 +10,7 @@ import pytest
 
 from federation.crypto import SigningKey
 from federation.home import Home, now
+from federation.ledger import VerifierKey, open_checkpoint
 from federation.statements import Revocation
 from tests.keyong.conftest import Run
 
@@ -169,3 +170,10 @@ def test_receipts_of_another_ledger_are_not_counted(
     folder.mkdir()
     ran = keyong("verify", recorded, "--root", fingerprint, "--receipts", folder)
     assert ran.code == 2 and "holds no receipt of the ledger" in ran.err
+
+
+def test_tiles_for_other_tools(keyong: Run, recorded: Path, tmp_path: Path) -> None:
+    told = keyong("--home", recorded, "ledger", "tiles", tmp_path / "public", "--format", "json").json
+    assert (told["entries"], told["files"]) == (3, 2)
+    signed = open_checkpoint((tmp_path / "public" / "checkpoint").read_bytes(), VerifierKey.parse(told["vkey"]))
+    assert signed.checkpoint.size == 3
