@@ -83,6 +83,7 @@ def _check_same(folder: Path, checkpoint: Checkpoint) -> None:
 
 def _hashes(connection: sqlite3.Connection, level: int, number: int, width: int) -> bytes:
     first = number * TILE_WIDTH
+    where: tuple[int, ...]
     if level == 0:
         query, where = "SELECT leaf FROM entry WHERE idx >= ? AND idx < ? ORDER BY idx", (first, first + width)
     else:
