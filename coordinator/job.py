@@ -110,7 +110,10 @@ class Job:
             self._note,
             self._tell_fallen,
         )
-        await self._serve(rounds, project)
+        try:
+            await self._serve(rounds, project)
+        finally:
+            rounds.release()
         return await asyncio.to_thread(self.summary, "done")
 
     async def halt(self) -> None:

@@ -211,6 +211,10 @@ class Rounds:
             result.aggregate = await asyncio.to_thread(accumulator.finish, len(result.contributed), sent.arrays)
         return result
 
+    def release(self) -> None:
+        """Give back the last content that was sent, once there is no further exchange."""
+        self._before = None
+
     def model(self, exchange: Exchange) -> Path | None:
         """The file on record that holds an exchange's aggregate, if one does."""
         return self._recording.model(exchange.round)

@@ -67,6 +67,10 @@ class Job:
             self.reason = reason
             self.stopped.set()
 
+    def release(self) -> None:
+        """Give back what is as large as a model, whoever still knows of the job."""
+        self.body, self.reply, self.answers = None, None, {}
+
     def check_live(self) -> None:
         """Raise once the job has ended."""
         if self.stopped.is_set():

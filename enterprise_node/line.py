@@ -231,7 +231,7 @@ class Line:
                     return await self._deny(job, envelope, error, started)
                 job.laps.lap("intent")
                 job.round, job.stage = step.invocation.round, step.invocation.stage
-                job.answers = {}  # whoever asks for a step has the answer to the one before
+                job.answers, job.reply = {}, None  # whoever asks for a step has the answer to the one before
                 answer = await self._run_and_settle(job, step, intent, content_header, body, started)
                 job.answers = {envelope.digest: answer}
                 return answer
@@ -382,6 +382,7 @@ class Line:
                     if job.reply is not None and job.answers:
                         await asyncio.to_thread(self._kept.keep, plan_digest, *job.reply, _rests_on(job))
                 finally:
+                    job.release()
                     if self.jobs.get(plan_digest) is job:
                         del self.jobs[plan_digest]
         if reason not in _KEEPS_ANSWER and plan_digest not in self.jobs:

@@ -17,7 +17,7 @@ from .codec import decode, describe
 from .failures import CallError, classify, missing_module
 from .frames import Buffer, Channel, FrameError
 from .project import fuse, load_project
-from .session import MAX_BODY, finish, integer, lay_out_imports, open_channel, table
+from .session import MAX_BODY, collect, finish, integer, lay_out_imports, open_channel, settle_imports, table
 
 
 class _Session:
@@ -95,6 +95,7 @@ def serve(channel: Channel) -> None:
     except BaseException as error:  # an app may also raise SystemExit
         channel.send(_report(error, app, importing=True))
         return
+    settle_imports()
     channel.send({"op": "ready"})
     while True:
         try:
@@ -104,7 +105,7 @@ def serve(channel: Channel) -> None:
                 return
             raise
         try:
-            message = session.instruction(header, body)
+            message, size = session.instruction(header, body), len(body)
             del header, body  # a model's size less while the app trains
             content, buffers = session.answer(message)
             sys.stdout.flush()  # the logs of a call are there when its reply is
@@ -115,7 +116,9 @@ def serve(channel: Channel) -> None:
                 channel.send({"op": "reply", "content": content}, buffers)
             except FrameError:  # its header is above the cap; nothing was written yet
                 channel.send({"op": "error", "code": "app-reply-type"})
+            size += sum(len(buffer) for buffer in buffers)
             del message, content, buffers
+            collect(size)
 
 
 def main() -> None:

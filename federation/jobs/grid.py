@@ -12,7 +12,7 @@ from . import strategies
 from .codec import Array, Content, ContentError, content_digest, decode_many, describe, header_bytes
 from .flower import Grid, Message, RecordDict, Run, answer, to_content, to_records, valid_type
 from .frames import Channel, FrameError
-from .session import MAX_BODY
+from .session import MAX_BODY, collect
 from .strategies import RefusedError
 
 
@@ -118,6 +118,7 @@ class JobGrid(Grid):
             self._channel.send(header, buffers)
         except FrameError as error:  # nothing was written yet
             raise RefusedError("content-unsupported", f"the messages of an exchange: {error.code}") from None
+        collect(sum(len(buffer) for buffer in buffers))  # while the nodes are at work
         ids = [f"message-{self._sent + number}" for number in range(len(messages))]
         self._sent += len(messages)
         self._receive(dict(zip(ids, messages, strict=True)))

@@ -20,7 +20,7 @@ from .failures import CallError, classify, last_of_traceback, missing_module
 from .frames import Channel, FrameError, result_path
 from .grid import ExchangeError, JobGrid
 from .project import fuse, load_project
-from .session import finish, integer, lay_out_imports, open_channel, table
+from .session import finish, integer, lay_out_imports, open_channel, settle_imports, table
 from .strategies import RefusedError, announce_starts
 
 WORK_VARIABLE = "KEYONG_WORK"
@@ -56,6 +56,7 @@ def _run(channel: Channel, header: Mapping[str, object], app: Path) -> JobGrid:
         raise _ImportFailedError from error
     if not isinstance(server_app, flower.ServerApp):
         raise CallError("app-import")
+    settle_imports()
     try:
         server_app(grid, context)
     except SystemExit as leave:

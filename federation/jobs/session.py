@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import socket
 import sys
@@ -12,7 +13,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
 
-from .frames import Channel
+from .frames import FILE_FROM, Channel
 
 CHANNEL_VARIABLE = "KEYONG_CHANNEL_FD"
 MAX_BODY = 2**40  # what comes in is from the trusted side; the session's own memory limit bounds it
@@ -71,6 +72,22 @@ def lay_out_imports(app: Path) -> None:
     sys.path.insert(0, str(app))  # where Flower puts it
     sys.meta_path.insert(0, _RuntimeFirst(str(app)))
     sys.dont_write_bytecode = True
+
+
+def settle_imports() -> None:
+    """Take what is loaded by now, modules above all, out of what `collect` looks through: it stays in any case."""
+    gc.collect()
+    gc.freeze()
+
+
+def collect(size: int) -> None:
+    """Give back the messages of an exchange that nobody holds any more, where a body of it was large.
+
+    Flower's RecordDict refers to itself, so that counting references never frees one; without this each exchange
+    would leave a model behind until Python looks for cycles by itself, which is many rounds later.
+    """
+    if size >= FILE_FROM:
+        gc.collect()
 
 
 def finish() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -240,3 +241,21 @@ def test_a_channel_on_a_standard_stream_is_moved_away(monkeypatch: pytest.Monkey
     channel.close()
     assert ours.recv(1024)[12:] == b'{"op":"ready"}'
     ours.close()
+
+
+def test_a_session_keeps_no_model_of_the_calls_before(write_app: Callable[..., Any], start_client: Callable[..., Any]):
+    """Flower's records refer to themselves: left to Python's own collector, each call would leave its models behind."""
+    worker, _ = start_client(write_app(client=APP), run_config={"lr": 2.0})
+    model = Content(arrays={"arrays": {"w": np.zeros(2**21, dtype=np.float32)}})
+
+    def held() -> int:
+        rows = Path(f"/proc/{worker.process.pid}/status").read_text(encoding="utf-8").splitlines()
+        return next(int(row.split()[1]) * 1024 for row in rows if row.startswith("RssAnon:"))
+
+    worker.call("train", model)
+    worker.call("nothing")  # answered after what the call before left was collected
+    before = held()
+    for _ in range(12):
+        worker.call("train", model)
+    worker.call("nothing")
+    assert held() - before < 3 * 2**23  # of 24 models that went through
