@@ -15,7 +15,7 @@ from coordinator.events import EventFeed, Told
 from coordinator.intake import check_code, check_disk, open_plan
 from coordinator.job import BUNDLE, Job
 from coordinator.links import Links
-from coordinator.recording import FOLDER, JOURNAL, Recording, room_for
+from coordinator.recording import FOLDER, JOURNAL, ROOM, Recording, Room, room_for
 from coordinator.results import FileBuffers, ResultFolder
 from coordinator.scheduler import INTERRUPTED, Scheduler, resumable
 from coordinator.store import CoordinatorStore, JobRow
@@ -34,8 +34,6 @@ AT_ONCE = 4
 QUEUE = 200
 QUEUE_PER_MEMBER = 64
 LISTED = 1000
-RECORDINGS_BYTES = 128 * 2**30
-"""Recordings of interrupted jobs together; beyond it the oldest go, whose requesters have had the longest to resume."""
 
 Method = Callable[[Peer, Incoming], Awaitable[Outgoing]]
 
@@ -46,7 +44,7 @@ class JobDesk:
     Args:
         ledger: where the coordinator records what became of each.
         at_once: jobs that run at the same time.
-        recordings: bytes that the recordings of interrupted jobs may take together.
+        room: what recordings may take of the disk.
     """
 
     def __init__(
@@ -58,14 +56,14 @@ class JobDesk:
         runtime: Runtime,
         *,
         at_once: int = AT_ONCE,
-        recordings: int = RECORDINGS_BYTES,
+        room: Room = ROOM,
     ) -> None:
         self._home = home
         self._store = store
         self._ledger = ledger
         self._links = links
         self._runtime = runtime
-        self._recordings = recordings
+        self._room = room
         self._feed = EventFeed(store)
         self._jobs = Scheduler(store, ledger, self._feed, at_once)
         self._resuming: set[str] = set()
@@ -185,7 +183,8 @@ class JobDesk:
         async def tell(kind: str, data: dict[str, Any]) -> None:
             await self._feed.tell(plan.id, kind, data)
 
-        return Job(self._home, self._links, self._runtime, envelope, plan, self._folder(plan.id), tell, tier=self.tier)
+        folder, room = self._folder(plan.id), self._room.job
+        return Job(self._home, self._links, self._runtime, envelope, plan, folder, tell, tier=self.tier, room=room)
 
     def _folder(self, job: str) -> Path:
         return self._home.folder("jobs", job.removeprefix("urn:uuid:"))
@@ -242,7 +241,7 @@ class JobDesk:
 
     def _make_room(self) -> None:
         kept = [Recording(self._folder(row.id)) for row in self._store.interrupted()]
-        room_for(kept, self._recordings)
+        room_for(kept, self._room.together)
 
     async def _own(self, peer: Peer, name: str) -> JobRow:
         row = await asyncio.to_thread(self._store.job, name)

@@ -13,7 +13,7 @@ from coordinator.answers import Answer
 from coordinator.cohort import Cohort, Tell
 from coordinator.grid import TrustedGrid
 from coordinator.links import Links
-from coordinator.recording import NotRecordedError, Recording
+from coordinator.recording import RECORDING_BYTES, NotRecordedError, Recording
 from coordinator.results import RESULT_BYTES, ResultFolder
 from coordinator.rounds import Exchange, JobDeniedError, RoundFailedError, Rounds
 from coordinator.server_session import ServerPartError, ServerSession
@@ -37,6 +37,7 @@ class Job:
     Args:
         folder: holds the plan's code as it was submitted, and from now on the recording and the result.
         tell: appends an event that the requester sees.
+        room: bytes that the recording may take.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Job:
         tell: Tell,
         *,
         tier: Tier = Tier.T2,
+        room: int = RECORDING_BYTES,
     ) -> None:
         self._home = home
         self._links = links
@@ -59,7 +61,7 @@ class Job:
         self.plan = plan
         self._folder = folder
         self._tell = tell
-        self.recording = Recording(folder)
+        self.recording = Recording(folder, room)
         self._numbers = {planned.node: secrets.randbits(_NUMBER_BITS) + 1 for planned in plan.cohort}
         self._numbers |= self.recording.numbers
         self._result = ResultFolder(folder)

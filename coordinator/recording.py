@@ -41,8 +41,21 @@ DROPPED = "dropped"
 INLINE_BYTES = 64 * 1024
 RECORDING_BYTES = 64 * 2**30
 """Of one job; a longer one goes on without, and cannot be resumed. About 600 rounds of 25 million parameters."""
+RECORDINGS_BYTES = 128 * 2**30
+"""Of all interrupted jobs; beyond it the oldest go, whose requesters have had the longest to resume."""
 _METRICS = "metrics"
 _BODY, _MODEL = "body", "safetensors"
+
+
+@dataclass(frozen=True)
+class Room:
+    """How many bytes of disk recordings may take: that of one job, and those of all interrupted jobs together."""
+
+    job: int = RECORDING_BYTES
+    together: int = RECORDINGS_BYTES
+
+
+ROOM = Room()
 
 
 class NotRecordedError(DeniedError):

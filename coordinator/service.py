@@ -15,6 +15,7 @@ from coordinator.links import Links
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.migrations import COORDINATOR_STORE
 from coordinator.post import Post
+from coordinator.recording import ROOM, Room
 from coordinator.standing import Standing
 from coordinator.store import CoordinatorStore
 from federation.crypto import certificate_fingerprint
@@ -49,6 +50,7 @@ class CoordinatorService:
     Args:
         listen: host:port to bind.
         at_once: jobs that run at the same time; the others wait in the order they came.
+        room: what the recordings of jobs may take of the disk.
         observe: host and port for metrics and health over HTTP; None for none.
     """
 
@@ -59,6 +61,7 @@ class CoordinatorService:
         listen: str,
         *,
         at_once: int = AT_ONCE,
+        room: Room = ROOM,
         observe: tuple[str, int] | None = None,
     ) -> None:
         self._home = home
@@ -68,7 +71,7 @@ class CoordinatorService:
         self._links = Links(lambda peer: self._listener.cut(peer))
         self._tasks: set[asyncio.Task[None]] = set()
         self._enrolling = asyncio.Lock()
-        self.desk = JobDesk(home, self._store, self._ledger, self._links, runtime, at_once=at_once)
+        self.desk = JobDesk(home, self._store, self._ledger, self._links, runtime, at_once=at_once, room=room)
         self.desk.watch(self._job_event)
         self.metrics = CoordinatorMetrics()
         self._standing = Standing(home, self._ledger, self._store, self._links, self.desk, self.metrics)

@@ -73,7 +73,9 @@ def serve_(
     from coordinator.service import CoordinatorService
 
     address = settings.listen or me.address or home.identity.address
-    service = CoordinatorService(home, runtimes.check(settings.runtime), address, observe=settings.observed())
+    service = CoordinatorService(
+        home, runtimes.check(settings.runtime), address, room=settings.room(), observe=settings.observed()
+    )
     host = address.rpartition(":")[0]
 
     def told(state: str) -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from federation.errors import UsageError
 from keyong.cli import _state
+
+if TYPE_CHECKING:
+    from coordinator.recording import Room
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -54,6 +57,13 @@ class Settings(BaseSettings):
     """Seconds that what runs may take to end after SIGTERM: below what Kubernetes (30) and systemd (90) wait by default
     before they kill. Docker waits 10: give it more (`stop_grace_period`), or drain less."""
 
+    recording_gib: Annotated[float | None, Field(ge=0, allow_inf_nan=False)] = None
+    """Of the coordinator's disk, what the recording of one job may take, in GiB; 64 by default. A larger job goes on
+    without one, and cannot be resumed; 0 keeps none."""
+    recordings_gib: Annotated[float | None, Field(ge=0, allow_inf_nan=False)] = None
+    """What the recordings of all interrupted jobs may take together, in GiB; 128 by default. Beyond it the oldest go when
+    the coordinator starts."""
+
     def observed(self) -> tuple[str, int] | None:
         """Where to serve metrics and health; None for nowhere.
 
@@ -63,6 +73,13 @@ class Settings(BaseSettings):
         from federation.observability import check_address
 
         return check_address(self.observe, anywhere=self.observe_anywhere) if self.observe else None
+
+    def room(self) -> Room:
+        """What a coordinator's recordings may take of its disk."""
+        from coordinator.recording import Room
+
+        given = {"job": self.recording_gib, "together": self.recordings_gib}
+        return Room(**{name: int(gib * 2**30) for name, gib in given.items() if gib is not None})
 
     @classmethod
     def settings_customise_sources(

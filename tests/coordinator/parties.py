@@ -17,6 +17,7 @@ import numpy as np
 
 from coordinator import enrolment
 from coordinator.migrations import COORDINATOR_STORE
+from coordinator.recording import ROOM, Room
 from coordinator.service import CoordinatorService
 from coordinator.store import CoordinatorStore
 from federation.errors import KeyongError
@@ -311,11 +312,13 @@ class Consortium:
         self.client: Peer | None = None
 
     @contextlib.asynccontextmanager
-    async def serving(self, *, at_once: int = 4, nodes: bool = True) -> AsyncIterator[Consortium]:
+    async def serving(self, *, at_once: int = 4, nodes: bool = True, room: Room = ROOM) -> AsyncIterator[Consortium]:
         """The coordinator, every node's link and the requester's."""
         ready = asyncio.Event()
         address = self.institute.identity.address
-        service = self.service = CoordinatorService(Home(self.institute.path), self.runtime, address, at_once=at_once)
+        service = self.service = CoordinatorService(
+            Home(self.institute.path), self.runtime, address, at_once=at_once, room=room
+        )
         task = asyncio.create_task(service.run(lambda _: ready.set()))
         waiting = asyncio.create_task(ready.wait())
         await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from coordinator.recording import Room
 from federation.errors import DeniedError, KeyongError, UsageError
 from federation.wire import messages as m
 from tests.coordinator.parties import FEDAVG, SERVER, Consortium
@@ -359,6 +360,14 @@ async def test_a_job_whose_recording_was_dropped_says_so(live: Consortium, app: 
     async with live.serving():
         with pytest.raises(KeyongError, match="no longer on record"):
             await live.call("job.resume", m.JobRef(job=job))
+
+
+async def test_a_job_that_outgrows_the_room_for_its_recording_goes_on_without(live: Consortium, app: Any) -> None:
+    async with live.serving(room=Room(job=4096)):
+        _, last, events = await live.run(app(SEEDED), rounds=ROUNDS)
+    assert last.kind == "done"
+    (told,) = [event.data for event in events if event.kind == "not-resumable"]
+    assert told["exchange"] > 1, "what there was room for was kept"
 
 
 async def test_a_drained_coordinator_ends_its_exchange_and_leaves_the_rest(live: Consortium, app: Any) -> None:

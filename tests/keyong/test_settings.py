@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from coordinator.recording import Room
 from keyong.cli import _state
 from keyong.cli.settings import Settings, SettingsError, load
 from tests.keyong.conftest import Run
@@ -35,6 +36,7 @@ def test_flags_win_over_environment_and_environment_over_the_file(
         ("runtime = 'A B'\n", "runtime"),
         ("log_level = 'loud'\n", "log_level"),
         ("listen = \n", "is not TOML"),
+        ("recording_gib = -1\n", "recording_gib"),
     ],
 )
 def test_a_wrong_setting_is_named(tmp_path: Path, text: str, part: str) -> None:
@@ -44,6 +46,14 @@ def test_a_wrong_setting_is_named(tmp_path: Path, text: str, part: str) -> None:
         load()
     assert part in caught.value.message
     assert caught.value.exit_code == 2
+
+
+def test_the_room_for_recordings_is_set_in_gib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _prepare(tmp_path)
+    assert load().room() == Room()
+    (tmp_path / "config.toml").write_text("recordings_gib = 2\n", encoding="utf-8")
+    monkeypatch.setenv("KEYONG_RECORDING_GIB", "0.5")
+    assert load().room() == Room(job=2**29, together=2**31)
 
 
 def test_language_and_format_come_from_the_file_too(keyong: Run, founder: Path) -> None:
