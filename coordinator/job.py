@@ -233,7 +233,8 @@ class Job:
             self._runtime,
             start,
             memory_bytes=plan.memory_bytes,
-            wall_seconds=2.0 * step * (2 * plan.rounds + 2),  # its own time, and as long again for the nodes'
+            # Its own time, as long again for the nodes', and what their answers may wait.
+            wall_seconds=(2.0 * step + plan.pause_seconds) * (2 * plan.rounds + 2),
             spool=self._home.folder("spool"),
             silence_seconds=step,
             tier=self._tier,

@@ -345,7 +345,8 @@ class Rounds:
 
     async def _call(self, node: str, envelope: Envelope, content: Named) -> Incoming:
         # With each step's time that of a start: a node that was restarted in between makes its session anew.
-        timeout = self._plan.setup_seconds + self._plan.round_seconds + MARGIN_SECONDS
+        plan = self._plan
+        timeout = plan.setup_seconds + plan.round_seconds + plan.pause_seconds + MARGIN_SECONDS
         calling = asyncio.ensure_future(self._sender.send(node, pack(envelope), content, timeout))
         try:
             return await asyncio.shield(calling)

@@ -9,7 +9,10 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 
+from federation.policy import Demands, Policy, demands, parse_policy
+from federation.secagg import worst_bits
 from federation.statements import (
     Agreement,
     Envelope,
@@ -48,6 +51,24 @@ class AdmittedPlan:
     def digest(self) -> str:
         """Digest of the plan."""
         return self.envelope.digest
+
+    @cached_property
+    def policy(self) -> Policy:
+        """The agreement's policy."""
+        return parse_policy(self.agreement.policy)
+
+    def demands(self, action: str) -> Demands:
+        """What the agreement wants done around an action."""
+        return demands(self.policy, action)
+
+    @cached_property
+    def leak_bound(self) -> int:
+        """Bits that the whole plan may carry out of this node, where it states them or its agreement wants them bounded;
+        0 where neither does, and what leaves is added up alone."""
+        wanted = [self.demands(action) for action in self.plan.actions]
+        if self.plan.leak_bits or any(one.approval or one.leak_bounded for one in wanted):
+            return worst_bits(self.plan)
+        return 0
 
 
 def admit_plan(

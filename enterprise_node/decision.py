@@ -6,12 +6,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from enterprise_node.admission import AdmittedPlan
-from federation.policy import Request, check_parties, decide, output_kinds, parse_policy, refusal, shown_columns
+from enterprise_node.consent import NOT_ASKED, Consent
+from federation.policy import Request, check_parties, decide, output_kinds, refusal, shown_columns
+from federation.secagg import worst_bits
 from federation.statements import DecisionRecord
 
 
 def judge(
-    admitted: AdmittedPlan, facts: Mapping[str, Any], *, uses_taken: int | None, continuing: bool
+    admitted: AdmittedPlan,
+    facts: Mapping[str, Any],
+    *,
+    uses_taken: int | None,
+    continuing: bool,
+    leak_taken: int | None = None,
+    consent: Consent = NOT_ASKED,
 ) -> DecisionRecord:
     """Judge every constraint of the agreement for this action.
 
@@ -20,12 +28,14 @@ def judge(
             ``columns`` (all columns of the dataset) and ``tier``.
         uses_taken: uses reserved before this plan's; None where that cannot be read, which denies.
         continuing: this plan holds its reserved use already.
+        leak_taken: bits that other plans have reserved or carried out under this agreement; None where that is not known.
+        consent: the owner's approval of the plan's code, or why there is none.
 
     Raises:
         PolicyDeniedError: with the record of every constraint and the value it was judged by.
     """
     plan = admitted.plan
-    policy = parse_policy(admitted.agreement.policy)
+    policy = admitted.policy
     check_parties(admitted.agreement, policy)
     request = Request(
         action=facts["action"],
@@ -43,6 +53,11 @@ def judge(
         recipients=(plan.requester,),
         output_kinds=output_kinds(plan.outputs.of("train" if facts["action"] == "fed:train" else "evaluate")),
         max_output_bytes=plan.outputs.maximal_bytes,
+        consent=consent.text or None,
+        consent_missing=consent.missing,
+        reviewed=True,  # the line holds each output of an action that is to be reviewed
+        leak_bits=None if leak_taken is None else leak_taken + worst_bits(plan),
+        slot_seconds=plan.slot_seconds,
     )
     record = decide(admitted.agreement_digest, policy, request)
     if not record.permit:
@@ -52,4 +67,4 @@ def judge(
 
 def columns_for(admitted: AdmittedPlan, action: str, columns: tuple[str, ...]) -> tuple[str, ...]:
     """The columns this action may see: those the agreement grants, or all where it names none."""
-    return shown_columns(parse_policy(admitted.agreement.policy), action, columns)
+    return shown_columns(admitted.policy, action, columns)

@@ -43,6 +43,10 @@ class Job:
     """Steps at work, or waiting for the one before, by their invocation."""
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
     reason: str = ""
+    stopping: bool = False
+    """Stopped because the node ends, not the job."""
+    held: bool = False
+    """The step at work waits for the owner's review."""
     touched: float = field(default_factory=time.monotonic)
     laps: Laps = field(default_factory=Laps)
     """Of the step at work, or of the last one."""
@@ -78,8 +82,10 @@ class Job:
 
     def idle(self) -> bool:
         """Whether no step has come for longer than two whole rounds of the plan may take."""
-        return not self.lock.locked() and time.monotonic() - self.touched > 2 * self.admitted.plan.round_seconds + 600
+        plan = self.admitted.plan
+        longest = 2 * plan.round_seconds + plan.pause_seconds + 600
+        return not self.lock.locked() and time.monotonic() - self.touched > longest
 
-    def held(self) -> Held:
+    def held_by(self) -> Held:
         """What holds the job now, for a receipt."""
-        return Held(self.session.snapshot, self.session.isolation) if self.session is not None else Held()
+        return Held(self.session.snapshot.digest, self.session.isolation) if self.session is not None else Held()

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import functools
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 
 import structlog
@@ -24,19 +25,24 @@ from enterprise_node.admission import AdmittedStep, admit_step
 from enterprise_node.answers import SMALL_BYTES, KeptReplies, KeptReply, KeptReplyError, RestsOn
 from enterprise_node.denial import Denials
 from enterprise_node.grounds import IDLE, Grounds
+from enterprise_node.held import HeldRow
 from enterprise_node.job import Job, JobEndedError
 from enterprise_node.laps import Laps
 from enterprise_node.metrics import NodeMetrics
-from enterprise_node.receipts import Done, of_step
+from enterprise_node.outcomes import INTERNAL, NOT_RELEASED, visible
+from enterprise_node.receipts import Done, Held, of_step
 from enterprise_node.record import Intent, Record
-from enterprise_node.recovery import close_open_steps
+from enterprise_node.recovery import close_open_steps, close_step
 from enterprise_node.refusals import Refusals
-from enterprise_node.stages import Stages
+from enterprise_node.release import Release, StillHeldError
+from enterprise_node.release_slot import ReleaseSlot
+from enterprise_node.stages import Stages, bits_of
+from enterprise_node.step_log import StepLog
 from enterprise_node.store import NodeStore
 from federation.errors import DeniedError, KeyongError, UnavailableError
 from federation.holdings import Holdings
 from federation.home import Home
-from federation.jobs.codec import content_digest
+from federation.jobs.codec import Content, ContentError, content_digest, decode
 from federation.ledger import LedgerError
 from federation.statements import Envelope, Receipt
 from federation.statements.receipt import Outcome
@@ -51,6 +57,8 @@ OPEN_JOBS = 16
 """Jobs open at once; each may hold a sandbox, a snapshot and its code."""
 
 
+Ran = tuple[Outcome, str, Done | None]
+"""What running a step came to: outcome, the code that others are told, and what may leave."""
 STOPPED, CLOSED = "node-stopped", "closed"
 _KEEPS_ANSWER = (STOPPED, IDLE)
 """A job that ends so may be opened again, and its last answer asked for."""
@@ -82,6 +90,8 @@ class Line:
         self._metrics = metrics or NodeMetrics()
         self._denials = Denials(self._refusals, record, self._node, self._key, self._metrics.denied)
         self._kept = KeptReplies(home.folder("answers"))
+        self._release = Release(home, record, clock)
+        self._steps = StepLog(home)
         self._running: set[str] = set()
         self._unsettled = False
         self._draining = False
@@ -217,34 +227,49 @@ class Line:
                 try:
                     if not content:
                         content = await asyncio.to_thread(content_digest, content_header, [body])
-                    step = await asyncio.to_thread(self._admit_step, job, envelope, content, started)
+                    admit = functools.partial(self._admit_step, job, envelope, content_header, body, content, started)
+                    step, sent, row = await asyncio.to_thread(admit)
                     job.laps.lap("admission")
-                    action = step.invocation.action
-                    facts = await asyncio.to_thread(self._grounds.facts, action, job.dataset, started)
-                    within = self._runtime.digest
-                    intent = await self._record.intend(step, facts, lambda: self._check_in_force(job), within)
+                    if row is None:
+                        action, within = step.invocation.action, self._runtime.digest
+                        facts = await asyncio.to_thread(self._grounds.facts, action, job.dataset, started)
+                        bits = bits_of(step.admitted.plan, step.invocation.stage, sent)
+                        guard = functools.partial(self._check_in_force, job)
+                        intent = await self._record.intend(step, facts, guard, within, bits)
                 except (UnavailableError, LedgerError):
                     # Not acknowledged is not the same as not written: an INTENT that stands all the same is settled.
                     self._unsettled = True
                     raise
                 except KeyongError as error:
                     return await self._deny(job, envelope, error, started)
+                if row is not None:
+                    return await self._go_on(job, step, row)
                 job.laps.lap("intent")
                 job.round, job.stage = step.invocation.round, step.invocation.stage
                 job.answers, job.reply = {}, None  # whoever asks for a step has the answer to the one before
-                answer = await self._run_and_settle(job, step, intent, content_header, body, started)
+                slot = ReleaseSlot(step.admitted.plan.slot_seconds)
+                run = self._run_until_stopped(job, step, content_header, body, sent)
+                answer = await self._conclude(job, step, intent, started, slot, run)
                 job.answers = {envelope.digest: answer}
                 return answer
             finally:
                 self._running.discard(envelope.digest)
                 job.touched = time.monotonic()
 
-    def _admit_step(self, job: Job, envelope: Envelope, content: str, now: datetime) -> AdmittedStep:
+    def _admit_step(
+        self, job: Job, envelope: Envelope, header: bytes, body: memoryview, content: str, now: datetime
+    ) -> tuple[AdmittedStep, Content | None, HeldRow | None]:
+        """The step, its content where it can be read, and its output where that waits for the owner since before."""
         job.check_live()
         history = self._home.history
         step = admit_step(job.admitted, envelope, node=self._node, history=history, content=content, now=now)
         self._grounds.dataset(job.admitted)
-        return step
+        reviewed = job.admitted.demands(step.invocation.action).review
+        row = self._release.outputs.row(envelope.digest) if reviewed else None
+        try:
+            return step, decode(header, body), row
+        except ContentError:
+            return step, None, row  # fails where it is run
 
     def _check_in_force(self, job: Job) -> None:
         """Raise once the job was stopped or its agreement ended; asked in the transactions of INTENT and OUTCOME."""
@@ -256,18 +281,51 @@ class Line:
             raise error
         return Outgoing(Invoked(receipt=pack(receipt), proof=base64.b64encode(proof).decode()).to_bytes())
 
-    async def _run_and_settle(
-        self, job: Job, step: AdmittedStep, intent: Intent, content_header: bytes, body: memoryview, started: datetime
+    async def _go_on(self, job: Job, step: AdmittedStep, row: HeldRow) -> Outgoing:
+        """Answer a step whose output was held for the owner before this process began."""
+        intent, held, started, done = await asyncio.to_thread(self._release.resumed, row)
+
+        async def known() -> Ran:
+            return "ok", "", done
+
+        slot = ReleaseSlot(step.admitted.plan.slot_seconds)
+        answer = await self._conclude(job, step, intent, started, slot, known(), held=held, row=row)
+        job.answers = {step.envelope.digest: answer}
+        return answer
+
+    async def _conclude(
+        self,
+        job: Job,
+        step: AdmittedStep,
+        intent: Intent,
+        started: datetime,
+        slot: ReleaseSlot,
+        run: Awaitable[Ran],
+        *,
+        held: Held | None = None,
+        row: HeldRow | None = None,
     ) -> Outgoing:
-        outcome, code, done = await self._run_until_stopped(job, step, content_header, body)
+        """From what a step came to, to its answer: the owner's review, the end of the slot, the OUTCOME."""
         try:
+            outcome, code, done = await run
+            held = held or job.held_by()
+            if done is not None and job.admitted.demands(step.invocation.action).review:
+                row = row or await self._release.hold(job, step, intent, held, started, done)
+                outcome, code = await self._release.outcome(job, row)
+                done = done if outcome == "ok" else None
+            number = await slot.end(job.stopped)
+            if job.stopped.is_set() and done is not None:
+                outcome, code, done = "killed", job.reason, None
+            ended = slot.moment(started, number) or self._clock()
             if done is not None:
                 try:
-                    return await self._settle(job, step, intent, started, outcome, code, done)
+                    return await self._settle(job, step, intent, started, ended, outcome, code, done, held)
                 except DeniedError as error:  # stopped or revoked before the OUTCOME was durable: nothing leaves
                     outcome, code = "killed", job.reason or error.code
             job.stop(code)
-            return await self._settle(job, step, intent, started, outcome, code, None)
+            return await self._settle(job, step, intent, started, ended, outcome, code, None, held)
+        except StillHeldError:
+            raise
         except (UnavailableError, LedgerError):
             # An INTENT stands open. Nothing leaves; the OUTCOME follows as soon as the ledger takes it (see sweep).
             job.stop("ledger-unavailable")
@@ -278,10 +336,10 @@ class Line:
                 await self._end_session(job)
 
     async def _run_until_stopped(
-        self, job: Job, step: AdmittedStep, content_header: bytes, body: memoryview
-    ) -> tuple[Outcome, str, Done | None]:
+        self, job: Job, step: AdmittedStep, content_header: bytes, body: memoryview, sent: Content | None
+    ) -> Ran:
         plan = job.admitted.plan.id
-        work = asyncio.create_task(self._stages.run(job, step, content_header, body))
+        work = asyncio.create_task(self._stages.run(job, step, content_header, body, sent))
         stop = asyncio.create_task(job.stopped.wait())
         await asyncio.wait((work, stop), return_when=asyncio.FIRST_COMPLETED)
         stop.cancel()
@@ -294,17 +352,22 @@ class Line:
                 work.exception()
             return "killed", job.reason, None
         try:
-            return "ok", "", work.result()
+            done = work.result()
+            self._steps.passed(plan, step.invocation, done)
+            return "ok", "", done
         except DeniedError as error:
             log.info("output-refused", plan=plan, code=error.code, reason=str(error))
-            return "denied", error.code, None
+            self._steps.ended(plan, step.invocation, "denied", error.code, str(error))
+            return "denied", visible(error), None
         except KeyongError as error:
             log.warning("job-failed", plan=plan, code=error.code, reason=str(error))
-            return "failed", error.code, None
+            self._steps.ended(plan, step.invocation, "failed", error.code, str(error))
+            return "failed", visible(error), None
         except Exception as error:
             # Its text may hold a row's value; type and place do not.
             log.error("line-failed", plan=plan, error=type(error).__name__, at=place_of(error))
-            return "failed", "internal", None
+            self._steps.ended(plan, step.invocation, "failed", INTERNAL, type(error).__name__)
+            return "failed", INTERNAL, None
 
     async def _settle(
         self,
@@ -312,22 +375,24 @@ class Line:
         step: AdmittedStep,
         intent: Intent,
         started: datetime,
+        ended: datetime,
         outcome: Outcome,
         code: str,
         done: Done | None,
+        held: Held,
     ) -> Outgoing:
         """Write OUTCOME, then and only then hand on what leaves."""
         receipt: Receipt = of_step(
             step,
             intent.index,
             intent.decision,
-            job.held(),
+            held,
             outcome=outcome,
             code=code,
             done=done,
             runtime=self._runtime.digest,
             started=started,
-            ended=self._clock(),
+            ended=ended,
         )
         envelope = receipt.seal(self._key)
         await self._keep(job, step, done)
@@ -347,8 +412,13 @@ class Line:
             seconds=round((receipt.ended - receipt.started).total_seconds(), 3),
         )
         proof = await asyncio.to_thread(self._record.ledger.receipt_bundle, appended.index)
+        if step.admitted.demands(step.invocation.action).review:
+            await asyncio.to_thread(self._release.outputs.drop, step.envelope.digest)
         header = Invoked(
-            receipt=pack(envelope), proof=base64.b64encode(proof).decode(), reply=done.header if done else ""
+            receipt=pack(envelope),
+            proof=base64.b64encode(proof).decode(),
+            reply=done.header if done else "",
+            padding=" " * done.padding if done else "",
         )
         return Outgoing(header.to_bytes(), done.buffers if done else ())
 
@@ -371,6 +441,7 @@ class Line:
         """End a job: a running step killed at once, snapshot removed, the app's output kept for the owner."""
         job = self.jobs.get(plan_digest)
         if job is not None:
+            job.stopping = job.stopping or reason == STOPPED
             job.stop(reason)
             if job.session is not None:
                 job.session.strike()  # before anything that could have to wait
@@ -387,6 +458,13 @@ class Line:
                         del self.jobs[plan_digest]
         if reason not in _KEEPS_ANSWER and plan_digest not in self.jobs:
             await asyncio.to_thread(self._kept.drop, plan_digest)
+            await self._return_leak(plan_digest)
+
+    async def _return_leak(self, plan_digest: str) -> None:
+        try:
+            await self._record.return_leak(plan_digest)
+        except (UnavailableError, LedgerError) as error:
+            log.warning("leak-not-returned", plan=plan_digest, code=error.code)  # it stays reserved
 
     async def _end_session(self, job: Job) -> None:
         session, job.session = job.session, None
@@ -416,14 +494,36 @@ class Line:
         reasons = await asyncio.to_thread(lambda: {digest: self._grounds.lost(job) for digest, job in jobs.items()})
         await self._close_all({digest: reason for digest, reason in reasons.items() if reason})
         await asyncio.to_thread(self._kept.sweep, self._clock(), self._grounds.ended)
+        await self._withdraw_held()
         if self._unsettled:
-            await close_open_steps(self._record, self._key, self._node, self._clock(), frozenset(self._running))
+            await self.close_open_steps()
             self._unsettled = False
+
+    def tidy(self) -> None:
+        """Remove what no job needs any more: logs whose time is over, held outputs without a step; before serving."""
+        self._release.outputs.sweep()
+        self._steps.sweep()
+
+    async def close_open_steps(self) -> int:
+        """Settle what a crash left open, but for what waits for its owner; returns how many."""
+        waiting = await asyncio.to_thread(self._release.waiting, self._grounds.ended)
+        at_work = frozenset(self._running) | waiting
+        return await close_open_steps(self._record, self._key, self._node, self._clock(), at_work)
+
+    async def _withdraw_held(self) -> None:
+        """Settle held outputs that will not leave and whose job is not open here to say so."""
+        for row in await asyncio.to_thread(self._release.over, self._grounds.ended):
+            if row.invocation not in self._running:
+                ended = await asyncio.to_thread(self._grounds.ended, row.agreement)
+                outcome: Outcome = "killed" if ended else "denied"
+                code = "agreement-revoked" if ended else NOT_RELEASED
+                await close_step(self._record, self._key, self._node, self._clock(), row.intent, outcome, code)
+                await asyncio.to_thread(self._release.outputs.drop, row.invocation)
 
     async def drain(self, seconds: float) -> None:
         """Take no further step, and give those that run ``seconds`` to end by themselves."""
         self._draining = True
-        if running := [work for job in self.jobs.values() for work in job.work.values()]:
+        if running := [work for job in self.jobs.values() if not job.held for work in job.work.values()]:
             await asyncio.wait(running, timeout=seconds)
 
     async def close(self) -> None:

@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from enterprise_node.admission import AdmittedStep
-from enterprise_node.materialise import Snapshot
+from enterprise_node.output_summary import OutputSummary
 from federation.errors import KeyongError
-from federation.jobs.codec import Content
-from federation.secagg import EncodedReply
+from federation.secagg import OUTCOME_BITS
 from federation.statements import DecisionRecord, Envelope, Invocation, Isolation, JobPlan, Receipt
 from federation.statements.receipt import Outcome
 from federation.wire.body import Buffer, total_bytes
@@ -24,20 +23,26 @@ UNPROTECTED = "unprotected updates, permitted in words by the agreement: fed:pro
 class Done:
     """What one run of the line produced: the reply as it leaves, and what its receipt says of it."""
 
-    reply: EncodedReply | Content
     buffers: list[Buffer]
     header: str
     digest: str
     weight: int
     normalised: int
     saturated: int
+    """Both for the owner alone, and in no receipt: a job's code could spell with them."""
+    leak_bits: int = 0
+    padding: int = 0
+    """What is missing from the header to the length that all replies of the stage have."""
+    summary: OutputSummary | None = None
+    """For the owner, where the agreement has each output reviewed."""
 
 
 @dataclass(frozen=True)
 class Held:
     """What held a step: the snapshot it read and the session it ran in, where it came that far."""
 
-    snapshot: Snapshot | None = None
+    snapshot: str = ""
+    """Digest of the snapshot."""
     isolation: Isolation = field(default_factory=Isolation)
 
 
@@ -71,7 +76,7 @@ def of_step(
         decision=decision,
         dataset=admitted.mine.dataset,
         data_version=admitted.mine.data_version,
-        snapshot=held.snapshot.digest if held.snapshot else "",
+        snapshot=held.snapshot,
         code_digest=plan.code,
         runtime=runtime,
         isolation=held.isolation,
@@ -79,12 +84,11 @@ def of_step(
         output=done.digest if done else "",
         output_bytes=total_bytes(done.buffers) if done else 0,
         weight=done.weight if done else 0,
-        saturated=done.saturated if done else 0,
-        normalised=done.normalised if done else 0,
         protection=plan.protection,
         exception=UNPROTECTED if plan.protection == "fed:none" else "",
         started=started,
         ended=ended,
+        leak_bits=done.leak_bits if done else OUTCOME_BITS,
         cost=admitted.agreement.cost,
     )
 

@@ -11,8 +11,11 @@ import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from enterprise_node import leaks
 from enterprise_node.admission import AdmittedPlan, AdmittedStep
+from enterprise_node.consent import CONSENT_SCHEMA, NOT_ASKED, consent_within
 from enterprise_node.decision import judge
+from enterprise_node.held import HELD_SCHEMA
 from federation.crypto import canonical_json
 from federation.errors import DeniedError, KeyongError
 from federation.ledger import Appended, Ledger
@@ -28,6 +31,16 @@ _SCHEMA = (
         STRICT""",
     "CREATE INDEX step_open ON step (plan) WHERE outcome IS NULL",
 )
+
+_SCHEMA_2 = (
+    "ALTER TABLE plan_use ADD COLUMN leak_bound INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE plan_use ADD COLUMN leak_drawn INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE plan_use ADD COLUMN leak_closed INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE step ADD COLUMN leak INTEGER NOT NULL DEFAULT 0",
+    *CONSENT_SCHEMA,
+    *HELD_SCHEMA,
+)
+"""Version 2: bits reserved and drawn, the owner's approvals, outputs that wait for the owner."""
 
 ATTEMPTS = 3
 """How often one round may be tried at this node; see :func:`_check_new`."""
@@ -58,15 +71,16 @@ class Record:
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
-        ledger.check_schema("node-policy", 1)
+        ledger.check_schema("node-policy", 2)
         ledger.ensure_schema("node-policy", 1, list(_SCHEMA))
+        ledger.ensure_schema("node-policy", 2, list(_SCHEMA_2))
 
     async def write(self, kind: str, fields: Mapping[str, object]) -> Appended:
         """Append an entry that needs no decision."""
         return await asyncio.wrap_future(self.ledger.submit(kind, fields))
 
     async def intend(
-        self, step: AdmittedStep, request: Mapping[str, object], guard: Callable[[], None], runtime: str
+        self, step: AdmittedStep, request: Mapping[str, object], guard: Callable[[], None], runtime: str, leak: int = 0
     ) -> Intent:
         """Decide, reserve one use (with the plan's first step) and write INTENT, all or nothing.
 
@@ -74,9 +88,11 @@ class Record:
             guard: raises where the job or its agreement has ended; asked inside the transaction, so that a revocation
                 that is on record before this entry is never overlooked.
             runtime: digest of what the job will run on.
+            leak: bits that the step's answer may carry; they are drawn from what the plan has reserved.
 
         Raises:
             PolicyDeniedError: a clause forbids it; nothing was reserved.
+            LeakBudgetError: the plan has no bits left for this step.
             ReplayError: this step was taken before.
             LedgerUnavailableError: it could not be made durable; nothing runs.
         """
@@ -88,16 +104,21 @@ class Record:
             decision = decide_within(connection, admitted, request)
             _check_new(connection, admitted.digest, invocation)
             _check_course(connection, admitted, invocation.stage, invocation.round)
-            connection.execute(
-                "INSERT OR IGNORE INTO plan_use (agreement, plan) VALUES (?, ?)",
-                (admitted.agreement_digest, admitted.digest),
-            )
+            leaks.draw(connection, admitted.agreement_digest, admitted.digest, admitted.leak_bound, leak)
             # The index this entry is about to get: entries before it in the transaction are flushed, and none can come
             # between.
             index = connection.execute("SELECT coalesce(max(idx), -1) + 1 FROM entry").fetchone()[0]
             connection.execute(
-                "INSERT INTO step (plan, round, attempt, stage, invocation, intent) VALUES (?, ?, ?, ?, ?, ?)",
-                (admitted.digest, invocation.round, invocation.attempt, invocation.stage, step.envelope.digest, index),
+                "INSERT INTO step (plan, round, attempt, stage, invocation, intent, leak) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (
+                    admitted.digest,
+                    invocation.round,
+                    invocation.attempt,
+                    invocation.stage,
+                    step.envelope.digest,
+                    index,
+                    leak,
+                ),
             )
             decided.append(decision)
             return {"decision": decision.model_dump(mode="json")}
@@ -130,12 +151,15 @@ class Record:
 
         def close(connection: sqlite3.Connection) -> None:
             guard()
+            leaks.settle(connection, receipt.plan, receipt.intent, receipt.leak_bits)
             closed = connection.execute(
-                "UPDATE step SET outcome = ? WHERE plan = ? AND invocation = ? AND intent = ? AND outcome IS NULL",
-                (receipt.outcome, receipt.plan, receipt.invocation, receipt.intent),
+                "UPDATE step SET outcome = ?, leak = ?"
+                " WHERE plan = ? AND invocation = ? AND intent = ? AND outcome IS NULL",
+                (receipt.outcome, receipt.leak_bits, receipt.plan, receipt.invocation, receipt.intent),
             )
             if closed.rowcount != 1:
                 raise ReplayError("entry {intent} has its outcome already", intent=receipt.intent)
+            connection.execute("DELETE FROM held WHERE invocation = ?", (receipt.invocation,))
 
         fields: dict[str, object] = {
             "receipt": envelope.to_bytes(),
@@ -146,6 +170,24 @@ class Record:
             "intent": receipt.intent,
         }
         return await asyncio.wrap_future(self.ledger.submit("outcome", fields, ref=receipt.intent, apply=close))
+
+    async def return_leak(self, plan: str) -> None:
+        """Give back what a plan that is over at this node reserved and did not draw."""
+        with self.ledger.reader() as connection:
+            left = leaks.undrawn(connection, plan)
+        if left is None:
+            return
+        fields = {"plan": plan, "agreement": left.agreement, "reserved": left.bound, "drawn": left.drawn}
+
+        def close(connection: sqlite3.Connection) -> None:
+            leaks.close(connection, plan)
+
+        await asyncio.wrap_future(self.ledger.submit("leak", fields, apply=close))
+
+    def leak_taken(self, agreement: str) -> int:
+        """Bits that are reserved or have left under an agreement."""
+        with self.ledger.reader() as connection:
+            return leaks.taken(connection, agreement)
 
     def rehearse(self, admitted: AdmittedPlan, request: Mapping[str, object]) -> DecisionRecord:
         """What would be decided now; reserves and writes nothing."""
@@ -237,7 +279,15 @@ def decide_within(
         connection.execute("SELECT 1 FROM plan_use WHERE agreement = ? AND plan = ?", key).fetchone() is not None
     )
     taken = connection.execute("SELECT count(*) FROM plan_use WHERE agreement = ?", key[:1]).fetchone()[0]
-    decision = judge(admitted, request, uses_taken=int(taken), continuing=continuing)
+    demands = admitted.demands(str(request["action"]))
+    decision = judge(
+        admitted,
+        request,
+        uses_taken=int(taken),
+        continuing=continuing,
+        leak_taken=leaks.taken(connection, *key) if demands.leak_bounded else None,
+        consent=consent_within(connection, admitted) if demands.approval else NOT_ASKED,
+    )
     if _size(decision) > DECISION_BYTES:
         raise DeniedError(
             "the agreement's clauses are too long to be put on record with every step",

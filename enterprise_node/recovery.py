@@ -10,7 +10,9 @@ from enterprise_node.receipts import RECEIPT_VALIDITY
 from enterprise_node.record import Record
 from federation.crypto import SigningKey
 from federation.ledger import HeadError
+from federation.secagg import OUTCOME_BITS
 from federation.statements import DecisionRecord, Envelope, Invocation, Isolation, Receipt
+from federation.statements.receipt import Outcome
 
 ABORTED = "aborted"
 
@@ -31,34 +33,49 @@ async def close_open_steps(
         entry = record.ledger.entry(index)
         if entry.kind != "intent":
             raise HeadError("entry {at} is not the INTENT that the node's state says it is", at=index)
-        fields = record.ledger.fields(index)
-        envelope = Envelope.from_bytes(fields["invocation"])
+        envelope = Envelope.from_bytes(record.ledger.fields(index)["invocation"])
         if envelope.digest in running:
             continue
-        step = Invocation.read(envelope)
-        receipt = Receipt(
-            issued=now,
-            expires=now + RECEIPT_VALIDITY,
-            node=node,
-            plan=step.plan,
-            invocation=envelope.digest,
-            round=step.round,
-            attempt=step.attempt,
-            stage=step.stage,
-            intent=index,
-            outcome="killed",
-            code=ABORTED,
-            decision=DecisionRecord.model_validate(fields["decision"]),
-            dataset=fields["dataset"],
-            data_version=fields["data_version"],
-            code_digest=fields["code"],
-            runtime=fields["runtime"],
-            isolation=Isolation(),
-            input=step.content,
-            protection=fields["protection"],
-            started=now,
-            ended=now,
-        )
-        await record.settle(receipt, receipt.seal(key))
+        await close_step(record, key, node, now, index)
         closed += 1
     return closed
+
+
+async def close_step(
+    record: Record,
+    key: SigningKey,
+    node: str,
+    now: datetime,
+    index: int,
+    outcome: Outcome = "killed",
+    code: str = ABORTED,
+) -> None:
+    """Write the OUTCOME of one open step whose job is not in this process any more."""
+    fields = await asyncio.to_thread(record.ledger.fields, index)
+    envelope = Envelope.from_bytes(fields["invocation"])
+    step = Invocation.read(envelope)
+    receipt = Receipt(
+        issued=now,
+        expires=now + RECEIPT_VALIDITY,
+        node=node,
+        plan=step.plan,
+        invocation=envelope.digest,
+        round=step.round,
+        attempt=step.attempt,
+        stage=step.stage,
+        intent=index,
+        outcome=outcome,
+        code=code,
+        decision=DecisionRecord.model_validate(fields["decision"]),
+        dataset=fields["dataset"],
+        data_version=fields["data_version"],
+        code_digest=fields["code"],
+        runtime=fields["runtime"],
+        isolation=Isolation(),
+        input=step.content,
+        protection=fields["protection"],
+        started=now,
+        ended=now,
+        leak_bits=OUTCOME_BITS,
+    )
+    await record.settle(receipt, receipt.seal(key))

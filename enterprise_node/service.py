@@ -16,7 +16,6 @@ from enterprise_node.broadcast import broadcast_of
 from enterprise_node.line import Line
 from enterprise_node.metrics import NodeMetrics
 from enterprise_node.record import Record
-from enterprise_node.recovery import close_open_steps
 from enterprise_node.standing import Standing
 from enterprise_node.store import NodeStore
 from federation.correspondence import uphold_revocations
@@ -115,8 +114,8 @@ class NodeService:
             await self._peer.handed_over(max(HAND_OVER_SECONDS, end - clock()))
 
     async def _start(self) -> None:
-        key, member = self._home.key("statement"), self._home.identity.member
-        closed = await close_open_steps(self._record, key, member, now())
+        await asyncio.to_thread(self.line.tidy)
+        closed = await self.line.close_open_steps()
         if closed:
             log.warning("closed-open-intents", count=closed)
         ended = await asyncio.to_thread(uphold_revocations, self._holdings, self._record.ledger)

@@ -14,6 +14,7 @@ from enterprise_node.decision import columns_for
 from enterprise_node.job import Job
 from enterprise_node.materialise import Snapshot, materialise
 from enterprise_node.output_gate import check_reply
+from enterprise_node.output_summary import summarise
 from enterprise_node.protection import protect
 from enterprise_node.receipts import Done
 from enterprise_node.session import JobSession, SessionRequest
@@ -23,12 +24,16 @@ from enterprise_node.workers import Workers
 from federation.errors import UsageError
 from federation.home import Home
 from federation.jobs.codec import Content, ContentError, content_digest, decode, encode
-from federation.secagg import EncodedReply, Layout, expected_arrays
-from federation.statements import Column, StageOutput
+from federation.secagg import OUTCOME_BITS, EncodedReply, EncodingError, Layout, expected_arrays, step_bits
+from federation.statements import Column, JobPlan, StageOutput
+from federation.statements.plan import Stage
 from federation.wire.body import Buffer
 from sandbox import Runtime, Tier
 
 REPLY_ROOM_BYTES = 2**20
+METRIC_TEXT_BYTES = 32
+"""Longest that one metric's figure is as text: a float64 takes 24 characters, an integer of the widest declarable range
+31."""
 
 
 class Stages:
@@ -41,18 +46,20 @@ class Stages:
         self.tier = Tier.T2
         self.workers = Workers(home.folder("sessions"), runtime, waiting)
 
-    async def run(self, job: Job, step: AdmittedStep, content_header: bytes, body: memoryview) -> Done:
+    async def run(
+        self, job: Job, step: AdmittedStep, content_header: bytes, body: memoryview, read: Content | None = None
+    ) -> Done:
         """Run one step; the job's session is opened, on a fresh snapshot, with its first.
+
+        Args:
+            read: the content, where it was read before.
 
         Raises:
             DeniedError: what the app replied may not leave.
             KeyongError: it failed; the code is one of a closed enumeration.
         """
         plan, stage = job.admitted.plan, step.invocation.stage
-        try:
-            sent = await asyncio.to_thread(decode, content_header, body)
-        except ContentError as error:
-            raise UsageError("the broadcast content is malformed", code=error.code) from None
+        sent = read if read is not None else await asyncio.to_thread(_decoded, content_header, body)
         if job.session is None:
             job.session = await self._open_session(job)
             job.laps.lap("session")
@@ -66,15 +73,22 @@ class Stages:
 
         def judge() -> Done:
             gated = check_reply(reply, sent, output, plan.outputs.maximal_bytes)
+            reviewed = job.admitted.demands(step.invocation.action).review
             job.laps.lap("gate")
             layout = Layout.derive(sent.arrays, output)
             protected = protect(gated, sent, plan, stage, weight, layout)
             job.laps.lap("protection")
+            bits = step_bits(plan, layout)
             if isinstance(protected, EncodedReply):
-                buffers: list[Buffer] = list(protected.to_buffers())
-                return Done(protected, buffers, "", protected.digest(), weight, gated.normalised, protected.saturated)
-            text, views = encode(protected)
-            return Done(protected, list(views), text.decode(), content_digest(text, views), weight, gated.normalised, 0)
+                header, buffers, saturated = "", list[Buffer](protected.to_buffers()), protected.saturated
+                output_digest, padding = protected.digest(), 0
+            else:
+                text, views = encode(protected)
+                header, buffers, saturated = text.decode(), list[Buffer](views), 0
+                output_digest = content_digest(text, views)
+                padding = padding_of(protected) if plan.slot_seconds else 0
+            summary = summarise(gated, sent.arrays, layout, saturated, bits) if reviewed else None
+            return Done(buffers, header, output_digest, weight, gated.normalised, saturated, bits, padding, summary)
 
         return await asyncio.to_thread(judge)
 
@@ -99,7 +113,7 @@ class Stages:
                 run_id=run_id_of(plan.id),
                 run_config={key: json.loads(value) for key, value in plan.run_config.items()},
                 memory_bytes=plan.memory_bytes,
-                wall_seconds=float(plan.round_seconds) * (2 * plan.rounds + 2) + plan.setup_seconds,
+                wall_seconds=(plan.round_seconds + plan.pause_seconds) * (2 * plan.rounds + 2) + plan.setup_seconds,
                 setup_seconds=plan.setup_seconds,
                 body_limit=plan.outputs.maximal_bytes,
                 logs=self._home.folder("logs", plan.id.removeprefix("urn:uuid:")),
@@ -111,11 +125,34 @@ class Stages:
             raise
 
 
+def _decoded(header: bytes, body: memoryview) -> Content:
+    try:
+        return decode(header, body)
+    except ContentError as error:
+        raise UsageError("the broadcast content is malformed", code=error.code) from None
+
+
 def _most_bytes(sent: Content, output: StageOutput) -> int:
     """The longest body that a reply of this stage can have: every element in the widest type, and some room for the gate
     to see what is wrong with a small one. More is not taken from the session, let alone kept on the owner's disk."""
     elements = sum(math.prod(shape) for _, shape, _ in expected_arrays(sent.arrays, output).values())
     return 8 * elements + REPLY_ROOM_BYTES
+
+
+def bits_of(plan: JobPlan, stage: Stage, sent: Content | None) -> int:
+    """Bits that the answer to this content may carry out; those of an outcome where it is no content."""
+    if sent is None:
+        return OUTCOME_BITS
+    try:
+        return step_bits(plan, Layout.derive(sent.arrays, plan.outputs.of(stage)))
+    except EncodingError:
+        return OUTCOME_BITS  # it will fail for that reason, and nothing but the outcome leaves
+
+
+def padding_of(reply: Content) -> int:
+    """What the figures in a reply's header are short of the widest: with it all replies of a stage have one length."""
+    figures = [json.dumps(value) for values in reply.metrics.values() for value in values.values()]
+    return sum(METRIC_TEXT_BYTES - len(text) for text in figures)
 
 
 def run_id_of(plan_id: str) -> int:

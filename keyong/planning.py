@@ -174,6 +174,10 @@ def _failing(
             output_kinds=("fed:ModelUpdate", "fed:Metrics"),
             max_output_bytes=1,
             entity=home.identity.entity,
+            consent="the node's to say",
+            reviewed=True,
+            leak_bits=0,
+            slot_seconds=86400,
         )
         record = decide("", policy, request)
         if not record.permit:

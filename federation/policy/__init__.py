@@ -19,7 +19,7 @@ decision comes back as a record in which every constraint stands beside the valu
 the agreement does not permit the purpose fed:Marketing, only fed:ProcessOptimization
 """
 
-from federation.policy.composition import agreement_policy, granted_columns, shown_columns
+from federation.policy.composition import Demands, agreement_policy, demands, granted_columns, shown_columns
 from federation.policy.decision import decide
 from federation.policy.description import describe
 from federation.policy.model import (
@@ -43,6 +43,7 @@ __all__ = [
     "PROFILE",
     "PURPOSES",
     "Constraint",
+    "Demands",
     "Difference",
     "Duty",
     "LogicalConstraint",
@@ -59,6 +60,7 @@ __all__ = [
     "dataset_iri",
     "decide",
     "decide_again",
+    "demands",
     "describe",
     "granted_columns",
     "member_iri",

@@ -13,6 +13,8 @@ SENTENCES: dict[str, dict[str, str]] = {
         "unprotected": "Updates may also leave unprotected (fed:none): others then see this company's contribution.",
         "unprotected only": "Updates leave unprotected (fed:none): others see this company's contribution.",
         "inform": "Every use is entered in the provider's ledger, with a receipt.",
+        "odrl:obtainConsent": "The provider approves each version of the code before it runs: code, outputs, leak budget.",
+        "fed:review": "The provider looks at each output, and releases or refuses it, before anything leaves.",
         "duty": "Duty: {duty} (not supported by this release, so it denies).",
         "and": "All of these: {parts}.",
         "or": "At least one of these: {parts}.",
@@ -40,6 +42,8 @@ SENTENCES: dict[str, dict[str, str]] = {
         "fed:outputKind isAnyOf": "Nothing leaves but {value}.",
         "fed:outputKind eq": "Nothing leaves but {value}.",
         "fed:maxOutputBytes lteq": "A reply holds at most {value} bytes.",
+        "fed:maxLeakBits lteq": "At most {value} bits leave, over all jobs together.",
+        "fed:releaseSlot gteq": "Answers leave at the ends of time slots of {value} seconds or more, padded to one size.",
     },
     "zh": {
         "agreement": "{provider} 允许 {consumer} 按以下条款使用数据集 {dataset}。",
@@ -51,6 +55,8 @@ SENTENCES: dict[str, dict[str, str]] = {
         "unprotected": "更新也可以不加保护地离开（fed:none）：此时他人能看到本企业自己的贡献。",
         "unprotected only": "更新不加保护地离开（fed:none）：他人能看到本企业自己的贡献。",
         "inform": "每次使用都记入提供方的账本，并附回执。",
+        "odrl:obtainConsent": "每个版本的代码在运行前须经提供方批准：代码、输出与泄露预算。",
+        "fed:review": "任何输出离开之前，提供方都会查看，并决定放行或拒绝。",
         "duty": "义务：{duty}（本版本不支持，因此会被拒绝）。",
         "and": "以下全部成立：{parts}。",
         "or": "以下至少一项成立：{parts}。",
@@ -78,6 +84,8 @@ SENTENCES: dict[str, dict[str, str]] = {
         "fed:outputKind isAnyOf": "只有以下内容可以离开：{value}。",
         "fed:outputKind eq": "只有以下内容可以离开：{value}。",
         "fed:maxOutputBytes lteq": "每个回复最多 {value} 字节。",
+        "fed:maxLeakBits lteq": "全部作业合计最多有 {value} 比特离开。",
+        "fed:releaseSlot gteq": "回答只在宽度不小于 {value} 秒的时间片结束时离开，并填充到同一大小。",
     },
 }
 

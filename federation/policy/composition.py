@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from federation.policy.model import Policy, every, terms_of
 from federation.policy.registration import parse_policy
 from federation.policy.values import dataset_iri, member_iri
-from federation.policy.vocabulary import MASKED, PROFILE, UNPROTECTED, includes
+from federation.policy.vocabulary import CONSENT, INFORM, MASKED, PROFILE, REVIEW, UNPROTECTED, includes
 from federation.statements import instant_text
 
 
@@ -29,6 +30,10 @@ def agreement_policy(
     min_tier: str | None = None,
     min_participants: int | None = None,
     columns: Sequence[str] | None = None,
+    approval: bool = False,
+    review: bool = False,
+    max_leak_bits: int | None = None,
+    release_slot: int | None = None,
 ) -> dict[str, Any]:
     """The JSON of a policy between two members; it has passed :func:`federation.policy.parse_policy`.
 
@@ -50,6 +55,10 @@ def agreement_policy(
         min_tier: weakest isolation, ``T1`` to ``T3``; None leaves it to the node's floor.
         min_participants: companies besides the consumer (and the coordinator) that must take part.
         columns: the columns that may be seen; None for all.
+        approval: each version of the code waits for the owner's approval (``odrl:obtainConsent``).
+        review: each output waits for the owner's release (``fed:review``).
+        max_leak_bits: bits that may leave in all, over all jobs; None for no bound.
+        release_slot: least width in seconds of the time slots at whose ends answers leave; None for no slots.
 
     Raises:
         PolicyError: a value that a policy cannot hold.
@@ -71,7 +80,13 @@ def agreement_policy(
         constraints.append(_constraint("fed:minParticipants", "gteq", _integer(min_participants)))
     if columns is not None:
         constraints.append(_constraint("fed:column", "isAnyOf", [_typed(name, "xsd:string") for name in columns]))
+    if max_leak_bits is not None:
+        constraints.append(_constraint("fed:maxLeakBits", "lteq", _integer(max_leak_bits)))
+    if release_slot is not None:
+        constraints.append(_constraint("fed:releaseSlot", "gteq", _integer(release_slot)))
     constraints.append(_protection(protection))
+    duties = [INFORM, *([CONSENT] if approval else []), *([REVIEW] if review else [])]
+    duty = [{"action": action} for action in duties]
     policy: dict[str, Any] = {
         "@type": "Agreement",
         "@id": agreement_id,
@@ -80,9 +95,7 @@ def agreement_policy(
         "assigner": member_iri(provider),
         "assignee": member_iri(consumer),
         "timestamp": instant_text(now),
-        "permission": [
-            {"action": action, "constraint": constraints, "duty": [{"action": "odrl:inform"}]} for action in actions
-        ],
+        "permission": [{"action": action, "constraint": constraints, "duty": duty} for action in actions],
         "prohibition": [{"action": "odrl:distribute"}],
     }
     parse_policy(policy)
@@ -120,6 +133,37 @@ def shown_columns(policy: Policy, action: str, columns: Sequence[str]) -> tuple[
     """Of a dataset's columns, in its order, those that this action may see: all where the policy names none."""
     granted = granted_columns(policy, action)
     return tuple(columns) if granted is None else tuple(name for name in columns if name in granted)
+
+
+@dataclass(frozen=True)
+class Demands:
+    """What a policy wants done around an action, beyond what is compared.
+
+    Attributes:
+        approval: the owner's approval of the code.
+        review: the owner's release of each output.
+        slot_seconds: width of the slots at whose ends answers leave; 0 for none.
+        leak_bounded: the bits that leave are limited.
+    """
+
+    approval: bool = False
+    review: bool = False
+    slot_seconds: int = 0
+    leak_bounded: bool = False
+
+
+def demands(policy: Policy, action: str) -> Demands:
+    """What a policy demands around an action: whatever any of its permissions for it demands, the strictest of each."""
+    permissions = [permission for permission in policy.permission if includes(permission.action, action)]
+    duties = {duty.action for permission in permissions for duty in permission.duty}
+    constraints = [one for permission in permissions for one in every(permission.constraint)]
+    slots = [int(term) for one in constraints if one.left == "fed:releaseSlot" for term in terms_of(one)]
+    return Demands(
+        approval=CONSENT in duties,
+        review=REVIEW in duties,
+        slot_seconds=max(slots, default=0),
+        leak_bounded=any(one.left == "fed:maxLeakBits" for one in constraints),
+    )
 
 
 def _constraint(left: str, operator: str, right: Any) -> dict[str, Any]:

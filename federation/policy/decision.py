@@ -20,7 +20,7 @@ from federation.policy.evaluation import Finding, Truth, all_of, judge
 from federation.policy.model import AnyConstraint, Constraint, Duty, Permission, Policy, demanded
 from federation.policy.request import Request
 from federation.policy.values import member_iri
-from federation.policy.vocabulary import FULFILLED_DUTIES, MASKED, PROFILE, PROHIBITED_ACTIONS, includes
+from federation.policy.vocabulary import CONSENT, INFORM, MASKED, PROFILE, PROHIBITED_ACTIONS, REVIEW, includes
 from federation.statements import DecisionRecord, Judged
 
 MAX_JUDGED = 200
@@ -121,7 +121,7 @@ def _permissions(policy: Policy, request: Request) -> Iterator[_Rule]:
         place = f"permission/{index}"
         parts = list(_judge_each(permission.constraint, request, place))
         for number, duty in enumerate(permission.duty):
-            finding = _duty(f"{place}/duty/{number}", duty)
+            finding = _duty(f"{place}/duty/{number}", duty, request)
             parts.append((finding.truth, (finding,)))
         if not speaks_of_protection(permission):
             parts.append(judge(DEFAULT_PROTECTION, request, f"{place}/default"))
@@ -136,17 +136,25 @@ def _judge_each(
     )
 
 
-def _duty(place: str, duty: Duty) -> Finding:
-    fulfilled = duty.action in FULFILLED_DUTIES and not duty.constraint
+def _duty(place: str, duty: Duty, request: Request) -> Finding:
+    """A duty, with what fulfils it on the left."""
+    left, code, missing = "", "duty", "not supported by this release"
+    if not duty.constraint:
+        if duty.action == INFORM:
+            left = "receipt"
+        elif duty.action == CONSENT:
+            left, code, missing = request.consent or "", "approval", request.consent_missing or "not approved"
+        elif duty.action == REVIEW:
+            left, code, missing = "held for the owner" if request.reviewed else "", "review", "cannot be held here"
     judged = Judged(
         operand="duty",
         operator="eq",
         right=duty.action,
-        left="receipt" if fulfilled else "",
-        satisfied=fulfilled,
-        note=place if fulfilled else f"{place}; not supported by this release",
+        left=left[:400],
+        satisfied=bool(left),
+        note=place if left else f"{place}; {missing}"[:400],
     )
-    return Finding(Truth.TRUE if fulfilled else Truth.UNKNOWN, judged, "duty")
+    return Finding(Truth.TRUE if left else Truth.UNKNOWN, judged, code)
 
 
 def speaks_of_protection(permission: Permission) -> bool:

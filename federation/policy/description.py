@@ -46,7 +46,10 @@ def _action(action: str, lang: Language) -> str:
 
 
 def _duty(action: str, lang: Language) -> str:
-    return SENTENCES[lang]["inform"] if action == "odrl:inform" else SENTENCES[lang]["duty"].format(duty=action)
+    say = SENTENCES[lang]
+    if action == "odrl:inform":
+        return say["inform"]
+    return say[action] if action in say else say["duty"].format(duty=action)
 
 
 def _constraint(constraint: AnyConstraint, lang: Language) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from federation.errors import DeniedError
-from federation.policy.vocabulary import OPERANDS
+from federation.policy.vocabulary import CONSENT, OPERANDS
 from federation.statements import DecisionRecord, Judged
 
 
@@ -48,6 +48,8 @@ _CODES = frozenset(operand.code for operand in OPERANDS.values())
 def _decisive(record: DecisionRecord) -> Judged | None:
     """The first entry that failed under the code that the decision names; the closest permission's come first."""
     failed = [judged for judged in record.constraints if not judged.satisfied]
+    if record.rule == "approval":
+        return next((one for one in failed if one.operand == "duty" and one.right == CONSENT), None)
     for judged in failed:
         operand = OPERANDS.get(judged.operand)
         if operand is not None and operand.code == record.rule:
@@ -91,7 +93,15 @@ def _structural(record: DecisionRecord, judged: Judged | None) -> PolicyDeniedEr
                 code="offer",
                 hint="both parties have to sign it first (`keyong agreement sign`)",
             )
-        case "unsupported" | "duty" | "profile" | "too-many-constraints":
+        case "approval":
+            return PolicyDeniedError(
+                "the owner has to approve this code before it runs here ({state})",
+                record=record,
+                code="approval",
+                hint="the code waits there for the owner (`keyong node approvals list`); run the job again once it is granted",
+                state=judged.note.rpartition("; ")[2] if judged is not None else "",
+            )
+        case "unsupported" | "duty" | "review" | "profile" | "too-many-constraints":
             return PolicyDeniedError(
                 "the agreement says something that this release cannot judge ({clause}), so it denies",
                 record=record,
@@ -225,6 +235,24 @@ def _unsatisfied_output(record: DecisionRecord, judged: Judged) -> PolicyDeniedE
                 record=record,
                 code="output-kind",
                 hint="leave the rest out of the plan's output schema",
+                left=left,
+                right=right,
+            )
+        case "leak-budget":
+            return PolicyDeniedError(
+                "with this plan {left} bits may have left under the agreement, which permits {right} in all",
+                record=record,
+                code="leak-budget",
+                hint="plan fewer rounds, a smaller model or fewer metrics, or ask the provider for a new agreement",
+                left=left,
+                right=right,
+            )
+        case "release-slot":
+            return PolicyDeniedError(
+                "the plan's answers leave at time slots of {left} seconds, and the agreement demands {right} or more",
+                record=record,
+                code="release-slot",
+                hint="plan the job with slots that wide (`keyong job run` takes them from the agreements)",
                 left=left,
                 right=right,
             )

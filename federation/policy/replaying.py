@@ -16,7 +16,7 @@ from federation.policy.decision import decide
 from federation.policy.model import Policy
 from federation.policy.request import Request
 from federation.policy.values import MEMBER_PREFIX, SETS
-from federation.policy.vocabulary import OPERANDS, PERMITTED_ACTIONS
+from federation.policy.vocabulary import CONSENT, OPERANDS, PERMITTED_ACTIONS, REVIEW
 from federation.statements import DecisionRecord, Judged
 
 COMPUTED = tuple(action for action in PERMITTED_ACTIONS if action.startswith("fed:"))
@@ -68,6 +68,10 @@ def _recorded(record: DecisionRecord) -> dict[str, Any]:
         if judged.operand == "odrl:assignee":
             found["requester"] = judged.left.removeprefix(MEMBER_PREFIX) or None
             found["entity"] = judged.note or None
+        elif judged.operand == "duty" and judged.right == CONSENT:
+            found.setdefault("consent", judged.left or None)
+        elif judged.operand == "duty" and judged.right == REVIEW:
+            found.setdefault("reviewed", bool(judged.left))
         elif judged.operand in _FIELDS and judged.left:
             found.setdefault(_FIELDS[judged.operand], _read(judged))
     if "count" in found:
@@ -88,6 +92,8 @@ _FIELDS = {
     "fed:column": "columns",
     "fed:outputKind": "output_kinds",
     "fed:maxOutputBytes": "max_output_bytes",
+    "fed:maxLeakBits": "leak_bits",
+    "fed:releaseSlot": "slot_seconds",
 }
 """The field of a request that each operand is judged by (:meth:`Request.operand`)."""
 

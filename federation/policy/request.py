@@ -31,6 +31,11 @@ class Request:
         output_kinds: what the replies hold (:func:`output_kinds`).
         max_output_bytes: largest reply that the output gate will let through.
         entity: the requester's legal entity, for the record.
+        consent: the owner's approval of this code in this use, as it goes on record; None where there is none.
+        consent_missing: why there is none.
+        reviewed: whether the owner releases each output by hand.
+        leak_bits: bits that may have left under this agreement at the end of this plan, all its plans together.
+        slot_seconds: answers leave at whole multiples of this time; 0 as soon as they are there.
     """
 
     action: str
@@ -48,6 +53,11 @@ class Request:
     output_kinds: tuple[str, ...] | None = None
     max_output_bytes: int | None = None
     entity: str | None = None
+    consent: str | None = None
+    consent_missing: str = ""
+    reviewed: bool = False
+    leak_bits: int | None = None
+    slot_seconds: int | None = None
 
     @property
     def count(self) -> int | None:
@@ -73,6 +83,8 @@ class Request:
             "fed:column": self.columns,
             "fed:outputKind": self.output_kinds,
             "fed:maxOutputBytes": self.max_output_bytes,
+            "fed:maxLeakBits": self.leak_bits,
+            "fed:releaseSlot": self.slot_seconds,
         }
         return values.get(left)
 

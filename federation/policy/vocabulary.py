@@ -59,9 +59,11 @@ PROHIBITED_ACTIONS = (
     "odrl:grantUse",
 )
 
-FULFILLED_DUTIES = ("odrl:inform",)
-"""Every use is a receipt in the ledger, and the provider holds that ledger: this is how ``inform`` is fulfilled."""
-LATER_DUTIES = ("odrl:compensate", "odrl:delete", "odrl:anonymize", "odrl:obtainConsent", "odrl:attribute")
+INFORM, CONSENT, REVIEW = "odrl:inform", "odrl:obtainConsent", "fed:review"
+FULFILLED_DUTIES = (INFORM, CONSENT, REVIEW)
+"""Every use is a receipt in the ledger, and the provider holds that ledger: this is how ``inform`` is fulfilled;
+``obtainConsent`` by the owner's approval of the code on record, ``fed:review`` by holding each output for the owner."""
+LATER_DUTIES = ("odrl:compensate", "odrl:delete", "odrl:anonymize", "odrl:attribute")
 
 Kind = Literal["integer", "instant", "tier", "digest", "name", "purpose", "protection", "output", "party"]
 
@@ -93,6 +95,8 @@ OPERANDS: dict[str, Operand] = {
     "fed:column": Operand("column", "name", ("isAnyOf", "eq")),
     "fed:outputKind": Operand("output-kind", "output", ("isAnyOf", "eq")),
     "fed:maxOutputBytes": Operand("max-output-bytes", "integer", ("lteq",)),
+    "fed:maxLeakBits": Operand("leak-budget", "integer", ("lteq",)),
+    "fed:releaseSlot": Operand("release-slot", "integer", ("gteq",)),
 }
 
 LATER_OPERANDS = (

@@ -27,6 +27,7 @@ from federation.secagg.encoding import clip_difference, encode
 from federation.secagg.errors import AggregateVoidError, EncodingError, ReplyFormatError, WeightError
 from federation.secagg.keystream import MaskKey, add_masks
 from federation.secagg.layout import Array, Arrays, Layout, Reply, Segment, expected_arrays
+from federation.secagg.leak import OUTCOME_BITS, job_bits, reply_bits, step_bits, worst_bits
 from federation.secagg.mask_keys import MaskContext, cohort_digest
 from federation.secagg.node_masks import NodeMasks
 from federation.secagg.reply import EncodedReply, reply_bytes, reply_digest, reply_header
@@ -48,6 +49,7 @@ from federation.secagg.unmasking import residual_masks
 
 __all__ = [
     "MINIMUM_ENTITIES",
+    "OUTCOME_BITS",
     "Z32",
     "Z64",
     "Accumulator",
@@ -93,9 +95,13 @@ __all__ = [
     "dropouts",
     "encode",
     "expected_arrays",
+    "job_bits",
+    "reply_bits",
     "reply_bytes",
     "reply_digest",
     "reply_header",
     "residual_masks",
+    "step_bits",
     "threshold",
+    "worst_bits",
 ]

@@ -93,15 +93,22 @@ class Statement(Part):
     """
 
     TYPE: ClassVar[str]
+    LATER: ClassVar[tuple[str, ...]] = ()
+    """Fields that a later release added: left out of the payload while they have their default, so that statements from
+    before still read as they were signed, and parties that do not know them read ours."""
 
     format: Annotated[int, Field(ge=1, le=1)] = 1
     issued: Instant
     expires: Instant
 
     def payload(self) -> bytes:
-        """Canonical JSON (RFC 8785) of every field, empty ones included; raises where it is larger than a statement may
-        be."""
-        data = canonical_json(self.model_dump(mode="json"))
+        """Canonical JSON (RFC 8785) of every field, empty ones included but for :attr:`LATER`; raises where it is larger
+        than a statement may be."""
+        fields = self.model_dump(mode="json")
+        for name in self.LATER:
+            if fields[name] == type(self).model_fields[name].default:
+                del fields[name]
+        data = canonical_json(fields)
         if len(data) > MAX_STATEMENT_BYTES:
             raise StatementError(
                 "a {kind} of {size} bytes is larger than the {limit} bytes a statement may have",

@@ -129,6 +129,7 @@ class JobPlan(Statement):
     """
 
     TYPE: ClassVar[str] = "application/vnd.keyong.job-plan.v1+json"
+    LATER: ClassVar[tuple[str, ...]] = ("slot_seconds", "review_seconds")
 
     id: Uuid
     requester: MemberId
@@ -153,13 +154,23 @@ class JobPlan(Statement):
     tier: Annotated[str, StringConstraints(pattern=r"^(T[0-3])?$")] = ""
     micro_rho: Count = 0
     leak_bits: Count = 0
+    """Most bits that leave each node in the whole job, as the requester states them; 0 where it does not."""
     cost: Decimal = "0"
+    slot_seconds: Annotated[int, Field(ge=0, le=86400)] = 0
+    """Answers leave a node at whole multiples of this time since their step began; 0 as soon as they are there."""
+    review_seconds: Annotated[int, Field(ge=0, le=30 * 86400)] = 0
+    """How long a step may wait for a node's owner to look at its output, on top of what it may compute."""
 
     @property
     def setup_seconds(self) -> float:
         """What a node may take before the app's code is called: snapshot, sandbox, imports. As long as a step, and on a
         slow disk longer than a short one."""
         return max(SETUP_SECONDS, float(self.round_seconds))
+
+    @property
+    def pause_seconds(self) -> float:
+        """What an answer may wait after its step was computed: for the owner's review, then for the end of its slot."""
+        return float(self.review_seconds + self.slot_seconds)
 
     @model_validator(mode="after")
     def _whole(self) -> Self:

@@ -86,7 +86,8 @@ class Receipt(Statement):
     """Rows of the snapshot as the trusted line counted them; 0 where the reply is masked and the weight is hidden."""
     saturated: Count = 0
     normalised: Count = 0
-    """Negative zeros and subnormals the gate set to zero."""
+    """Both 0 since release 0.3: how many values met a bound or were set to zero is for the owner alone, since a job's code
+    could spell with the numbers."""
     protection: Annotated[str, StringConstraints(max_length=40)]
     exception: Short = ""
     """In words, the clause of the company's own agreement this rests on; empty where no exception was used."""

@@ -266,6 +266,13 @@ class Invoked(Message):
     receipt: EnvelopeText
     proof: str = ""
     reply: str = ""
+    padding: str = ""
+    """Spaces that bring all replies of a stage to one length; sent where the plan has time slots."""
+
+    def to_bytes(self) -> bytes:
+        """Canonical JSON; without padding as parties read it that know none."""
+        left_out = None if self.padding else {"padding"}
+        return canonical_json(self.model_dump(mode="json", exclude=left_out), allow_floats=True)
 
 
 class JobClose(Message):

@@ -47,6 +47,18 @@ CODES: dict[str, tuple[str, str]] = {
             "masks are not part of this release; agreements may permit unprotected updates in words (--protection none)"
         ),
     ),
+    "output-refused": (
+        mark("what the app replied may not leave the node: it is not what the plan declares"),
+        mark("try it with `keyong job check`; which rule it was, the data's owner sees with `keyong job logs`"),
+    ),
+    "not-released": (
+        mark("the owner did not release the output"),
+        mark("ask them; the agreement has each output reviewed (`keyong node review` there)"),
+    ),
+    "limit-reached": (
+        mark("the job hit a limit of the node other than memory and time"),
+        mark("which one it was, the data's owner sees with `keyong job logs`"),
+    ),
     "output-dtype": (
         mark("a reply held an array of another type than was sent"),
         mark("reply what was sent, or declare it"),

@@ -12,10 +12,11 @@ import pytest
 from enterprise_node import line as line_module
 from enterprise_node.record import Record
 from enterprise_node.recovery import close_open_steps
+from enterprise_node.step_log import read_steps
 from federation import correspondence
 from federation.errors import DeniedError, KeyongError
 from federation.ledger import LedgerUnavailableError, verify_ledger
-from federation.statements import Receipt, Revocation
+from federation.statements import JobPlan, Receipt, Revocation
 from federation.wire.messages import unpack
 
 
@@ -499,7 +500,9 @@ async def test_inv3_what_does_not_fit_the_schema_does_not_leave_and_ends_the_job
 
     world.reply = bad
     receipt, answer = await world.invoke(plan)
-    assert (receipt.outcome, receipt.code, receipt.output, answer.body) == ("denied", code, "", ())
+    assert (receipt.outcome, receipt.code, receipt.output, answer.body) == ("denied", "output-refused", "", ())
+    (step,) = read_steps(world.home.folder("logs", JobPlan.read(plan).id.removeprefix("urn:uuid:")))
+    assert (step["code"], step["round"]) == (code, 1) and step["reason"]  # the owner is told which rule it was
     assert b"7531" not in answer.header and world.sessions[0].closed
     assert (await world.invoke(plan, 2))[0].code == "job-ended"  # the gate is not asked again and again
 
@@ -532,7 +535,7 @@ async def test_inv4_the_app_runs_in_the_sandbox_and_only_its_gated_reply_leaves(
         assert (receipt.outcome, receipt.weight, receipt.isolation.tier) == ("ok", 3, "T2")
         assert receipt.isolation.seccomp and receipt.isolation.arguments and receipt.snapshot
         refused, empty = await real.invoke(plan, 2, mode="config")
-        assert (refused.outcome, refused.code, empty.body) == ("denied", "output-config", ())
+        assert (refused.outcome, refused.code, empty.body) == ("denied", "output-refused", ())
     finally:
         await real.line.close()
     assert not list(real.home.folder("sessions").rglob("data*"))

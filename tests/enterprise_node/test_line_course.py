@@ -22,7 +22,7 @@ async def _refused_then_reopened(world: Any, content: Any) -> str:
         return content(arrays={"arrays": {"0": np.full(2, np.nan, dtype=np.float32)}})
 
     good, world.reply = world.reply, diverged
-    assert (await world.invoke(plan))[0].code == "output-not-finite"
+    assert (await world.invoke(plan))[0].code == "output-refused"
     world.reply = good
     await world.line.close_job(plan.digest)
     assert (await world.open(plan)).permitted

@@ -91,10 +91,10 @@ IMPORTS = "import os\nimport socket\nimport struct\nfrom flwr.app import ConfigR
 @pytest.mark.parametrize(
     ("behaviours", "codes"),
     [
-        ((SHAPE, NAN, CONFIG), ({"output-shape"}, {"output-not-finite"}, {"output-config"})),
+        ((SHAPE, NAN, CONFIG), ({"output-refused"}, {"output-refused"}, {"output-refused"})),
         (
             (EXTRA, HUGE, CLAIM),
-            ({"output-extra-metric"}, {"out-of-memory", "limit-memory", "output-too-large"}, {"output-too-large"}),
+            ({"output-refused"}, {"limit-memory", "output-refused"}, {"output-refused"}),
         ),
     ],
 )

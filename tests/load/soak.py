@@ -119,7 +119,7 @@ class Course:
     def refused(self) -> None:
         """An app that hands out a row's value."""
         course = self.consortium.submit(self.leaking, round_seconds=120)
-        assert course.status != "done" and set(course.fallen.values()) <= {"output-extra-metric"}, course.events
+        assert course.status != "done" and set(course.fallen.values()) <= {"output-refused"}, course.events
         self._count("refused")
 
     def cut(self) -> None:

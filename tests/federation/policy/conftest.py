@@ -79,6 +79,8 @@ def ask() -> Callable[..., Request]:
             "recipients": ("mill-b",),
             "output_kinds": ("fed:ModelUpdate", "fed:Metrics"),
             "max_output_bytes": 1_000_000,
+            "leak_bits": 1000,
+            "slot_seconds": 60,
         }
         return Request(**(arguments | changes))
 

@@ -91,6 +91,8 @@ CASES: list[tuple[str, str, Any, str, list[Any], list[Any]]] = [
     ),
     ("fed:outputKind", "eq", term("fed:Metrics"), "output_kinds", [("fed:Metrics",)], [("fed:ModelUpdate",)]),
     ("fed:maxOutputBytes", "lteq", integer(100), "max_output_bytes", [0, 100], [101]),
+    ("fed:maxLeakBits", "lteq", integer(5000), "leak_bits", [0, 5000], [5001]),
+    ("fed:releaseSlot", "gteq", integer(60), "slot_seconds", [60, 3600], [0, 59]),
 ]
 
 UNKNOWN: dict[str, list[Any]] = {
@@ -105,6 +107,8 @@ UNKNOWN: dict[str, list[Any]] = {
     "columns": [None, (), ["speed"], ("speed", ""), ("speed", 3)],
     "output_kinds": [None, (), ("fed:Everything",)],
     "max_output_bytes": [None, -1, False],
+    "leak_bits": [None, -1, True, 0.5],
+    "slot_seconds": [None, -1, "60"],
 }
 
 UNREADABLE: dict[str, list[Any]] = {
@@ -142,6 +146,8 @@ UNREADABLE: dict[str, list[Any]] = {
     "fed:column": [text("speed"), [term("speed")]],
     "fed:outputKind": [[term("fed:Everything")], [text("fed:Metrics")]],
     "fed:maxOutputBytes": [text("1 MB", "xsd:integer"), term("fed:small")],
+    "fed:maxLeakBits": [text("1e6", "xsd:integer"), term("fed:few")],
+    "fed:releaseSlot": [text("1 min", "xsd:integer"), integer(-1)],
 }
 
 

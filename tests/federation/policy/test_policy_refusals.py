@@ -63,6 +63,20 @@ OUTPUTS: list[tuple[str, str, Any, dict[str, Any], str]] = [
         {"max_output_bytes": 6},
         "may reach 6 bytes",
     ),
+    (
+        "leak-budget",
+        "fed:maxLeakBits",
+        {"@value": "5", "@type": "xsd:integer"},
+        {"leak_bits": 6},
+        "with this plan 6 bits may have left",
+    ),
+    (
+        "release-slot",
+        "fed:releaseSlot",
+        {"@value": "60", "@type": "xsd:integer"},
+        {"slot_seconds": 5},
+        "at time slots of 5 seconds, and the agreement demands 60 or more",
+    ),
 ]
 
 
