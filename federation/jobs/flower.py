@@ -45,6 +45,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from .codec import Array as NumpyArray
 from .codec import Content
+from .frames import FILE_FROM, Received
 
 __all__ = [
     "SUPERLINK_NODE_ID",
@@ -170,7 +171,22 @@ def _array_numpy(self: Array) -> NumpyArray:
     held = self.__dict__["data"]
     if self.stype != SType.NUMPY or not isinstance(held, np.ndarray):
         return _numpy(self)
-    return held.copy()  # the caller's own, as from np.load
+    return _lent(held) if held.nbytes >= FILE_FROM else held.copy()  # the caller's own, as from np.load
+
+
+def _lent(held: NumpyArray) -> NumpyArray:
+    """A copy of numbers that nobody changes, of which only the pages that are written take memory where they lie in a
+    file."""
+    base: object = held
+    while isinstance(base, np.ndarray):
+        base = base.base
+    source = base.obj if isinstance(base, memoryview) else None
+    if isinstance(source, Received) and held.flags.c_contiguous:
+        start = held.ctypes.data - np.frombuffer(source, dtype=np.uint8).ctypes.data
+        own = source.take(start, held.nbytes)
+        if own is not None:
+            return np.frombuffer(own, dtype=held.dtype).reshape(held.shape)
+    return held.copy()
 
 
 def _record_from_arrays(

@@ -140,13 +140,39 @@ def result_path(path: object) -> PurePosixPath:
     return pure
 
 
+class Received(mmap.mmap):
+    """A body that came in a file, read-only, and a second time for whoever wants to change it.
+
+    What is changed is the session's own copy of those pages; a page that is only read costs nothing.
+    """
+
+    spare: mmap.mmap
+    _taken: set[int]
+
+    @classmethod
+    def of(cls, descriptor: int, size: int) -> Received:
+        """The first ``size`` bytes of a sealed file."""
+        # Private: before Linux 6.7 a sealed file cannot be mapped shared, not even for reading.
+        received = cls(descriptor, size, mmap.MAP_PRIVATE, mmap.PROT_READ)
+        received.spare = mmap.mmap(descriptor, size, mmap.MAP_PRIVATE)
+        received._taken = set()
+        return received
+
+    def take(self, start: int, size: int) -> memoryview | None:
+        """Bytes of the body that the taker may change and nobody else is given; None where they were given before."""
+        if start in self._taken:
+            return None
+        self._taken.add(start)
+        return memoryview(self.spare)[start : start + size]
+
+
 class Channel:
     """A blocking reader and writer of frames on a connected stream socket: the session's end."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
         self._room: int | None = None
-        self._received: mmap.mmap | None = None
+        self._received: Received | None = None
         self._echoes = False
 
     def echo(self) -> None:
@@ -181,7 +207,7 @@ class Channel:
         return frame
 
     def receive(self, max_body: int) -> tuple[dict[str, object], memoryview]:
-        """Read one frame; the body is a writable view that nothing else holds.
+        """Read one frame; nothing else writes into its body, which is a view of `Received` where it came in a file.
 
         Raises:
             FrameError: ``frame-closed`` where the other side closed between two frames; else what is wrong.
@@ -198,12 +224,12 @@ class Channel:
         self._fill(memoryview(raw), "frame-truncated")
         header = parse_header(raw)
         if marks & IN_FILE:
-            # Private: what the app changes in it is the app's copy of those pages, and a page it leaves costs nothing.
             try:
                 self._received = None  # the file before is given back first
+                received = Received.of(files[0], body_len)
                 if self._echoes:
-                    self._received = mmap.mmap(files[0], body_len, mmap.MAP_PRIVATE, mmap.PROT_READ)
-                return header, memoryview(mmap.mmap(files[0], body_len, mmap.MAP_PRIVATE))
+                    self._received = received
+                return header, memoryview(received)
             finally:
                 os.close(files[0])
         # np.empty takes no memory until bytes arrive: a claimed length alone costs nothing

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import inspect
+import os
 import pickle
 from importlib.metadata import version
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,8 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from federation.jobs import Content, flower
-from federation.jobs.codec import DTYPES
+from federation.jobs.codec import DTYPES, body_size, decode, describe
+from federation.jobs.frames import Received, write_file
 
 
 def test_the_version_is_the_one_adapted_to():
@@ -157,3 +160,33 @@ def test_a_received_array_cannot_be_changed_through_its_record() -> None:
     array.numpy()[0] = 7
     assert sent[0] == 0
     assert not array.__dict__["data"].flags.writeable
+
+
+def test_numbers_that_came_in_a_file_are_copied_page_by_page_as_they_are_written() -> None:
+    numbers = np.arange(2**21, dtype=np.float32)
+    sent = Content(arrays={"a": {"x": numbers[: 2**20], "y": numbers[2**20 :], "small": numbers[:8]}})
+    header, buffers = describe(sent)
+    file = os.memfd_create("body")
+    write_file(file, buffers)
+    records = flower.to_records(decode(header, memoryview(Received.of(file, body_size(header)))))
+    os.close(file)
+    x, y = records.array_records["a"]["x"], records.array_records["a"]["y"]
+    before = _anonymous()
+    first, other = x.numpy(), y.numpy()
+    total = first.sum(dtype=np.float64)
+    assert _anonymous() - before < first.nbytes // 4
+    assert total == numbers[: 2**20].sum(dtype=np.float64)
+    first[:], other[:] = 1, 2  # the reader's own
+    for _ in range(2):
+        np.testing.assert_array_equal(x.numpy(), numbers[: 2**20])
+        np.testing.assert_array_equal(y.numpy(), numbers[2**20 :])
+    again = x.numpy()
+    again[:] = 3
+    assert (first[0], other[0], again[0]) == (1, 2, 3)
+    np.testing.assert_array_equal(np.load(BytesIO(x.data)), numbers[: 2**20])
+    np.testing.assert_array_equal(flower.to_content(records).arrays["a"]["y"], numbers[2**20 :])
+
+
+def _anonymous() -> int:
+    rows = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(row.split()[1]) * 1024 for row in rows if row.startswith("RssAnon:"))

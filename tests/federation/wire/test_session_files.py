@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from federation.jobs.frames import FILE_FROM, HEAD_BYTES, IN_FILE, Channel, encode_frame
+from federation.jobs.frames import FILE_FROM, HEAD_BYTES, IN_FILE, Channel, Received, encode_frame
 from federation.wire.memory_file import MemoryFile
 from federation.wire.session_channel import SessionChannel, SessionFrameError
 
@@ -70,7 +70,11 @@ async def test_a_model_goes_in_and_its_answer_comes_out_without_the_socket(ends:
 
 async def test_what_the_app_changes_in_it_is_its_own_copy(ends: Ends) -> None:
     received = await ends.asked()
-    received[:3] = b"app"
+    assert received.readonly and isinstance(received.obj, Received)
+    own = received.obj.take(0, SIZE)
+    assert own is not None and received.obj.take(0, SIZE) is None
+    own[:3] = b"app"
+    assert received[:3] == MODEL[:3]
     assert (await ends.asked())[:3] == MODEL[:3]
 
 
@@ -107,9 +111,12 @@ async def test_a_body_that_differs_anywhere_is_sent_whole(tmp_path: Path, at: in
     both = echoing(tmp_path)
     try:
         received = await both.asked()
-        received[at] ^= 1  # in place: the app's own copy of that page, not what was received
-        answer = await both.answered(lambda: both.session.send({"op": "reply"}, [received]))
-        assert answer == received and answer != MODEL
+        assert isinstance(received.obj, Received)
+        own = received.obj.take(0, SIZE)
+        assert own is not None
+        own[at] ^= 1  # in place: the app's own copy of that page, not what was received
+        answer = await both.answered(lambda: both.session.send({"op": "reply"}, [own]))
+        assert answer == own and answer != MODEL
     finally:
         both.close()
 
