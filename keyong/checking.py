@@ -23,7 +23,7 @@ from federation.jobs.project import ProjectError, load_project
 from federation.statements import ArraySpec, Column, MetricSpec, OutputSchema, StageOutput
 from federation.statements.code import CodeBundle
 from keyong.planning import ROUNDS_KEY
-from sandbox import Runtime
+from sandbox import Runtime, Tier, probe
 
 ROWS = 256
 EXCHANGES = 8
@@ -47,6 +47,7 @@ class CheckReport:
         server_output: the same of the server part.
         files: what the server part left as a result: path and size.
         seconds: how long it took.
+        tier: what both parts were isolated by.
     """
 
     ok: bool
@@ -58,6 +59,16 @@ class CheckReport:
     server_output: tuple[str, str]
     files: tuple[tuple[str, int], ...]
     seconds: float
+    tier: Tier
+
+
+def tier_here(demanded: str) -> Tier:
+    """The strongest isolation this machine has, and never less than what is demanded (``fed:minTier``; empty for any).
+
+    Where there is none so strong, the one that is demanded: opening a session then says what is missing.
+    """
+    floor = Tier(demanded or Tier.T1)
+    return max((tier for tier in probe().tiers if tier >= floor), default=Tier(demanded or Tier.T2))
 
 
 def check_app(
@@ -68,6 +79,7 @@ def check_app(
     *,
     rows: int = ROWS,
     seed: int = 1,
+    tier: Tier = Tier.T2,
 ) -> CheckReport:
     """Run an app once, here, for one round.
 
@@ -76,11 +88,12 @@ def check_app(
         columns: schema of the dataset, as published; the rows are made up from it.
         run_config: overrides of the app's own config.
         runtime: what it may import.
+        tier: what isolates both parts.
 
     Raises:
         UnavailableError: no sandbox can be had here.
     """
-    return asyncio.run(_Check(bundle, columns, run_config, runtime, rows, seed).run())
+    return asyncio.run(_Check(bundle, columns, run_config, runtime, rows, seed, tier).run())
 
 
 class _Check:
@@ -92,6 +105,7 @@ class _Check:
         runtime: Runtime,
         rows: int,
         seed: int,
+        tier: Tier,
     ) -> None:
         self._bundle = bundle
         self._columns = columns
@@ -99,6 +113,7 @@ class _Check:
         self._runtime = runtime
         self._rows = rows
         self._seed = seed
+        self._tier = tier
         self._stages: dict[str, StageOutput] = {}
         self._undeclared: list[str] = []
         self._files: list[tuple[str, int]] = []
@@ -138,6 +153,7 @@ class _Check:
             server_output=outputs["server"],
             files=tuple(self._files),
             seconds=time.monotonic() - began,
+            tier=self._tier,
         )
 
     async def _try(self, folder: Path, outputs: dict[str, tuple[str, str]]) -> None:
@@ -165,6 +181,7 @@ class _Check:
             setup_seconds=STEP_SECONDS,
             body_limit=2**32,
             logs=folder / "logs",
+            tier=self._tier,
         )
         start = {
             "op": "start",
@@ -184,6 +201,7 @@ class _Check:
                 memory_bytes=MEMORY_BYTES,
                 wall_seconds=STEP_SECONDS * 4,
                 spool=folder / "spool",
+                tier=self._tier,
             )
             try:
                 async with asyncio.timeout(STEP_SECONDS * 2):

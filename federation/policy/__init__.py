@@ -19,7 +19,14 @@ decision comes back as a record in which every constraint stands beside the valu
 the agreement does not permit the purpose fed:Marketing, only fed:ProcessOptimization
 """
 
-from federation.policy.composition import Demands, agreement_policy, demands, granted_columns, shown_columns
+from federation.policy.composition import (
+    Demands,
+    agreement_policy,
+    demanded_tier,
+    demands,
+    granted_columns,
+    shown_columns,
+)
 from federation.policy.decision import decide
 from federation.policy.description import describe
 from federation.policy.model import (
@@ -60,6 +67,7 @@ __all__ = [
     "dataset_iri",
     "decide",
     "decide_again",
+    "demanded_tier",
     "demands",
     "describe",
     "granted_columns",

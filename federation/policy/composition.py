@@ -1,4 +1,4 @@
-"""Writing policies, and reading from one which columns it shows."""
+"""Writing policies, and reading from one which columns it shows and what isolation it wants."""
 
 from __future__ import annotations
 
@@ -100,6 +100,15 @@ def agreement_policy(
     }
     parse_policy(policy)
     return policy
+
+
+def demanded_tier(policy: Policy) -> str:
+    """The strongest isolation that a permission names with ``fed:minTier``; empty where none does.
+
+    One that is only among several to choose from counts, too: whoever asks errs on the strong side.
+    """
+    constraints = (one for permission in policy.permission for one in every(permission.constraint))
+    return max((tier for one in constraints if one.left == "fed:minTier" for tier in terms_of(one)), default="")
 
 
 def granted_columns(policy: Policy, action: str) -> tuple[str, ...] | None:

@@ -20,7 +20,12 @@ if TYPE_CHECKING:
     from federation.statements.code import CodeBundle
     from keyong.checking import CheckReport
     from keyong.cli._app import App
+    from keyong.client import Client
     from sandbox import Runtime
+
+ROWS = 256
+_PAINT = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+"""Colours that the app's libraries write even into a pipe."""
 
 
 def check(
@@ -37,7 +42,7 @@ def check(
     outputs: OutputsOption = None,
     rows: Annotated[
         int, typer.Option(min=1, max=1_000_000, metavar="N", help="How many rows to make up.", show_default=True)
-    ] = 256,
+    ] = ROWS,
     runtime: Annotated[str | None, typer.Option(metavar="NAME", help="The runtime to try it in.")] = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Show what the app prints also when all is well.")
@@ -45,7 +50,8 @@ def check(
 ) -> None:
     """Try a Flower app on this machine, in the same sandbox as at the nodes, on rows made up from a schema.
 
-    Nobody is asked for data, no agreement is used. Shows the app's own output and full tracebacks where it fails, then what
+    Nobody is asked for data, no agreement is used. Its isolation is the strongest that this machine has, and never less than
+    agreements in force about the dataset demand. Shows the app's own output and full tracebacks where it fails, then what
     its replies hold: the output schema that a plan would need, as the app can declare it.
 
     $ keyong job check ./rolling-force --dataset mill-a/passes
@@ -56,29 +62,30 @@ def check(
     quiet_logs()
     app = load_app(path, config or (), outputs)
     tree = load_runtime(runtime)
-    columns = _columns(dataset, schema)
-    report = run_check(app.bundle, columns, app.config, tree, rows)
+    columns, demanded = _columns(dataset, schema)
+    report = run_check(app.bundle, columns, app.config, tree, rows, demanded)
     _show(report, app, tree.digest, verbose)
 
 
-_PAINT = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-"""Colours that the app's libraries write even into a pipe."""
-
-
 def run_check(
-    bundle: CodeBundle, columns: Sequence[Column], config: Mapping[str, Any], tree: Runtime, rows: int = 256
+    bundle: CodeBundle, columns: Sequence[Column], config: Mapping[str, Any], tree: Runtime, rows: int, demanded: str
 ) -> CheckReport:
-    """Try the app; returns the report, good or not."""
-    from keyong.checking import check_app
+    """Try the app in isolation of at least the tier that is demanded; returns the report, good or not."""
+    from keyong.checking import check_app, tier_here
 
-    return check_app(bundle, columns, config, tree, rows=rows)
+    tier = tier_here(demanded)
+    if tier == "T1":
+        narrate("isolated at T1: this machine gives no more, and no agreement that is in force here demands more")
+    return check_app(bundle, columns, config, tree, rows=rows, tier=tier)
 
 
-def trial(bundle: CodeBundle, columns: Sequence[Column], config: Mapping[str, Any], tree: Runtime) -> OutputSchema:
+def trial(
+    bundle: CodeBundle, columns: Sequence[Column], config: Mapping[str, Any], tree: Runtime, demanded: str
+) -> OutputSchema:
     """The outputs that a trial shows; raises where the app does not run, so that no plan is made from it."""
     from keyong.cli._app import AppError
 
-    report = run_check(bundle, columns, config, tree)
+    report = run_check(bundle, columns, config, tree, ROWS, demanded)
     if not report.ok or report.outputs is None:
         raise AppError(
             "the app does not run on made-up rows ({reason_code}): {reason}",
@@ -90,7 +97,8 @@ def trial(bundle: CodeBundle, columns: Sequence[Column], config: Mapping[str, An
     return report.outputs
 
 
-def _columns(dataset: str | None, schema: Path | None) -> Sequence[Column]:
+def _columns(dataset: str | None, schema: Path | None) -> tuple[Sequence[Column], str]:
+    """The columns to make up, and the isolation that agreements about them demand."""
     from federation.errors import UsageError
     from keyong.cli._context import open_client, split_dataset
 
@@ -101,9 +109,19 @@ def _columns(dataset: str | None, schema: Path | None) -> Sequence[Column]:
     if dataset is not None:
         member, name = split_dataset(dataset)
         with open_client() as client:
-            return client.dataset(member, name).description.columns
+            return client.dataset(member, name).description.columns, _demanded(client, member, name)
     assert schema is not None
-    return read_schema(schema.expanduser())
+    return read_schema(schema.expanduser()), ""
+
+
+def _demanded(client: Client, provider: str, dataset: str) -> str:
+    from federation.policy import demanded_tier, parse_policy
+    from federation.statements import Agreement, Envelope
+
+    me = client.home.identity.member
+    held = [one for one in client.holdings.list("in-force") if (one.provider, one.dataset) == (provider, dataset)]
+    agreements = [Agreement.read(Envelope.from_bytes(one.envelope)) for one in held if one.consumer == me]
+    return max((demanded_tier(parse_policy(agreement.policy)) for agreement in agreements), default="")
 
 
 def read_schema(path: Path) -> tuple[Column, ...]:
@@ -142,6 +160,7 @@ def _show(report: CheckReport, app: App, runtime: str, verbose: bool) -> None:
                 "reason": report.reason,
                 "app": app.bundle.digest,
                 "runtime": runtime,
+                "tier": str(report.tier),
                 "config": app.config,
                 "outputs": outputs_document(report.outputs) if report.outputs is not None else None,
                 "undeclared": list(report.undeclared),
@@ -165,6 +184,7 @@ def _show(report: CheckReport, app: App, runtime: str, verbose: bool) -> None:
         return
     say("code     {digest}", digest=app.bundle.digest)
     say("runtime  {digest}", digest=runtime)
+    say("tier     {tier}", tier=report.tier)
     for stage in ("train", "evaluate"):
         say("{stage} may return {what}", stage=stage, what=describe_stage(report.outputs.of(stage)))
     for path, size in report.files:

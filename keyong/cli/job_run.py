@@ -147,10 +147,12 @@ def _plan(
 
 def _found_outputs(chosen: Sequence[Choice], app: App, tree: Runtime) -> OutputSchema:
     """The output schema that a trial run here shows, on rows made up from the first dataset's schema."""
+    from federation.policy import demanded_tier, parse_policy
     from keyong.cli.job_check import trial
 
     narrate("the app declares no outputs: trying it here, in the sandbox, on made-up rows")
-    return trial(app.bundle, chosen[0].published.description.columns, app.config, tree)
+    demanded = max(demanded_tier(parse_policy(choice.agreement.policy)) for choice in chosen)
+    return trial(app.bundle, chosen[0].published.description.columns, app.config, tree, demanded)
 
 
 def _present(chosen: Sequence[Choice], plan: JobPlan) -> None:

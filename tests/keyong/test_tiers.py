@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from federation.home import Home
+from keyong import checking
 from keyong.cli import _tiers
 from sandbox import Tier
 from tests.keyong.conftest import Run
@@ -24,6 +25,25 @@ def test_floor_is_shown_changed_seen_and_on_record(keyong: Run, founder: Path) -
     assert keyong("--home", founder, "node", "tier", "T2", "--format", "json").json["floor"] == "T2"
     entries = keyong("--home", founder, "ledger", "show", "--kind", "tier", "--format", "json").json
     assert [one["fields"]["tier"] for one in entries] == ["T1", "T2"]
+
+
+@pytest.mark.parametrize(
+    ("here", "demanded", "tier"),
+    [
+        ((Tier.T2, Tier.T1), "", Tier.T2),
+        ((Tier.T2, Tier.T1), "T1", Tier.T2),
+        ((Tier.T1,), "", Tier.T1),
+        ((Tier.T1,), "T1", Tier.T1),
+        ((Tier.T1,), "T2", Tier.T2),
+        ((Tier.T2, Tier.T1), "T3", Tier.T3),
+        ((), "", Tier.T2),
+    ],
+)
+def test_an_app_is_tried_as_strongly_as_can_be_and_never_more_weakly_than_agreed(
+    monkeypatch: pytest.MonkeyPatch, here: tuple[Tier, ...], demanded: str, tier: Tier
+) -> None:
+    monkeypatch.setattr(checking, "probe", lambda: SimpleNamespace(tiers=here))
+    assert checking.tier_here(demanded) is tier
 
 
 def test_founder_accepts_at_the_founding(keyong: Run, tmp_path: Path) -> None:

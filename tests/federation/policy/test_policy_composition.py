@@ -15,6 +15,7 @@ from federation.policy import (
     PURPOSES,
     PolicyError,
     decide,
+    demanded_tier,
     describe,
     granted_columns,
     output_kinds,
@@ -42,6 +43,20 @@ def test_what_is_written_says_what_was_asked(policy_json) -> None:
     assert [rule["action"] for rule in policy["permission"]] == ["fed:train", "fed:evaluate"]
     assert policy["prohibition"] == [{"action": "odrl:distribute"}]
     assert json.loads(json.dumps(policy)) == policy
+
+
+def test_the_strongest_isolation_that_is_named_is_the_one_demanded(policy_json) -> None:
+    assert demanded_tier(parse_policy(policy_json(min_tier=None))) == ""
+    policy = policy_json(min_tier="T1")
+    assert demanded_tier(parse_policy(policy)) == "T1"
+    stronger = {
+        "leftOperand": "fed:minTier",
+        "operator": "gteq",
+        "rightOperand": {"@value": "T2", "@type": "xsd:string"},
+    }
+    (first, *_) = policy["permission"]
+    first["constraint"] = [*first["constraint"], {"or": [stronger, columns("plate_id")]}]
+    assert demanded_tier(parse_policy(policy)) == "T2"
 
 
 def test_several_purposes_are_alternatives(policy_json, ask) -> None:
