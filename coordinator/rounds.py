@@ -11,8 +11,9 @@ from typing import Any
 
 import structlog
 
+from coordinator.aggregate_file import AggregateFile, arrays_bytes
 from coordinator.answers import Answer, ReceiptError, code_from, read_encoded, read_single, verify_answer
-from coordinator.broadcast import Broadcast, Named, Sender
+from coordinator.broadcast import Broadcast, Hashed, Named, Sender
 from coordinator.cohort import Cohort
 from coordinator.links import Links
 from coordinator.recording import Answered, Asked, Recording
@@ -20,6 +21,7 @@ from federation.crypto import SigningKey
 from federation.errors import DeniedError, KeyongError, UnavailableError
 from federation.home import Home, now
 from federation.jobs.codec import Content, ContentError, decode, header_bytes
+from federation.jobs.frames import FILE_FROM
 from federation.secagg import Accumulator, Aggregate, Layout
 from federation.statements import Envelope, Invocation, JobPlan
 from federation.wire.messages import pack
@@ -83,6 +85,8 @@ class Exchange:
     """Rows as each node's receipt states them, of those that contributed."""
     content: str = ""
     """Digest of what was sent."""
+    body: memoryview | None = None
+    """The bytes of the aggregate's arrays where they lie in a sealed file."""
     replayed: bool = False
     """From the recording: no node was asked."""
     clauses: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -123,7 +127,7 @@ class Rounds:
         self._adding = asyncio.Lock()
         self._sender = Sender(links)
         self._writing = asyncio.Lock()
-        self._before: Broadcast | None = None
+        self._hashing: tuple[memoryview, asyncio.Future[Hashed]] | None = None
         self.leaving = False
         """Whether who is cancelled from here on goes on later: steps at the nodes are then not called off."""
         self.count = 0
@@ -156,7 +160,8 @@ class Rounds:
             raise RoundRefusedError(
                 "the app sent a malformed content ({what})", what=error.code, code=error.code
             ) from None
-        broadcast = self._before = await asyncio.to_thread(Broadcast, raw, body, self._before)
+        broadcast = await asyncio.to_thread(Broadcast, raw, body, await self._foreseen(body))
+        self._remember(broadcast.hashed)
         if before is not None:
             await before()
         recorded = await asyncio.to_thread(self._recording.find, self.count)
@@ -208,12 +213,28 @@ class Rounds:
         if len(result.contributed) < self._plan.minimal_participants:
             raise self._too_few(result)
         if accumulator is not None:
-            result.aggregate = await asyncio.to_thread(accumulator.finish, len(result.contributed), sent.arrays)
+            file = AggregateFile(layout) if arrays_bytes(layout) >= FILE_FROM else None
+            count = len(result.contributed)
+            result.aggregate = await asyncio.to_thread(accumulator.finish, count, sent.arrays, file)
+            result.body = file.body if file is not None else None
         return result
+
+    def foresee(self, body: memoryview) -> None:
+        """Hash a body that will probably be sent, while the app makes up its mind."""
+        self._hashing = (body, asyncio.ensure_future(asyncio.to_thread(Hashed.of, body)))
+
+    async def _foreseen(self, body: memoryview) -> Hashed | None:
+        known, self._hashing = self._hashing, None
+        return await known[1] if known is not None and known[0] is body else None
+
+    def _remember(self, hashed: Hashed) -> None:
+        done: asyncio.Future[Hashed] = asyncio.get_running_loop().create_future()
+        done.set_result(hashed)
+        self._hashing = (hashed.body, done)
 
     def release(self) -> None:
         """Give back the last content that was sent, once there is no further exchange."""
-        self._before = None
+        self._hashing = None
 
     def model(self, exchange: Exchange) -> Path | None:
         """The file on record that holds an exchange's aggregate, if one does."""
