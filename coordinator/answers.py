@@ -24,10 +24,10 @@ from federation.errors import VerificationError
 from federation.home import Home, ledger_origin
 from federation.jobs.codec import Content, ContentError, content_digest, decode
 from federation.ledger import VerifierKey, verify_bundle
-from federation.secagg import EncodedReply, Layout, reply_digest
+from federation.secagg import EncodedReply, Layout, MaskContext, reply_digest
 from federation.secagg.bounds import total_bits
 from federation.secagg.layout import FIRST_METRIC, ONE, SATURATED, WEIGHT, expected_arrays
-from federation.statements import Encoding, Envelope, Invocation, JobPlan, Receipt, StageOutput
+from federation.statements import Encoding, Envelope, Invocation, JobPlan, MaskedInput, Receipt, StageOutput
 from federation.wire.messages import Invoked, unpack
 from federation.wire.peer import Incoming
 
@@ -71,7 +71,14 @@ def verify_answer(
         VerificationError subclasses: a signature, a proof or a format does not hold.
     """
     header = Invoked.from_bytes(incoming.header)
-    envelope = unpack(header.receipt)
+    return verify_receipt(home, plan, asked, invocation, header.receipt, header.proof, at)
+
+
+def verify_receipt(
+    home: Home, plan: JobPlan, asked: Envelope, invocation: Invocation, told: str, proof_text: str, at: datetime
+) -> Answer:
+    """Judge points 1 and 2 for a receipt and a proof as a header holds them; raises as `verify_answer`."""
+    envelope = unpack(told)
     node = invocation.node
     member = home.roster.member(node)
     receipt = Receipt.open(envelope, [member.public], at)
@@ -98,7 +105,7 @@ def verify_answer(
     if receipt.outcome == "ok" and not (receipt.decision.permit and receipt.intent >= 0):
         raise ReceiptError("the receipt of {node} says ok without a permit", node=node)
     try:
-        proof = base64.b64decode(header.proof, validate=True)
+        proof = base64.b64decode(proof_text, validate=True)
     except (binascii.Error, ValueError):
         raise ReceiptError("the proof of {node} is not base64", node=node) from None
     key = VerifierKey(ledger_origin(home.identity.consortium, node), PublicKey.from_text(member.ledger_key))
@@ -139,6 +146,35 @@ def read_encoded(answer: Answer, incoming: Incoming, layout: Layout, encoding: E
     if not fits or totals[SATURATED] > layout.narrow_size + layout.wide_size:
         raise ReplyError("the reply of {node} holds a value beyond the plan's bounds", node=answer.node)
     return reply
+
+
+def read_masked(
+    home: Home, asked: Envelope, invocation: Invocation, context: MaskContext, incoming: Incoming, at: datetime
+) -> Envelope:
+    """The node's signed word on a masked vector, judged by what was asked and by the vector that came.
+
+    Raises:
+        ReceiptError: it is for something else, or of another vector.
+        VerificationError subclasses: the signature does not hold.
+    """
+    node = invocation.node
+    envelope = unpack(Invoked.from_bytes(incoming.header).masked)
+    one = MaskedInput.open(envelope, [home.roster.member(node).public], at)
+    said = (one.node, one.plan, one.invocation, one.cohort, one.round, one.attempt, one.stage, one.content)
+    if said != (
+        node,
+        context.plan,
+        asked.digest,
+        context.cohort,
+        context.round,
+        context.attempt,
+        context.stage,
+        context.content,
+    ):
+        raise ReceiptError("the masked input of {node} is for something else", node=node)
+    if (incoming.digest or reply_digest([incoming.body])) != one.output:
+        raise ReceiptError("the reply of {node} is not the one its receipt names", node=node)
+    return envelope
 
 
 def read_single(answer: Answer, incoming: Incoming, sent: Content, output: StageOutput) -> Content:

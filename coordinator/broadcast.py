@@ -32,32 +32,18 @@ class Named:
     body_digest: str
 
 
-@dataclass(frozen=True)
-class Hashed:
-    """A body and its digest."""
-
-    body: memoryview
-    digest: str
-
-    @classmethod
-    def of(cls, body: memoryview) -> Hashed:
-        """Hash a body; blocks meanwhile."""
-        return cls(body, body_digest([body]))
-
-
 class Broadcast:
     """One content for all nodes. Blocks while it hashes.
 
     Args:
-        known: a body whose digest is known: it need not be hashed again where it is the very same.
+        before: the one before it, whose body need not be hashed again where it is the very same.
     """
 
-    def __init__(self, header: bytes, body: memoryview, known: Hashed | None = None) -> None:
+    def __init__(self, header: bytes, body: memoryview, before: Broadcast | None = None) -> None:
         self._header = header
         self._body = body
-        same = known is not None and known.body is body and body.readonly
-        self.hashed: Hashed = known if known is not None and same else Hashed.of(body)
-        self._body_digest = self.hashed.digest
+        same = before is not None and before._body is body and body.readonly
+        self._body_digest: str = before._body_digest if before is not None and same else body_digest([body])
 
     def named(self, version: int) -> Named:
         """The content as a node of this protocol version knows it."""
@@ -86,8 +72,13 @@ class Sender:
         self._links = links
         self._held: dict[str, str] = {}
 
-    async def send(self, node: str, invocation: str, content: Named, timeout: float) -> Incoming:
+    async def send(
+        self, node: str, invocation: str, content: Named, timeout: float, boxes: tuple[str, ...] = ()
+    ) -> Incoming:
         """Send an invocation and wait for the answer; a body that the node turns out not to hold is sent after all.
+
+        Args:
+            boxes: sealed shares that travel with it.
 
         Raises:
             KeyongError: see `Links.call_again`, and whatever the node refuses with.
@@ -95,20 +86,26 @@ class Sender:
         withheld = bool(content.body_digest) and self._held.pop(node, "") == content.body_digest
         if withheld:
             try:
-                incoming = await self._send(node, invocation, content, timeout, withheld=True)
+                incoming = await self._send(node, invocation, content, timeout, boxes, withheld=True)
             except UnavailableError as error:
                 if error.code != MISSING:
                     raise
-                incoming = await self._send(node, invocation, content, timeout, withheld=False)
+                incoming = await self._send(node, invocation, content, timeout, boxes, withheld=False)
         else:
-            incoming = await self._send(node, invocation, content, timeout, withheld=False)
+            incoming = await self._send(node, invocation, content, timeout, boxes, withheld=False)
         if len(content.body) >= WITHHELD_FROM:
             self._held[node] = content.body_digest
         return incoming
 
-    async def _send(self, node: str, invocation: str, content: Named, timeout: float, *, withheld: bool) -> Incoming:
+    async def _send(
+        self, node: str, invocation: str, content: Named, timeout: float, boxes: tuple[str, ...], *, withheld: bool
+    ) -> Incoming:
         header = Invoke(
-            invocation=invocation, content=content.header.decode(), body=content.body_digest, withheld=withheld
+            invocation=invocation,
+            content=content.header.decode(),
+            body=content.body_digest,
+            withheld=withheld,
+            boxes=boxes,
         )
         body = [] if withheld else [content.body]
         return await self._links.call_again(node, "job.invoke", header.to_bytes(), body, timeout=timeout)

@@ -20,6 +20,7 @@ from federation.home import Home, now
 from federation.statements import Envelope, JobPlan, Receipt
 from federation.wire.messages import JobClose, JobOpen, JobOpened, pack, unpack
 from federation.wire.patience import ANSWER_SECONDS
+from federation.wire.protocol import MASKS, ProtocolVersionError
 
 log = structlog.get_logger("keyong.coordinator")
 
@@ -152,6 +153,13 @@ class Cohort:
                     group.create_task(self._ask(node, code, seconds))
 
     async def _ask(self, node: str, code: bytes, seconds: float) -> None:
+        masked = self._plan.protection != "fed:none"
+        if masked and node in self._links.online and self._links.version(node) < MASKS:
+            self.out[node] = ProtocolVersionError.code
+            self.away.pop(node, None)
+            self.refused.add(node)
+            await self._tell("denied", {"node": node, "code": self.out[node], "clause": {}})
+            return
         header = JobOpen(plan=pack(self._envelope), node_number=self._numbers[node]).to_bytes()
         try:
             incoming = await self._links.call(node, "job.open", header, [code], timeout=seconds)

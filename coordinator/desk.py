@@ -78,6 +78,7 @@ class JobDesk:
             "job.cancel": self._cancel,
             "job.resume": self._resume,
             "job.result": self._result,
+            "mask.withdraw": self._withdraw,
         }
 
     @property
@@ -125,6 +126,11 @@ class JobDesk:
     async def stop(self) -> None:
         """End every job, as interrupted, and wait until each is on record."""
         await self._jobs.stop()
+
+    async def _withdraw(self, peer: Peer, message: Incoming) -> Outgoing:
+        for text in m.Envelopes.from_bytes(message.header).envelopes:
+            self._links.withdrawals.note(m.unpack(text), peer.member)
+        return Outgoing(m.Empty().to_bytes())
 
     # -- taking on ----------------------------------------------------------------------------------------------------
 

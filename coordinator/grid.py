@@ -112,8 +112,6 @@ class TrustedGrid:
         except ContentError as error:
             raise ServerPartError("the replies cannot be given to the app ({what})", what=error.code) from None
         await session.send(frame, buffers)
-        if exchange.body is not None:
-            self._rounds.foresee(exchange.body)
 
     async def _begin(self) -> None:
         await self._kept()
@@ -212,10 +210,9 @@ class TrustedGrid:
             metrics = {**aggregate.metrics, weight_key: aggregate.total_weight}
             content = Content(arrays=aggregate.arrays, metrics={_free(METRICS_RECORD, aggregate.arrays): metrics})
             described, buffers = describe(content)
-            body: list[Buffer] = list(buffers) if exchange.body is None else [exchange.body]
-            return {"op": "replies", "replies": [{"node_id": 0, "content": described}]}, body
+            return {"op": "replies", "replies": [{"node_id": 0, "content": described}]}, list(buffers)
         replies: list[dict[str, Any]] = []
-        body = []
+        body: list[Buffer] = []
         for node, number in self._numbers.items():
             if node in exchange.replies:
                 reply = with_weight(exchange.replies[node], weight_key, exchange.weights[node])

@@ -10,6 +10,7 @@ from datetime import datetime
 
 from federation.errors import UnavailableError
 from federation.home import now
+from federation.statements import Envelope, Withdrawal
 from federation.wire.body import Buffer
 from federation.wire.peer import Incoming, LinkLostError, Peer
 
@@ -17,6 +18,10 @@ RETURN_SECONDS = 15.0
 """How long a node may stay away in the middle of a call: it redials within five, then greets."""
 LINKS_A_CALL = 8
 """Links that a call may take: a proxy that cuts all streams at random costs time, and a line without end is given up."""
+
+
+WITHDRAWALS = 64
+"""Kept for one plan at work."""
 
 
 class NodeOfflineError(UnavailableError):
@@ -33,6 +38,33 @@ class Served:
     software: str
 
 
+class Withdrawals:
+    """What nodes said of masked vectors they take back, for the plans that are at work."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, list[Envelope]] = {}
+
+    def expect(self, plan: str) -> None:
+        """Keep what comes for a plan (by its digest), from now on and anew."""
+        self._of[plan] = []
+
+    def forget(self, plan: str) -> None:
+        """Keep nothing for a plan any more."""
+        self._of.pop(plan, None)
+
+    def note(self, envelope: Envelope, member: str) -> None:
+        """Keep a withdrawal; whoever is shown it checks the signature. One for no plan at work is passed over."""
+        one = Withdrawal.read(envelope)
+        kept = self._of.get(one.plan)
+        if kept is not None and one.node == member and len(kept) < WITHDRAWALS:
+            kept.append(envelope)
+
+    def of(self, plan: str, number: int, attempt: int) -> tuple[Envelope, ...]:
+        """Those for one attempt of a round."""
+        found = [(one, Withdrawal.read(one)) for one in self._of.get(plan, [])]
+        return tuple(one for one, said in found if (said.round, said.attempt) == (number, attempt))
+
+
 class Links:
     """Live links; a node's newest link serves it.
 
@@ -47,6 +79,7 @@ class Links:
         self._changed = asyncio.Event()
         self.serving: dict[str, Served] = {}
         self._served: set[str] = set()
+        self.withdrawals = Withdrawals()
 
     def came(self, peer: Peer) -> None:
         """A link was established."""

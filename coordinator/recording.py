@@ -7,7 +7,8 @@ another may be writing. Order of writing:
 
 1. ``begun``: the numbers under which the app knows the nodes.
 2. ``asked``: stage, content and the sealed invocations, before the first of them is sent. Asked again with these very
-   bytes, a node answers from its record what it computed.
+   bytes, a node answers from its record what it computed. Of a masked exchange once more with the set of survivors,
+   before a node is shown it; the cohort's keys (``announced``) were written before that. Masked vectors never are.
 3. ``answered``: before anything of the next exchange is sent. Died in between, the app with it, the coordinator asks
    again, and nodes answer from their records. Under ``sum`` the aggregate and nothing of its parts; under ``each``, which
    the agreements of the whole cohort permit in words, the replies.
@@ -72,6 +73,10 @@ class Asked:
     content: str
     invocations: dict[str, bytes]
     """The newest sealed invocation of each node that was asked."""
+    survivors: bytes = b""
+    """The sealed set of survivors of a masked round, from before it was shown to anybody."""
+    announcements: tuple[bytes, ...] = ()
+    """The sealed keys of the cohort that masked it."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +107,7 @@ class Recording:
         self._size = 0
         """Of the journal."""
         self._asked: dict[str, Any] = {}
+        self._announced: list[str] = []
         self._answered: dict[int, tuple[int, int]] = {}
         """Where in the journal the line of each answered exchange lies: a long job's are not held in memory."""
         self.numbers: dict[str, int] = {}
@@ -139,7 +145,9 @@ class Recording:
         if found.get("number") != number:
             return None
         invocations = {node: base64.b64decode(text) for node, text in found["invocations"].items()}
-        return Asked(found["stage"], found["content"], invocations)
+        survivors = base64.b64decode(found.get("survivors", ""))
+        keys = tuple(base64.b64decode(text) for text in self._announced) if survivors else ()
+        return Asked(found["stage"], found["content"], invocations, survivors, keys)
 
     def find(self, number: int) -> Answered | None:
         """An exchange as it was answered; None where it was not."""
@@ -183,6 +191,15 @@ class Recording:
                 "invocations": {**before, **texts},
             }
         )
+
+    def announced(self, announcements: Sequence[bytes]) -> None:
+        """Keep the announced keys of the cohort that masks the rounds from here on."""
+        texts = [base64.b64encode(sealed).decode() for sealed in announcements]
+        self._append({"kind": "announced", "announcements": texts})
+
+    def survivors(self, number: int, sealed: bytes) -> None:
+        """Keep the set of survivors of an exchange that was asked, before it is shown to anybody."""
+        self._append({**self._asked, "number": number, "survivors": base64.b64encode(sealed).decode()})
 
     def answer(self, number: int, answered: Answered) -> None:
         """Keep what the app is about to be given; beyond the limit the whole recording is dropped instead."""
@@ -311,6 +328,8 @@ class Recording:
                 self.numbers = dict(record["numbers"])
             case "asked":
                 self._asked = record  # those before it were answered
+            case "announced":
+                self._announced = list(record["announcements"])
             case "answered":
                 self._answered[record["number"]] = (self._size, length)
         self._size += length

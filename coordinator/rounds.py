@@ -5,24 +5,31 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import structlog
 
-from coordinator.aggregate_file import AggregateFile, arrays_bytes
 from coordinator.answers import Answer, ReceiptError, code_from, read_encoded, read_single, verify_answer
-from coordinator.broadcast import Broadcast, Hashed, Named, Sender
+from coordinator.broadcast import Broadcast, Named, Sender
 from coordinator.cohort import Cohort
+from coordinator.exchange import (
+    REPLAY,
+    Exchange,
+    JobDeniedError,
+    NodesAwayError,
+    ResumeDiffersError,
+    RoundFailedError,
+    RoundRefusedError,
+)
 from coordinator.links import Links
+from coordinator.masked_exchange import MaskedExchanges
 from coordinator.recording import Answered, Asked, Recording
 from federation.crypto import SigningKey
-from federation.errors import DeniedError, KeyongError, UnavailableError
+from federation.errors import KeyongError, UnavailableError
 from federation.home import Home, now
 from federation.jobs.codec import Content, ContentError, decode, header_bytes
-from federation.jobs.frames import FILE_FROM
-from federation.secagg import Accumulator, Aggregate, Layout
+from federation.secagg import Accumulator, Layout
 from federation.statements import Envelope, Invocation, JobPlan
 from federation.wire.messages import pack
 from federation.wire.peer import Incoming
@@ -36,61 +43,6 @@ MARGIN_SECONDS = 30.0
 
 ATTEMPTS = 3
 """How often a node is asked for one exchange whose step was killed each time; it refuses more."""
-REPLAY = "replay"
-"""What a node says to a step that it took and whose answer it has lost."""
-
-
-class RoundFailedError(KeyongError):
-    """Too few nodes answered for the plan's minimum."""
-
-    code = "too-few-participants"
-    exit_code = 5
-
-
-class NodesAwayError(RoundFailedError):
-    """Too few nodes answered, and enough of those that did not may come back: the job can go on then."""
-
-
-class ResumeDiffersError(KeyongError):
-    """The server part, run again, asked for something else than it had asked for before."""
-
-    code = "resume-differs"
-
-
-class JobDeniedError(DeniedError):
-    """Nodes refused, so that fewer than the plan's minimum remain."""
-
-    code = "job-denied"
-
-
-class RoundRefusedError(KeyongError):
-    """What the app wants sent is not what the plan holds; no node was asked."""
-
-    code = "exchange"
-
-
-@dataclass
-class Exchange:
-    """What an exchange gave: the aggregate (or single replies under ``each``), every receipt, who fell out."""
-
-    round: int
-    stage: str
-    sent: Content
-    answers: list[Answer] = field(default_factory=list)
-    fallen: dict[str, str] = field(default_factory=dict)
-    contributed: list[str] = field(default_factory=list)
-    aggregate: Aggregate | None = None
-    replies: dict[str, Content] = field(default_factory=dict)
-    weights: dict[str, int] = field(default_factory=dict)
-    """Rows as each node's receipt states them, of those that contributed."""
-    content: str = ""
-    """Digest of what was sent."""
-    body: memoryview | None = None
-    """The bytes of the aggregate's arrays where they lie in a sealed file."""
-    replayed: bool = False
-    """From the recording: no node was asked."""
-    clauses: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """The decision of each node that refused the step by a clause: for the requester, who is party to the agreement."""
 
 
 class Rounds:
@@ -127,9 +79,12 @@ class Rounds:
         self._adding = asyncio.Lock()
         self._sender = Sender(links)
         self._writing = asyncio.Lock()
-        self._hashing: tuple[memoryview, asyncio.Future[Hashed]] | None = None
+        self._before: Broadcast | None = None
         self.leaving = False
         """Whether who is cancelled from here on goes on later: steps at the nodes are then not called off."""
+        self._masked = MaskedExchanges(
+            home, key, links, envelope, plan, cohort, recording, self._call, self._seal, on_answer
+        )
         self.count = 0
         self.trained = 0
 
@@ -160,8 +115,7 @@ class Rounds:
             raise RoundRefusedError(
                 "the app sent a malformed content ({what})", what=error.code, code=error.code
             ) from None
-        broadcast = await asyncio.to_thread(Broadcast, raw, body, await self._foreseen(body))
-        self._remember(broadcast.hashed)
+        broadcast = self._before = await asyncio.to_thread(Broadcast, raw, body, self._before)
         if before is not None:
             await before()
         recorded = await asyncio.to_thread(self._recording.find, self.count)
@@ -170,6 +124,10 @@ class Rounds:
         if recorded is not None:
             return _replayed(self.count, stage, sent, recorded)
         await self._muster()
+        if self._plan.protection != "fed:none":
+            return await self._exchange_masked(
+                Exchange(self.count, stage, sent, content=broadcast.digest), broadcast, asked
+            )
         invocations = await self._begin(stage, broadcast, asked)
         output = self._plan.outputs.of(stage)  # type: ignore[arg-type]
         layout = Layout.derive(sent.arrays, output)
@@ -213,28 +171,20 @@ class Rounds:
         if len(result.contributed) < self._plan.minimal_participants:
             raise self._too_few(result)
         if accumulator is not None:
-            file = AggregateFile(layout) if arrays_bytes(layout) >= FILE_FROM else None
-            count = len(result.contributed)
-            result.aggregate = await asyncio.to_thread(accumulator.finish, count, sent.arrays, file)
-            result.body = file.body if file is not None else None
+            result.aggregate = await asyncio.to_thread(accumulator.finish, len(result.contributed), sent.arrays)
         return result
-
-    def foresee(self, body: memoryview) -> None:
-        """Hash a body that will probably be sent, while the app makes up its mind."""
-        self._hashing = (body, asyncio.ensure_future(asyncio.to_thread(Hashed.of, body)))
-
-    async def _foreseen(self, body: memoryview) -> Hashed | None:
-        known, self._hashing = self._hashing, None
-        return await known[1] if known is not None and known[0] is body else None
-
-    def _remember(self, hashed: Hashed) -> None:
-        done: asyncio.Future[Hashed] = asyncio.get_running_loop().create_future()
-        done.set_result(hashed)
-        self._hashing = (hashed.body, done)
 
     def release(self) -> None:
         """Give back the last content that was sent, once there is no further exchange."""
-        self._hashing = None
+        self._before = None
+
+    async def _exchange_masked(self, result: Exchange, broadcast: Broadcast, asked: Asked | None) -> Exchange:
+        try:
+            await self._masked.run(result, broadcast, asked)
+        finally:
+            if result.fallen:
+                await self._on_fallen(result)
+        return result
 
     def model(self, exchange: Exchange) -> Path | None:
         """The file on record that holds an exchange's aggregate, if one does."""
@@ -364,11 +314,11 @@ class Rounds:
             envelope = self._seal(node, invocation.stage, invocation.content, invocation.attempt + 1)
             await self._record(invocation.stage, broadcast.digest, {node: envelope})
 
-    async def _call(self, node: str, envelope: Envelope, content: Named) -> Incoming:
+    async def _call(self, node: str, envelope: Envelope, content: Named, boxes: tuple[str, ...] = ()) -> Incoming:
         # With each step's time that of a start: a node that was restarted in between makes its session anew.
         plan = self._plan
         timeout = plan.setup_seconds + plan.round_seconds + plan.pause_seconds + MARGIN_SECONDS
-        calling = asyncio.ensure_future(self._sender.send(node, pack(envelope), content, timeout))
+        calling = asyncio.ensure_future(self._sender.send(node, pack(envelope), content, timeout, boxes))
         try:
             return await asyncio.shield(calling)
         except asyncio.CancelledError:

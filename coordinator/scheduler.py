@@ -12,8 +12,8 @@ from typing import Any
 import structlog
 
 from coordinator.events import EventFeed
+from coordinator.exchange import NodesAwayError, ResumeDiffersError
 from coordinator.job import Job, JobDeniedError
-from coordinator.rounds import NodesAwayError, ResumeDiffersError
 from coordinator.store import CoordinatorStore
 from coordinator.turns import Turns
 from federation.errors import KeyongError, UnavailableError

@@ -6,8 +6,8 @@ Pure: statements, roster history and a clock in; what was admitted out. Nothing 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 
@@ -46,6 +46,10 @@ class AdmittedPlan:
     entities: frozenset[str]
     """Distinct legal entities of the cohort, without the requester's and the coordinator's own."""
     requester_entity: str
+    members: Mapping[str, str] = field(default_factory=dict)
+    """Legal entity of each node of the cohort."""
+    outside: frozenset[str] = frozenset()
+    """The requester's and the coordinator's entities, which do not count toward a minimum."""
 
     @property
     def digest(self) -> str:
@@ -120,8 +124,19 @@ def admit_plan(
     if agreement.provider != node or agreement.consumer != plan.requester or agreement.dataset != mine.dataset:
         raise AdmissionError("the agreement is not between these parties about this dataset", code="agreement-mismatch")
     outside = {requester.entity, coordinator.entity}
-    entities = frozenset(roster.member(planned.node).entity for planned in plan.cohort) - outside
-    return AdmittedPlan(envelope, plan, mine, agreement, agreement_envelope.digest, entities, requester.entity)
+    members = {planned.node: roster.member(planned.node).entity for planned in plan.cohort}
+    entities = frozenset(members.values()) - outside
+    return AdmittedPlan(
+        envelope,
+        plan,
+        mine,
+        agreement,
+        agreement_envelope.digest,
+        entities,
+        requester.entity,
+        members,
+        frozenset(outside),
+    )
 
 
 def check_cohort(plan: JobPlan, named: Roster, roster: Roster) -> None:

@@ -98,8 +98,12 @@ class Grounds:
     def facts(self, action: str, dataset: RegisteredDataset, now: datetime) -> dict[str, Any]:
         """What this node found out itself and a decision is judged by; see :func:`enterprise_node.decision.judge`."""
         columns = tuple(Column.model_validate(item).name for item in json.loads(dataset.columns))
-        accepted = self._store.accepted()
-        return {"action": action, "now": now, "accepted": accepted, "columns": columns, "tier": str(self.tier)}
+        return {"action": action, "now": now, "accepted": self.accepted, "columns": columns, "tier": str(self.tier)}
+
+    @property
+    def accepted(self) -> frozenset[str]:
+        """The legal entities that the owner accepted."""
+        return self._store.accepted()
 
     def dataset(self, admitted: AdmittedPlan) -> RegisteredDataset:
         """The dataset of a plan, in the version that the plan names."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enterprise_node.admission import AdmittedPlan
 from enterprise_node.answers import KeptReply
 from enterprise_node.laps import Laps
+from enterprise_node.masked_round import JobMasks
 from enterprise_node.receipts import Held
 from enterprise_node.session import JobSession
 from enterprise_node.store import RegisteredDataset
@@ -53,17 +54,29 @@ class Job:
     round: int = 0
     stage: str = ""
     """Of the last step that had its INTENT."""
+    masks: JobMasks | None = None
+    """Under ``fed:masked``."""
+    early: dict[str, asyncio.Future[Outgoing]] = field(default_factory=dict)
+    """The answers to steps at work that may leave before their OUTCOME: masked vectors."""
 
     def began(self, invocation: str, work: asyncio.Task[Outgoing]) -> None:
         """A step is taken on; it is at work until its task ends, whoever still waits for it."""
         self.work[invocation] = work
+        self.early[invocation] = work.get_loop().create_future()
 
         def ended(task: asyncio.Task[Outgoing]) -> None:
             self.work.pop(invocation, None)
+            self.early.pop(invocation, None)
             if not task.cancelled():
                 task.exception()  # told to whoever waited; where nobody did, it is on record
 
         work.add_done_callback(ended)
+
+    async def answer(self, invocation: str) -> Outgoing:
+        """The answer of a step that is at work, as soon as there is one; cancelling the wait leaves the step alone."""
+        work, early = self.work[invocation], self.early[invocation]
+        await asyncio.wait((work, early), return_when=asyncio.FIRST_COMPLETED)
+        return early.result() if early.done() else work.result()
 
     def stop(self, reason: str) -> None:
         """End the job; the first reason stays."""

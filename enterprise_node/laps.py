@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-PARTS = ("admission", "intent", "materialise", "session", "sandbox", "gate", "protection", "outcome")
-"""The line in its order. ``session`` is the start of the job's sandbox; ``intent`` is decision and INTENT together."""
+PARTS = ("admission", "intent", "materialise", "session", "sandbox", "gate", "protection", "masks", "outcome")
+"""The line in its order. ``session`` is the start of the job's sandbox; ``intent`` is decision and INTENT together;
+``masks`` ends when a masked vector leaves, and ``outcome`` then holds the time until its round is opened."""
 
 
 class Laps:

@@ -28,7 +28,10 @@ from enterprise_node.grounds import IDLE, Grounds
 from enterprise_node.held import HeldRow
 from enterprise_node.job import Job, JobEndedError
 from enterprise_node.laps import Laps
+from enterprise_node.mask_rules import MaskRules
+from enterprise_node.masked_round import JobMasks
 from enterprise_node.metrics import NodeMetrics
+from enterprise_node.opener import Opener
 from enterprise_node.outcomes import INTERNAL, NOT_RELEASED, visible
 from enterprise_node.receipts import Done, Held, of_step
 from enterprise_node.record import Intent, Record
@@ -44,6 +47,7 @@ from federation.holdings import Holdings
 from federation.home import Home
 from federation.jobs.codec import Content, ContentError, content_digest, decode
 from federation.ledger import LedgerError
+from federation.secagg import Opened
 from federation.statements import Envelope, Receipt
 from federation.statements.receipt import Outcome
 from federation.wire.body import total_bytes
@@ -85,6 +89,9 @@ class Line:
         self._key = home.key("statement")
         self._node = home.identity.member
         self._grounds = Grounds(home, record, store, holdings, runtime.digest, clock)
+        self._mask_rules = MaskRules(home, self._grounds, record, clock)
+        told = lambda withdrawal: self.on_withdrawal(withdrawal)  # noqa: E731
+        self._opener = Opener(record, self._settle, self._check_in_force, clock, told)
         self._stages = Stages(home, runtime, waiting)
         self._refusals = Refusals(record, time.monotonic)
         self._metrics = metrics or NodeMetrics()
@@ -96,6 +103,8 @@ class Line:
         self._unsettled = False
         self._draining = False
         self.jobs: dict[str, Job] = {}
+        self.on_withdrawal: Callable[[Envelope], None] = lambda _: None
+        """Hears this node's word that it takes a masked vector back, to be told to the others."""
 
     def isolate_at(self, tier: Tier) -> None:
         """Demand this tier of every session from now on; what the canary proved, before the first job is opened."""
@@ -130,7 +139,7 @@ class Line:
                 if self._draining:
                     raise UnavailableError("this node is stopping", code="stopping")
                 self._check_room()
-                job = await asyncio.to_thread(self._grounds.consider, envelope, bundle_bytes, node_number, now)
+                job = await asyncio.to_thread(self._consider, envelope, bundle_bytes, node_number, now)
                 job.answers = await asyncio.to_thread(self._answered, envelope.digest)
                 self._check_room()
                 job = self.jobs.setdefault(envelope.digest, job)
@@ -143,6 +152,14 @@ class Line:
         plan = job.admitted.plan
         log.info("job-opened", plan=plan.id, requester=plan.requester, purpose=plan.purpose)
         return JobOpened(permitted=True)
+
+    def _consider(self, envelope: Envelope, bundle_bytes: memoryview, node_number: int, now: datetime) -> Job:
+        job = self._grounds.consider(envelope, bundle_bytes, node_number, now)
+        admitted = job.admitted
+        if admitted.plan.protection != "fed:none":
+            self._mask_rules.check_cohort(admitted, job.dataset, admitted.members)
+            job.masks = JobMasks(self._node, admitted, job.dataset, self._key, self._mask_rules, self._clock)
+        return job
 
     def _check_room(self) -> None:
         if len(self.jobs) >= OPEN_JOBS:
@@ -157,6 +174,8 @@ class Line:
             return {}
         envelope = Envelope.from_bytes(self._record.ledger.fields(last.entry)["receipt"])
         reply = KeptReply("", ())
+        if last.outcome == "ok" and Receipt.read(envelope).protection != "fed:none":
+            return {}  # a masked vector is of no use without the shares, which were never written down
         if last.outcome == "ok":
             found = self._kept.find(plan, last.invocation)
             try:
@@ -210,7 +229,7 @@ class Line:
             work = asyncio.create_task(self._take(job, envelope, content_header, body, content))
             job.began(envelope.digest, work)
         try:
-            return await asyncio.shield(work)
+            return await job.answer(envelope.digest)
         except asyncio.CancelledError:
             if not lost():
                 job.stop("cancelled")
@@ -229,6 +248,8 @@ class Line:
                         content = await asyncio.to_thread(content_digest, content_header, [body])
                     admit = functools.partial(self._admit_step, job, envelope, content_header, body, content, started)
                     step, sent, row = await asyncio.to_thread(admit)
+                    if job.masks is not None:
+                        job.masks.begin(step.invocation)
                     job.laps.lap("admission")
                     if row is None:
                         action, within = step.invocation.action, self._runtime.digest
@@ -317,6 +338,8 @@ class Line:
             if job.stopped.is_set() and done is not None:
                 outcome, code, done = "killed", job.reason, None
             ended = slot.moment(started, number) or self._clock()
+            if done is not None and job.masks is not None:
+                return await self._opener.run(job, job.masks, step, intent, started, ended, done, held)
             if done is not None:
                 try:
                     return await self._settle(job, step, intent, started, ended, outcome, code, done, held)
@@ -380,6 +403,7 @@ class Line:
         code: str,
         done: Done | None,
         held: Held,
+        opened: Opened | None = None,
     ) -> Outgoing:
         """Write OUTCOME, then and only then hand on what leaves."""
         receipt: Receipt = of_step(
@@ -395,11 +419,12 @@ class Line:
             ended=ended,
         )
         envelope = receipt.seal(self._key)
-        await self._keep(job, step, done)
-        if done is None:
+        if job.masks is None:
+            await self._keep(job, step, done)
+        if outcome != "ok":
             appended = await self._record.settle(receipt, envelope)
         else:
-            appended = await self._record.settle(receipt, envelope, lambda: self._check_in_force(job))
+            appended = await self._record.settle(receipt, envelope, lambda: self._check_in_force(job), opened)
         job.laps.lap("outcome")
         self._metrics.settled(receipt.stage, outcome, job.laps.seconds)
         log.info(
@@ -414,13 +439,14 @@ class Line:
         proof = await asyncio.to_thread(self._record.ledger.receipt_bundle, appended.index)
         if step.admitted.demands(step.invocation.action).review:
             await asyncio.to_thread(self._release.outputs.drop, step.envelope.digest)
+        leaves = done if outcome == "ok" and job.masks is None else None
         header = Invoked(
             receipt=pack(envelope),
             proof=base64.b64encode(proof).decode(),
-            reply=done.header if done else "",
-            padding=" " * done.padding if done else "",
+            reply=leaves.header if leaves else "",
+            padding=" " * leaves.padding if leaves else "",
         )
-        return Outgoing(header.to_bytes(), done.buffers if done else ())
+        return Outgoing(header.to_bytes(), leaves.buffers if leaves else ())
 
     async def _keep(self, job: Job, step: AdmittedStep, done: Done | None) -> None:
         # Before the OUTCOME: a file without one answers nothing, an OUTCOME without its file costs the round this part.

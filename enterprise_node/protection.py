@@ -1,28 +1,31 @@
-"""What is done to a gated reply before it leaves: clip, encode; later noise and masks."""
+"""What is done to a gated reply before it leaves: clip, encode, mask; later noise."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from enterprise_node.output_gate import GatedReply
 from federation.errors import DeniedError
 from federation.jobs import Content
-from federation.secagg import EncodedReply, Layout, clip_difference, encode
+from federation.secagg import MINIMUM_ENTITIES, EncodedReply, Layout, MaskKey, check_size, clip_difference, encode
 from federation.statements import JobPlan
 from federation.statements.plan import Stage
 
 
 def check_available(plan: JobPlan) -> None:
     """Raise unless this node can give the protection that the plan names (invariant 8)."""
-    if plan.protection != "fed:none":
-        raise DeniedError(
-            "the plan asks for {protection}; this node cannot mask updates yet, and nothing stands in for masks",
-            hint="agreements that say fed:protection fed:none permit unprotected updates; without one, wait for masks",
-            code="protection-unavailable",
-            protection=plan.protection,
-        )
+    if plan.protection == "fed:masked":
+        check_size(len(plan.cohort))
 
 
 def protect(
-    gated: GatedReply, sent: Content, plan: JobPlan, stage: Stage, weight: int, layout: Layout
+    gated: GatedReply,
+    sent: Content,
+    plan: JobPlan,
+    stage: Stage,
+    weight: int,
+    layout: Layout,
+    masks: Sequence[MaskKey] = (),
 ) -> EncodedReply | Content:
     """Turn what passed the gate into what leaves, as the plan says.
 
@@ -33,20 +36,31 @@ def protect(
         stage: the step it belongs to; ``layout`` must be that stage's.
         weight: rows of the snapshot.
         layout: where each value goes.
+        masks: of this node's vector in this round, under ``fed:masked``.
 
     Returns:
-        The encoded reply under ``sum``; the reply itself, its difference clipped, under ``each``.
+        The encoded, and masked, reply under ``sum``; the reply itself, its difference clipped, under ``each``.
 
     Raises:
-        DeniedError: the plan asks for masks, which this version cannot make (``protection-unavailable``), or the layout
-            is not that of this stage.
+        DeniedError: the plan asks for masks and there are none (``protection-unavailable``), or the layout is not that of
+            this stage.
         EncodingError: the reply does not fit the plan's encoding.
     """
-    check_available(plan)
+    masked = plan.protection != "fed:none"
+    # of two nodes in common and its own: one of them alone hides nothing
+    if masked and (plan.aggregation != "sum" or len(masks) < MINIMUM_ENTITIES):
+        raise DeniedError(
+            "the plan asks for {protection}, and there are no masks for this reply; nothing stands in for them",
+            code="protection-unavailable",
+            protection=plan.protection,
+        )
     if layout != Layout.derive(sent.arrays, plan.outputs.of(stage)):
         raise DeniedError("the layout is not that of this stage", code="protection-layout")
     if plan.aggregation == "sum":
-        return encode(gated.content, sent.arrays, layout, plan.encoding, weight, len(plan.cohort))
+        encoded = encode(gated.content, sent.arrays, layout, plan.encoding, weight, len(plan.cohort))
+        if masked:
+            encoded.mask(masks)
+        return encoded
     if plan.encoding.clip is None:
         return gated.content
     return Content(

@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from enterprise_node import leaks
+from enterprise_node import leaks, openings
 from enterprise_node.admission import AdmittedPlan, AdmittedStep
 from enterprise_node.consent import CONSENT_SCHEMA, NOT_ASKED, consent_within
 from enterprise_node.decision import judge
@@ -20,6 +20,7 @@ from federation.crypto import canonical_json
 from federation.errors import DeniedError, KeyongError
 from federation.ledger import Appended, Ledger
 from federation.policy import PolicyDeniedError
+from federation.secagg import Opened, check_difference
 from federation.statements import DecisionRecord, Envelope, Invocation, Receipt, ReplayError
 
 _SCHEMA = (
@@ -71,9 +72,10 @@ class Record:
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
-        ledger.check_schema("node-policy", 2)
+        ledger.check_schema("node-policy", 3)
         ledger.ensure_schema("node-policy", 1, list(_SCHEMA))
         ledger.ensure_schema("node-policy", 2, list(_SCHEMA_2))
+        ledger.ensure_schema("node-policy", 3, list(openings.SCHEMA))
 
     async def write(self, kind: str, fields: Mapping[str, object]) -> Appended:
         """Append an entry that needs no decision."""
@@ -142,16 +144,42 @@ class Record:
         appended = await asyncio.wrap_future(self.ledger.submit("intent", fields, apply=reserve))
         return Intent(appended.index, decided[-1])
 
-    async def settle(self, receipt: Receipt, envelope: Envelope, guard: Callable[[], None] = lambda: None) -> Appended:
+    async def note_stage(self, intent: int, stage: str, statement: Envelope, guard: Callable[[], None]) -> Appended:
+        """Put on record, between a step's INTENT and its OUTCOME, that something of it leaves.
+
+        Args:
+            guard: as for :meth:`intend`.
+        """
+        fields = {"intent": intent, "stage": stage, "statement": statement.to_bytes()}
+
+        def check(_: sqlite3.Connection) -> None:
+            guard()
+
+        return await asyncio.wrap_future(self.ledger.submit("stage", fields, apply=check))
+
+    async def settle(
+        self,
+        receipt: Receipt,
+        envelope: Envelope,
+        guard: Callable[[], None] = lambda: None,
+        opened: Opened | None = None,
+    ) -> Appended:
         """Write OUTCOME and close the step it belongs to, in one transaction; an INTENT has one OUTCOME.
 
         Args:
             guard: as for :meth:`intend`; an outcome ``ok`` must not follow a revocation.
+            opened: the survivors for whom shares are about to be released.
+
+        Raises:
+            DifferenceError: such a sum was opened since that was asked; nothing was written.
         """
 
         def close(connection: sqlite3.Connection) -> None:
             guard()
             leaks.settle(connection, receipt.plan, receipt.intent, receipt.leak_bits)
+            if opened is not None:
+                check_difference(opened, openings.earlier_openings(connection, receipt.data_version, opened))
+                openings.note_opening(connection, receipt.data_version, opened, receipt.round)
             closed = connection.execute(
                 "UPDATE step SET outcome = ?, leak = ?"
                 " WHERE plan = ? AND invocation = ? AND intent = ? AND outcome IS NULL",
@@ -196,6 +224,27 @@ class Record:
                 return decide_within(connection, admitted, request)
             except PolicyDeniedError as error:
                 return error.record
+
+    def check_difference(self, data_version: str, wanted: Opened) -> None:
+        """Raise DifferenceError where a sum that was opened on this data stands against another."""
+        with self.ledger.reader() as connection:
+            check_difference(wanted, openings.earlier_openings(connection, data_version, wanted))
+
+    def openings(self) -> list[openings.OpenedSet]:
+        """The sums that this node helped to open."""
+        with self.ledger.reader() as connection:
+            return openings.opened_sets(connection)
+
+    def forgive(self, data_version: str, dataset: str) -> int:
+        """Let what was opened on a data version no longer stand against other sums, by the owner's word; how many did."""
+        found: list[int] = []
+
+        def apply(connection: sqlite3.Connection) -> Mapping[str, object]:
+            found.append(openings.forgive(connection, data_version))
+            return {"sets": found[-1]}
+
+        self.ledger.append("openings-allowed", {"dataset": dataset, "data_version": data_version}, apply=apply)
+        return found[-1]
 
     def open_steps(self) -> list[int]:
         """Indices of the INTENT entries without an OUTCOME, oldest first."""

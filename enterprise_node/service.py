@@ -14,6 +14,7 @@ from enterprise_node._folders import remove_tree
 from enterprise_node._threads import until_done
 from enterprise_node.broadcast import broadcast_of
 from enterprise_node.line import Line
+from enterprise_node.mask_desk import MaskDesk
 from enterprise_node.metrics import NodeMetrics
 from enterprise_node.record import Record
 from enterprise_node.standing import Standing
@@ -30,14 +31,13 @@ from federation.wire.member import connect, fetch_rosters, greet, learn, read_ma
 from federation.wire.messages import Empty, Envelopes, Invoke, JobClose, JobOpen, Publish, pack, unpack
 from federation.wire.patience import ANSWER_SECONDS
 from federation.wire.peer import Incoming, Outgoing, Peer
+from federation.wire.protocol import MASKS, ProtocolVersionError
 from sandbox import Runtime, Tier, clear_leftovers, end_orphans, prove_tier
 
 log = structlog.get_logger("keyong.node")
 
 HAND_OVER_SECONDS = 2.0
 """At least so long an answer that is on its way may take, also where the time to drain is over."""
-LENT_TO_SESSIONS = frozenset({"job.invoke"})
-"""Requests whose bodies go on into a session."""
 TEND_SECONDS = 1.0
 """How soon a change that another process of this home made takes effect: a revocation, a dataset."""
 
@@ -61,6 +61,9 @@ class NodeService:
         self._record = Record(home.open_ledger())
         self.metrics = NodeMetrics()
         self.line = Line(home, self._record, self._store, self._holdings, runtime, now, self.metrics, waiting)
+        self._masks = MaskDesk(home, self.line)
+        self._withdrawals: asyncio.Queue[Envelope] = asyncio.Queue()
+        self.line.on_withdrawal = self._withdrawals.put_nowait
         self._standing = Standing(home, self._record, self._store, self._holdings, self.line, self.metrics)
         self._observer = Observer(home.path, "node", observe)
         self._mail = asyncio.Event()
@@ -71,6 +74,7 @@ class NodeService:
             "job.close": self._job_close,
             "mail.push": self._mail_push,
             "roster.push": self._roster_push,
+            **self._masks.methods,
         }
 
     async def run(self, on_state: Callable[[str], None]) -> None:
@@ -147,8 +151,7 @@ class NodeService:
             self._claim.release()
 
     def _connect(self) -> AbstractAsyncContextManager[Peer]:
-        meter = self.metrics.meter
-        return connect(self._home, self._handle, timeout=REDIAL_SECONDS, meter=meter, lent=LENT_TO_SESSIONS)
+        return connect(self._home, self._handle, timeout=REDIAL_SECONDS, meter=self.metrics.meter)
 
     async def _serve(self, peer: Peer, on_state: Callable[[str], None]) -> None:
         await greet(peer, self._home, self._record.ledger, serves="node")
@@ -161,7 +164,8 @@ class NodeService:
         pushed = asyncio.create_task(self._read_mail_when_told(peer))
         watched = asyncio.create_task(self._publish_changes(peer, stamp))
         over = asyncio.create_task(peer.ended())
-        tasks: tuple[asyncio.Task[Any], ...] = (pushed, watched, over)
+        told = asyncio.create_task(self._tell_withdrawals(peer))
+        tasks: tuple[asyncio.Task[Any], ...] = (pushed, watched, over, told)
         try:
             await _first_of(tasks)
         finally:
@@ -175,6 +179,17 @@ class NodeService:
             if (current := await asyncio.to_thread(self._stamp)) != stamp:
                 stamp = current
                 await self.publish(peer)
+
+    async def _tell_withdrawals(self, peer: Peer) -> None:
+        while True:
+            withdrawal = await self._withdrawals.get()
+            header = Envelopes(envelopes=(pack(withdrawal),)).to_bytes()
+            try:
+                await peer.call("mask.withdraw", header, timeout=ANSWER_SECONDS)
+            except (
+                KeyongError
+            ) as error:  # the round is over, or the vector counts as vanished: it is not opened by this node
+                log.info("withdrawal-not-taken", code=error.code)
 
     def _stamp(self) -> tuple[object, ...]:
         return tuple((row.id, row.data_version, row.description) for row in self._store.datasets())
@@ -221,6 +236,11 @@ class NodeService:
     async def _job_open(self, peer: Peer, message: Incoming) -> Outgoing:
         request = JobOpen.from_bytes(message.header)
         envelope = unpack(request.plan)
+        if peer.version < MASKS and JobPlan.read(envelope).protection != "fed:none":
+            raise ProtocolVersionError(
+                "the plan asks for masks, which the coordinator does not speak",
+                hint="upgrade the coordinator",
+            )
         if not self._knows(JobPlan.read(envelope).roster):
             await fetch_rosters(peer, self._home, self._record.ledger)
         opened = await self.line.open_job(envelope, message.body, request.node_number)
@@ -233,6 +253,8 @@ class NodeService:
         request = Invoke.from_bytes(message.header)
         envelope = unpack(request.invocation)
         plan = Invocation.read(envelope).plan
+        if request.boxes:
+            await self._masks.receive(plan, request.boxes)
         sent = await broadcast_of(self.line.jobs.get(plan), request, message)
         return await self.line.invoke(
             plan, envelope, sent.header, sent.body, lost=lambda: peer.over, content=sent.digest

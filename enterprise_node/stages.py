@@ -76,7 +76,8 @@ class Stages:
             reviewed = job.admitted.demands(step.invocation.action).review
             job.laps.lap("gate")
             layout = Layout.derive(sent.arrays, output)
-            protected = protect(gated, sent, plan, stage, weight, layout)
+            masks = job.masks.keys(step.invocation) if job.masks is not None else ()
+            protected = protect(gated, sent, plan, stage, weight, layout, masks)
             job.laps.lap("protection")
             bits = step_bits(plan, layout)
             if isinstance(protected, EncodedReply):
@@ -88,7 +89,8 @@ class Stages:
                 output_digest = content_digest(text, views)
                 padding = padding_of(protected) if plan.slot_seconds else 0
             summary = summarise(gated, sent.arrays, layout, saturated, bits) if reviewed else None
-            return Done(buffers, header, output_digest, weight, gated.normalised, saturated, bits, padding, summary)
+            shown = 0 if masks else weight  # what is under the masks is said nowhere else
+            return Done(buffers, header, output_digest, shown, gated.normalised, saturated, bits, padding, summary)
 
         return await asyncio.to_thread(judge)
 

@@ -16,7 +16,7 @@ from federation.errors import DeniedError, UsageError
 from federation.holdings import Holding, Holdings
 from federation.home import Home, now
 from federation.policy import Request, decide, parse_policy
-from federation.secagg import choose_encoding
+from federation.secagg import MINIMUM_ENTITIES, check_size, choose_encoding, threshold
 from federation.statements import (
     Agreement,
     DatasetDescription,
@@ -224,6 +224,8 @@ def make_plan(
             hint="leave --aggregation at sum, or ask for agreements that permit it",
             code="each-unprotected",
         )
+    if protection == "fed:masked":
+        check_size(len(chosen))
     buckets = [(c.published.description.rows_at_least, c.published.description.rows_at_most) for c in chosen]
     expires = min([at + PLAN_VALIDITY, *(choice.agreement.expires for choice in chosen)])
     try:
@@ -253,7 +255,7 @@ def make_plan(
             outputs=outputs,
             encoding=choose_encoding(buckets, scale=scale, clip=clip),
             protection=protection,
-            minimal_participants=minimal_participants or len(chosen),
+            minimal_participants=minimal_participants or _least(protection, len(chosen)),
             round_seconds=round_seconds,
             memory_bytes=memory_bytes,
         )
@@ -264,6 +266,11 @@ def make_plan(
             where=".".join(str(part) for part in first["loc"]) or "its top",
             what=first["msg"],
         ) from None
+
+
+def _least(protection: Protection, nodes: int) -> int:
+    """How many must take part where nobody says: under masks as many as it takes to open a round, else all."""
+    return max(MINIMUM_ENTITIES, threshold(nodes)) if protection == "fed:masked" else nodes
 
 
 def rounds_of(config: Mapping[str, Any], given: int | None) -> int:

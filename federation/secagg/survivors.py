@@ -181,12 +181,18 @@ def check_withdrawals(
 
 
 def check_acknowledgements(
-    survivors: Envelope, acknowledgements: Sequence[Envelope], scope: Scope, public: Public, now: datetime
+    survivors: Envelope,
+    acknowledgements: Sequence[Envelope],
+    scope: Scope,
+    public: Public,
+    now: datetime,
+    least: int | None = None,
 ) -> None:
     """Rule 7.
 
     Args:
         survivors: the survivor set as this node acknowledged it.
+        least: how many it takes, ``t`` by default; a node never asks for fewer.
 
     Raises:
         MaskingError: too few acknowledgements, one twice, or one of another set.
@@ -203,9 +209,10 @@ def check_acknowledgements(
         if said != (wanted.plan, wanted.cohort, wanted.round, wanted.attempt, survivors.digest):
             raise MaskingError("{node} acknowledged another set of survivors", node=one.node)
         signed.add(one.node)
-    if len(signed) < scope.threshold:
+    need = scope.threshold if least is None else least
+    if len(signed) < need:
         raise MaskingError(
             "{count} acknowledgements of the survivors are fewer than the {need} it takes",
             count=len(signed),
-            need=scope.threshold,
+            need=need,
         )

@@ -50,28 +50,14 @@ class ClockError(UnavailableError):
 
 
 def connect(
-    home: Home,
-    handler: Handler = refuse_all,
-    *,
-    timeout: float = CONNECT_SECONDS,
-    meter: Meter | None = None,
-    lent: frozenset[str] = frozenset(),
+    home: Home, handler: Handler = refuse_all, *, timeout: float = CONNECT_SECONDS, meter: Meter | None = None
 ) -> AbstractAsyncContextManager[Peer]:
     """Dial this home's coordinator, taking exactly the certificate the newest roster gives it."""
     coordinator = home.history.latest.coordinator
     tls = home.tls
     address = Address(coordinator.address or home.identity.address, coordinator.id, coordinator.tls_certificate)
     spool = home.folder("spool")
-    return dial(
-        address,
-        tls.key_pem,
-        tls.certificate_pem,
-        handler=handler,
-        spool=spool,
-        timeout=timeout,
-        meter=meter,
-        lent=lent,
-    )
+    return dial(address, tls.key_pem, tls.certificate_pem, handler=handler, spool=spool, timeout=timeout, meter=meter)
 
 
 async def greet(peer: Peer, home: Home, ledger: Ledger | None, *, serves: Literal["node", "client"]) -> Welcome:

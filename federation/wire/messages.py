@@ -254,6 +254,8 @@ class Invoke(Message):
     """Digest of the body, of which and of the header the content's digest is then made; since protocol 2."""
     withheld: bool = False
     """The node holds this body, so it was not sent again."""
+    boxes: Annotated[tuple[EnvelopeText, ...], Field(max_length=64)] = ()
+    """Sealed shares for this node, with the first round whose keys they are for; since protocol 3."""
 
     def to_bytes(self) -> bytes:
         """Canonical JSON; what protocol 1 does not know stands there only where it says something."""
@@ -261,18 +263,73 @@ class Invoke(Message):
 
 
 class Invoked(Message):
-    """The node's answer to a step: its signed receipt with the proof beside it; the body is the encoded reply."""
+    """The node's answer to a step: its signed receipt with the proof beside it; the body is the encoded reply.
 
-    receipt: EnvelopeText
+    A masked vector leaves before there is a receipt: then ``masked`` is the node's signed word on the body, and receipt and
+    proof come with the shares.
+    """
+
+    receipt: EnvelopeText = ""
     proof: str = ""
     reply: str = ""
     padding: str = ""
     """Spaces that bring all replies of a stage to one length; sent where the plan has time slots."""
+    masked: EnvelopeText = ""
 
     def to_bytes(self) -> bytes:
-        """Canonical JSON; without padding as parties read it that know none."""
-        left_out = None if self.padding else {"padding"}
+        """Canonical JSON; without padding and masks as parties read it that know none."""
+        left_out = {name for name in ("padding", "masked") if not getattr(self, name)}
         return canonical_json(self.model_dump(mode="json", exclude=left_out), allow_floats=True)
+
+
+class MaskKeys(Message):
+    """Coordinator to node, since protocol 3: announce keys for some rounds of a job."""
+
+    plan: str
+    participants: Annotated[tuple[str, ...], Field(max_length=64)]
+    first: Annotated[int, Field(ge=1, le=200_000)]
+    attempt: Annotated[int, Field(ge=1, le=1000)]
+    rounds: Annotated[int, Field(ge=1, le=32)]
+
+
+class MaskShares(Message):
+    """Coordinator to node: all announcements; the answer holds its sealed shares."""
+
+    plan: str
+    announcements: Annotated[tuple[EnvelopeText, ...], Field(max_length=64)]
+
+
+class MaskSurvivors(Message):
+    """Coordinator to node: whose masked vectors it adds, and the word of each of them; the answer acknowledges."""
+
+    plan: str
+    survivors: EnvelopeText
+    inputs: Annotated[tuple[EnvelopeText, ...], Field(max_length=64)]
+    withdrawals: Annotated[tuple[EnvelopeText, ...], Field(max_length=64)] = ()
+
+
+class MaskOpen(Message):
+    """Coordinator to node: enough nodes acknowledged; the answer holds the node's shares."""
+
+    plan: str
+    acknowledgements: Annotated[tuple[EnvelopeText, ...], Field(max_length=64)]
+    withdrawals: Annotated[tuple[EnvelopeText, ...], Field(max_length=64)] = ()
+
+
+class MaskAbort(Message):
+    """Coordinator to node: this attempt of a round is given up; the answer is the receipt of its step."""
+
+    plan: str
+    round: Annotated[int, Field(ge=1, le=200_000)]
+    attempt: Annotated[int, Field(ge=1, le=1000)]
+
+
+class Opening(Message):
+    """The node's answer: its receipt with the proof beside it and, where it opened the round, its shares."""
+
+    receipt: EnvelopeText
+    proof: str = ""
+    shares: EnvelopeText = ""
 
 
 class JobClose(Message):

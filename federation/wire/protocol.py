@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from federation.errors import UnavailableError
 
-PROTOCOL = (1, 2)
+PROTOCOL = (1, 3)
 """Lowest and highest version spoken here. Adjacent versions work together; the lowest rises one release later.
 
 Since 2 a content is named by the digests of its header and its body (``Invoke.body``), and a body that the node holds is
-not sent again.
+not sent again. Since 3 replies can be masked: before that, a plan that wants masks is refused.
 """
 BODY_NAMED = 2
+MASKS = 3
 
 
 class ProtocolVersionError(UnavailableError):

@@ -55,7 +55,30 @@ def narrate_plan(plan: JobPlan) -> None:
         if f"fed:{stage}" in plan.actions:
             narrate("  {stage} may return {what}", stage=stage, what=describe_stage(plan.outputs.of(stage)))
     narrate("  valid until   {expires}", expires=instant_text(plan.expires))
+    tell_dropouts(plan)
     warn_unprotected(plan.protection)
+
+
+def tell_dropouts(plan: JobPlan) -> None:
+    """Say beforehand how many nodes may vanish from a masked round."""
+    from federation.secagg import dropouts, threshold
+
+    if plan.protection != "fed:masked":
+        return
+    count = len(plan.cohort)
+    least = max(threshold(count), plan.minimal_participants)
+    if min(dropouts(count), count - least):
+        narrate(
+            "  masked        nobody sees a single reply; of {count} nodes {gone} may vanish, {least} open a round",
+            count=count,
+            gone=count - least,
+            least=least,
+        )
+    else:
+        narrate(
+            "  masked        nobody sees a single reply; all {count} nodes must stay: a round survives no dropout",
+            count=count,
+        )
 
 
 def warn_unprotected(protection: str) -> None:

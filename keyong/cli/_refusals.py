@@ -43,9 +43,47 @@ CODES: dict[str, tuple[str, str]] = {
     ),
     "protection-unavailable": (
         mark("the node cannot give the protection that the plan asks for"),
-        mark(
-            "masks are not part of this release; agreements may permit unprotected updates in words (--protection none)"
-        ),
+        mark("upgrade the node"),
+    ),
+    "protocol-version": (
+        mark("the node speaks a protocol without masks, and the plan asks for them"),
+        mark("upgrade the node"),
+    ),
+    "masked-cohort": (
+        mark("so many replies cannot be masked together"),
+        mark("plan the job with fewer datasets"),
+    ),
+    "differencing": (
+        mark("a sum of nearly the same companies was opened on this data before: the two would differ by too few"),
+        mark("take the same companies as before, or ask each owner to allow it (`keyong node openings`)"),
+    ),
+    "survivors": (
+        mark("too few nodes were left to open the round"),
+        mark("run it again when the others are back"),
+    ),
+    "masking": (
+        mark("a message of the masked round did not fit what was said before"),
+        mark("run it again; if it stays, ask the coordinator's operator"),
+    ),
+    "mask-keys": (
+        mark("the node had no keys to mask the round with: it was restarted, or the coordinator asked for none"),
+        mark("run it again"),
+    ),
+    "share": (
+        mark("shares that a node was sent do not open, or do not fit"),
+        mark("run it again; if it stays, ask the coordinator's operator"),
+    ),
+    "withdrawn": (
+        mark("a company took its reply back before the round was opened"),
+        mark("run it again without it"),
+    ),
+    "round-aborted": (
+        mark("this attempt of the round was given up before anything of it was opened"),
+        mark("run it again when the others are back"),
+    ),
+    "round-abandoned": (
+        mark("nobody opened the round in time"),
+        mark("run it again when the others are back"),
     ),
     "output-refused": (
         mark("what the app replied may not leave the node: it is not what the plan declares"),

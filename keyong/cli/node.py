@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from keyong.cli import node_dataset, node_runtime, node_tier
+from keyong.cli import node_dataset, node_openings, node_runtime, node_tier
 from keyong.cli._commands import Commands
 from keyong.cli._output import as_json, emit, facts, line, table
 from keyong.cli._serving import LogFormat, LogLevel, Observe, ObserveAnywhere, report, serve
@@ -17,6 +17,7 @@ app = Commands("Run this company's node, its datasets and its runtime.")
 app.add_typer(node_dataset.app, name="dataset")
 app.add_typer(node_runtime.app, name="runtime")
 app.command("tier")(node_tier.tier)
+app.command("openings")(node_openings.openings)
 
 
 @app.command("serve")

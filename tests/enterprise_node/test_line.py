@@ -42,7 +42,7 @@ async def test_a_permitted_step_runs_and_its_receipt_says_so(world: Any) -> None
 REFUSED_PLANS = {
     "purpose": {"purpose": "fed:Marketing"},
     "code-digest": {},
-    "protection-unavailable": {"protection": "fed:masked"},
+    "min-participants": {"protection": "fed:masked"},  # a cohort of one
     "runtime-differs": {"runtime": "sha256:" + "0" * 64},
     "tier-unavailable": {"tier": "T3"},
     "signature": {"signer": "other"},

@@ -1,4 +1,4 @@
-"""Inv. 5 and 8: masks that do not exist are refused, never replaced; clear updates only as the plan says."""
+"""Inv. 5 and 8: a reply without its masks is refused, never sent; clear updates only as the plan says."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def gated() -> GatedReply:
 LAYOUT = Layout.derive(SENT.arrays, TRAIN)
 
 
-def test_inv8_masks_are_refused_and_nothing_stands_in_for_them() -> None:
+def test_inv8_without_masks_nothing_leaves_and_nothing_stands_in_for_them() -> None:
     for aggregation in ("sum", "each"):
         with pytest.raises(DeniedError) as refused:
             protect(gated(), SENT, plan(protection="fed:masked", aggregation=aggregation), "train", 10, LAYOUT)

@@ -24,7 +24,7 @@ from tests.integration.apps import write_app
 from tests.integration.parties import Ended, Party, Service, until
 
 MILLS = ("mill-a", "mill-b", "mill-c")
-ROWS = {"mill-a": 200, "mill-b": 300, "mill-c": 500}
+ROWS = {"mill-a": 200, "mill-b": 300, "mill-c": 500, "mill-d": 400}
 PURPOSE = "fed:ProcessOptimization"
 
 
@@ -50,10 +50,11 @@ class Course:
 class Consortium:
     """A running consortium. Agreements under ``PURPOSE`` permit any code, any number of times."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, mills: Sequence[str] = MILLS, protection: str = "none") -> None:
         self.folder = folder
         self.institute = Party(folder, "institute")
-        self.mills = [Party(folder, name) for name in MILLS]
+        self.mills = [Party(folder, name) for name in mills]
+        self.protection = protection
         self.fingerprint = ""
         self.address = f"127.0.0.1:{free_port()}"
         self.app = write_app(folder / "app")
@@ -76,14 +77,14 @@ class Consortium:
             self.join(mill)
 
         def serve(mill: Party) -> None:
-            write_records(self.records(mill), ROWS[mill.name], seed=MILLS.index(mill.name))
+            write_records(self.records(mill), ROWS[mill.name], seed=sorted(ROWS).index(mill.name))
             mill.ok("node", "dataset", "add", "passes", self.records(mill), "--title", "Passes", "--simulated")
             self.serve_node(mill)
 
         at_once(serve, self.mills)
         # After the last has joined: an entity counts once the owner has accepted it.
         at_once(lambda mill: mill.ok("peers", "accept", "--all"), self.mills)
-        self.agree(self.mills, "--purpose", PURPOSE, "--expires", "30d", "--protection", "none")
+        self.agree(self.mills, "--purpose", PURPOSE, "--expires", "30d", "--protection", self.protection)
 
     def found(self) -> None:
         """Found the consortium and serve its coordinator."""
@@ -223,9 +224,9 @@ def at_once(act: Callable[[Party], object], parties: Iterable[Party]) -> None:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[Consortium]:
+def running(folder: Path, mills: Sequence[str] = MILLS, protection: str = "none") -> Iterator[Consortium]:
     """A consortium that serves until the block ends."""
-    consortium = Consortium(folder)
+    consortium = Consortium(folder, mills, protection)
     try:
         consortium.begin()
         yield consortium

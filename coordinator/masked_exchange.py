@@ -1,0 +1,464 @@
+"""One masked exchange: vectors that say nothing come in and are added; enough nodes then open their sum, and it alone.
+
+    keys and shares -> invocations -> masked vectors -> survivors -> acknowledgements -> shares -> sum
+
+What an attempt leaves unopened can be tried again with fresh keys; once the set of survivors was shown to a node, this
+attempt alone can be gone on with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from coordinator.answers import Answer, code_from, read_masked, verify_answer, verify_receipt
+from coordinator.broadcast import Broadcast, Named
+from coordinator.cohort import Cohort
+from coordinator.exchange import REPLAY, Exchange, JobDeniedError, NodesAwayError, RoundFailedError
+from coordinator.links import Links
+from coordinator.mask_setup import MaskedCohort, MaskSetup
+from coordinator.recording import Asked, Recording
+from federation.crypto import SigningKey
+from federation.errors import KeyongError, UnavailableError, VerificationError
+from federation.home import Home, now
+from federation.jobs.codec import Content
+from federation.secagg import (
+    Accumulator,
+    Announcements,
+    EncodedReply,
+    Layout,
+    MaskContext,
+    Scope,
+    WithdrawnError,
+    check_acknowledgements,
+    residual_masks,
+    threshold,
+)
+from federation.statements import (
+    Envelope,
+    Invocation,
+    JobPlan,
+    KeyAnnouncement,
+    ReleasedShares,
+    SurvivorSet,
+    Withdrawal,
+)
+from federation.wire.messages import (
+    Envelopes,
+    Invoked,
+    MaskAbort,
+    MaskOpen,
+    MaskSurvivors,
+    Opening,
+    pack,
+    unpack,
+)
+from federation.wire.patience import ANSWER_SECONDS
+from federation.wire.peer import Incoming
+
+log = structlog.get_logger("keyong.coordinator")
+
+ATTEMPTS = 3
+"""How often a round is tried; nodes take no more."""
+WITHDRAWN = WithdrawnError.code
+
+Call = Callable[[str, Envelope, Named, tuple[str, ...]], Awaitable[Incoming]]
+Seal = Callable[[str, str, str, int], Envelope]
+
+
+@dataclass
+class _Attempt:
+    """One attempt of a round, as far as it has come."""
+
+    number: int
+    attempt: int
+    masked: MaskedCohort
+    context: MaskContext
+    invocations: dict[str, Envelope]
+    accumulator: Accumulator
+    inputs: dict[str, Envelope] = field(default_factory=dict)
+    """Each node's word on the vector that is in the sum."""
+    fallen: dict[str, str] = field(default_factory=dict)
+    away: set[str] = field(default_factory=set)
+    adding: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def need(self) -> int:
+        return self.masked.announcements.scope.threshold
+
+
+class MaskedExchanges:
+    """Carries the exchanges of one job whose plan says ``fed:masked``.
+
+    Args:
+        call: sends an invocation with its content and shares, and waits for the node's answer.
+        seal: an invocation for a node, a stage, a content's digest and an attempt.
+        on_answer: told of each verified receipt.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        key: SigningKey,
+        links: Links,
+        envelope: Envelope,
+        plan: JobPlan,
+        cohort: Cohort,
+        recording: Recording,
+        call: Call,
+        seal: Seal,
+        on_answer: Callable[[Answer], Awaitable[None]],
+    ) -> None:
+        self._home = home
+        self._key = key
+        self._links = links
+        self._envelope = envelope
+        self._plan = plan
+        self._cohort = cohort
+        self._recording = recording
+        self._call = call
+        self._seal = seal
+        self._on_answer = on_answer
+        self._setup = MaskSetup(home, links, plan, envelope.digest, cohort)
+        self._announced = ""
+
+    async def run(self, result: Exchange, broadcast: Broadcast, asked: Asked | None) -> None:
+        """Make the exchange, or go on with one that was asked before; fills in ``result``.
+
+        Raises:
+            NodesAwayError: too few are there, and others may come back.
+            RoundFailedError: too few are left, or a round that was being opened cannot be.
+            AggregateVoidError: the sum is not one of so many honest replies.
+        """
+        plan, sent = self._plan, result.sent
+        layout = Layout.derive(sent.arrays, plan.outputs.of(result.stage))  # type: ignore[arg-type]
+        content = broadcast.digest
+        first = 1
+        self._links.withdrawals.expect(self._envelope.digest)
+        try:
+            if asked is not None and asked.survivors:
+                await self._go_on(result, broadcast, asked, layout)
+                return
+            if asked is not None:
+                first = await self._give_up_earlier(result, asked)
+            for attempt in range(first, first + ATTEMPTS):
+                if attempt > first or asked is not None:
+                    await self._cohort.muster(result.round)
+                masked = await self._setup.ensure(result.round, attempt, result.fallen)
+                if masked is None:
+                    break
+                one = await self._begin(result, masked, attempt, content, layout)
+                await self._gather(one, broadcast, result)
+                enough = len(one.inputs) >= max(one.need, plan.minimal_participants)
+                if enough and await self._open_up(one, result, await self._name_survivors(one)):
+                    await self._take(one, result, sent)
+                    return
+                await self._give_up(one, result)
+                if not self._may_suffice():
+                    break
+            raise self._too_few(result)
+        finally:
+            self._links.withdrawals.forget(self._envelope.digest)
+
+    # -- asking -------------------------------------------------------------------------------------------------------
+
+    async def _begin(
+        self, result: Exchange, masked: MaskedCohort, attempt: int, content: str, layout: Layout
+    ) -> _Attempt:
+        await self._note_keys(masked)
+        invocations = {node: self._seal(node, result.stage, content, attempt) for node in masked.participants}
+        sealed = {node: envelope.to_bytes() for node, envelope in invocations.items()}
+        await asyncio.to_thread(self._recording.ask, result.round, result.stage, content, sealed)
+        context = masked.announcements.context(result.round, attempt, result.stage, content)
+        total = Accumulator(layout, self._plan.encoding, len(self._plan.cohort))
+        return _Attempt(result.round, attempt, masked, context, invocations, total)
+
+    async def _note_keys(self, masked: MaskedCohort) -> None:
+        if self._announced != masked.announcements.cohort:
+            sealed = [one.to_bytes() for one in masked.envelopes]
+            await asyncio.to_thread(self._recording.announced, sealed)
+            self._announced = masked.announcements.cohort
+
+    async def _gather(self, one: _Attempt, broadcast: Broadcast, result: Exchange) -> None:
+        await asyncio.gather(*(self._ask(node, one, broadcast, result) for node in one.masked.participants))
+        for node, code in one.fallen.items():
+            result.fallen[node] = code
+            self._cohort.fell(node, code, away=node in one.away)
+
+    async def _ask(self, node: str, one: _Attempt, broadcast: Broadcast, result: Exchange) -> None:
+        envelope = one.invocations[node]
+        invocation = Invocation.read(envelope)
+        try:
+            content = await asyncio.to_thread(broadcast.signed_for, invocation.content)
+            incoming = await self._call(node, envelope, content, one.masked.boxes.get(node, ()))
+            if not Invoked.from_bytes(incoming.header).masked:
+                await self._refused(node, envelope, invocation, incoming, one, result)
+                return
+            said = await asyncio.to_thread(read_masked, self._home, envelope, invocation, one.context, incoming, now())
+            async with one.adding:  # one at a time: of all vectors that lie in the spool, one is in memory
+                await asyncio.to_thread(self._add, one.accumulator, incoming)
+            one.inputs[node] = said
+        except KeyongError as error:
+            one.fallen[node] = code_from(error.code)
+            if isinstance(error, UnavailableError) or error.code in ("no-such-job", "mask-keys"):
+                one.away.add(node)
+            log.warning("node-fell-out", node=node, code=one.fallen[node], reason=str(error)[:500])
+
+    async def _refused(
+        self, node: str, asked: Envelope, invocation: Invocation, incoming: Incoming, one: _Attempt, result: Exchange
+    ) -> None:
+        answer = await asyncio.to_thread(verify_answer, self._home, self._plan, asked, invocation, incoming, now())
+        await self._noted(answer, result)
+        receipt = answer.receipt
+        one.fallen[node] = receipt.code or receipt.outcome
+        if receipt.outcome == "killed" or one.fallen[node] == REPLAY:
+            one.away.add(node)
+        elif receipt.outcome == "denied" and not receipt.decision.permit:
+            result.clauses[node] = receipt.decision.model_dump(mode="json")
+        elif receipt.outcome == "ok":
+            raise VerificationError("{node} sent a reply without masks", code="reply", node=node)
+
+    def _add(self, accumulator: Accumulator, incoming: Incoming) -> None:
+        accumulator.add(EncodedReply.from_buffers(incoming.body, accumulator.layout, accumulator.encoding))
+
+    # -- opening ------------------------------------------------------------------------------------------------------
+
+    async def _name_survivors(self, one: _Attempt) -> Envelope:
+        survivors = SurvivorSet(
+            issued=now(),
+            expires=self._plan.expires,
+            plan=self._envelope.digest,
+            cohort=one.context.cohort,
+            round=one.number,
+            attempt=one.attempt,
+            survivors=tuple(sorted(one.inputs)),
+        ).seal(self._key)
+        await asyncio.to_thread(self._recording.survivors, one.number, survivors.to_bytes())
+        return survivors
+
+    async def _open_up(self, one: _Attempt, result: Exchange, survivors: Envelope) -> bool:
+        """Have the survivors acknowledged, then opened; whether the sum is without masks now.
+
+        Raises:
+            RoundFailedError: shares were released, and too few of them.
+        """
+        scope = one.masked.announcements.scope
+        public = lambda node: self._home.roster.member(node).public  # noqa: E731
+        plan = self._envelope.digest
+        header = MaskSurvivors(
+            plan=plan,
+            survivors=pack(survivors),
+            inputs=tuple(pack(one.inputs[node]) for node in sorted(one.inputs)),
+            withdrawals=self._withdrawn(one),
+        ).to_bytes()
+        acknowledged: dict[str, Envelope] = {}
+
+        async def acknowledge(node: str) -> None:
+            incoming = await self._links.call_again(node, "mask.survivors", header, timeout=ANSWER_SECONDS)
+            envelope = unpack(Envelopes.from_bytes(incoming.header).envelopes[0])
+            check_acknowledgements(survivors, [envelope], scope, public, now(), least=1)
+            acknowledged[node] = envelope
+
+        await self._each(sorted(one.inputs), acknowledge, one, result)
+        if len(acknowledged) < one.need:
+            return False
+        opened = MaskOpen(
+            plan=plan,
+            acknowledgements=tuple(pack(acknowledged[node]) for node in sorted(acknowledged)),
+            withdrawals=self._withdrawn(one),
+        ).to_bytes()
+        released: dict[str, ReleasedShares] = {}
+
+        async def release(node: str) -> None:
+            incoming = await self._links.call_again(node, "mask.open", opened, timeout=ANSWER_SECONDS)
+            shares = await self._opening(node, one, incoming, result)
+            if shares is not None:
+                released[node] = shares
+
+        await self._each(sorted(acknowledged), release, one, result)
+        if released and len(released) < one.need:
+            raise RoundFailedError(
+                "{count} nodes opened round {round}, it takes {need}; its sum stays closed ({reasons})",
+                hint="plan the job again: nodes that opened a round do not take it a second time",
+                count=len(released),
+                round=one.number,
+                need=one.need,
+                reasons=", ".join(f"{node}: {code}" for node, code in sorted(result.fallen.items())),
+            )
+        if not released:
+            return False
+        keys = await asyncio.to_thread(
+            residual_masks, one.masked.announcements, one.context, frozenset(one.inputs), released
+        )
+        await asyncio.to_thread(one.accumulator.add_masks, keys)
+        return True
+
+    async def _opening(self, node: str, one: _Attempt, incoming: Incoming, result: Exchange) -> ReleasedShares | None:
+        told = Opening.from_bytes(incoming.header)
+        asked = one.invocations[node]
+        invocation = Invocation.read(asked)
+        answer = await asyncio.to_thread(
+            verify_receipt, self._home, self._plan, asked, invocation, told.receipt, told.proof, now()
+        )
+        await self._noted(answer, result)
+        if not told.shares:
+            one.fallen[node] = answer.receipt.code or answer.receipt.outcome
+            return None
+        shares = ReleasedShares.open(unpack(told.shares), [self._home.roster.member(node).public], now())
+        context = one.context
+        said = (shares.node, shares.plan, shares.cohort, shares.round, shares.attempt)
+        if said != (node, context.plan, context.cohort, context.round, context.attempt):
+            raise VerificationError("the shares of {node} are for another round", code="reply", node=node)
+        return shares
+
+    async def _each(
+        self, nodes: Sequence[str], ask: Callable[[str], Awaitable[None]], one: _Attempt, result: Exchange
+    ) -> None:
+        async def safely(node: str) -> None:
+            try:
+                await ask(node)
+            except KeyongError as error:
+                code = code_from(error.code)
+                log.warning("round-not-opened", node=node, code=code, reason=str(error)[:500])
+                if code != WITHDRAWN:  # it is another who withdrew
+                    one.fallen[node] = code
+                    if isinstance(error, UnavailableError) or code == "no-such-job":
+                        one.away.add(node)
+
+        await asyncio.gather(*(safely(node) for node in nodes))
+
+    def _withdrawn(self, one: _Attempt) -> tuple[str, ...]:
+        return tuple(
+            pack(envelope) for envelope in self._links.withdrawals.of(self._envelope.digest, one.number, one.attempt)
+        )
+
+    async def _take(self, one: _Attempt, result: Exchange, sent: Content) -> None:
+        """The sum is open: what it says, and who is out of the job for good because it is not in it."""
+        result.contributed = sorted(one.inputs)
+        result.aggregate = await asyncio.to_thread(one.accumulator.finish, len(one.inputs), sent.arrays)
+        for planned in self._plan.cohort:
+            node = planned.node
+            if node not in one.inputs:
+                code = (
+                    result.fallen.get(node) or self._cohort.away.get(node) or self._cohort.out.get(node, "node-offline")
+                )
+                self._cohort.fell(node, code, away=False)
+            elif node in one.fallen:
+                self._cohort.fell(node, one.fallen[node], away=node in one.away)
+
+    # -- giving up ----------------------------------------------------------------------------------------------------
+
+    async def _give_up(self, one: _Attempt, result: Exchange) -> None:
+        """Tell those whose vectors came that this attempt opens nothing; their steps end, the next begins anew."""
+        header = MaskAbort(plan=self._envelope.digest, round=one.number, attempt=one.attempt).to_bytes()
+        withdrew = [envelope for envelope in self._links.withdrawals.of(self._envelope.digest, one.number, one.attempt)]
+        self._setup.held = None
+
+        async def abort(node: str) -> None:
+            incoming = await self._links.call_again(node, "mask.abort", header, timeout=ANSWER_SECONDS)
+            if await self._opening(node, one, incoming, result) is not None:
+                raise RoundFailedError("{node} has opened round {round} already", node=node, round=one.number)
+            self._cohort.fell(node, one.fallen.get(node, "round-aborted"), away=True)
+
+        await self._each([node for node in sorted(one.inputs) if node not in one.away], abort, one, result)
+        for node, code in one.fallen.items():
+            if code != "round-aborted":
+                result.fallen[node] = code
+            self._cohort.fell(node, code, away=node in one.away or code == "round-aborted")
+        for envelope in withdrew:
+            self._cohort.fell(_author(envelope), WITHDRAWN, away=False)
+            result.fallen[_author(envelope)] = WITHDRAWN
+
+    async def _give_up_earlier(self, result: Exchange, asked: Asked) -> int:
+        """End the attempt that an earlier run of this job left; returns the number of the next one."""
+        last = max(
+            (Invocation.read(Envelope.from_bytes(sealed)).attempt for sealed in asked.invocations.values()), default=0
+        )
+        header = MaskAbort(plan=self._envelope.digest, round=result.round, attempt=max(last, 1)).to_bytes()
+
+        async def abort(node: str) -> None:
+            try:
+                incoming = await self._links.call(node, "mask.abort", header, timeout=ANSWER_SECONDS)
+            except KeyongError as error:
+                log.info("nothing-to-give-up", node=node, code=code_from(error.code))
+                return
+            sealed = Envelope.from_bytes(asked.invocations[node])
+            told = Opening.from_bytes(incoming.header)
+            answer = await asyncio.to_thread(
+                verify_receipt, self._home, self._plan, sealed, Invocation.read(sealed), told.receipt, told.proof, now()
+            )
+            await self._noted(answer, result)
+            self._cohort.fell(node, "round-aborted", away=True)
+
+        await asyncio.gather(*(abort(node) for node in asked.invocations if node in self._cohort.live))
+        return last + 1
+
+    async def _go_on(self, result: Exchange, broadcast: Broadcast, asked: Asked, layout: Layout) -> None:
+        """Open the very sum that was being opened when the coordinator died; nodes answer from their records."""
+        survivors = Envelope.from_bytes(asked.survivors)
+        said = SurvivorSet.read(survivors)
+        envelopes = tuple(Envelope.from_bytes(sealed) for sealed in asked.announcements)
+        first = KeyAnnouncement.read(envelopes[0])
+        scope = Scope(first.plan, first.roster, first.participants, first.first, first.attempt, len(first.rounds))
+        public = lambda node: self._home.roster.member(node).public  # noqa: E731
+        announcements = Announcements.open(envelopes, scope, public, now())
+        invocations = {node: Envelope.from_bytes(asked.invocations[node]) for node in said.survivors}
+        one = _Attempt(
+            result.round,
+            said.attempt,
+            MaskedCohort(announcements, envelopes, {}),
+            announcements.context(result.round, said.attempt, result.stage, broadcast.digest),
+            invocations,
+            Accumulator(layout, self._plan.encoding, len(self._plan.cohort)),
+        )
+        await asyncio.gather(*(self._ask(node, one, broadcast, result) for node in said.survivors))
+        result.fallen |= one.fallen
+        if set(one.inputs) != set(said.survivors) or not await self._open_up(one, result, survivors):
+            raise RoundFailedError(
+                "round {round} was being opened when the job was interrupted, and cannot be any more ({reasons})",
+                hint="plan the job again",
+                round=result.round,
+                reasons=", ".join(f"{node}: {code}" for node, code in sorted(one.fallen.items())),
+            )
+        await self._take(one, result, result.sent)
+
+    # -- the rest -----------------------------------------------------------------------------------------------------
+
+    async def _noted(self, answer: Answer, result: Exchange) -> None:
+        result.answers.append(answer)
+        await self._on_answer(answer)
+
+    def _may_suffice(self) -> bool:
+        least = max(self._plan.minimal_participants, threshold(3))
+        return len(self._cohort.live) + len(self._cohort.away) >= least
+
+    def _too_few(self, result: Exchange) -> KeyongError:
+        codes: Mapping[str, str] = {**self._cohort.away, **self._cohort.out, **result.fallen}
+        reasons = ", ".join(f"{node}: {code}" for node, code in sorted(codes.items()))
+        if result.clauses and set(result.fallen) == set(result.clauses):
+            return JobDeniedError("nodes refused round {round} ({reasons})", round=result.round, reasons=reasons)
+        told: dict[str, Any] = {
+            "planned": len(self._plan.cohort),
+            "round": result.round,
+            "minimum": self._plan.minimal_participants,
+        }
+        if self._may_suffice():
+            return NodesAwayError(
+                "too few of {planned} nodes are left to open round {round}, the plan needs {minimum} ({reasons})",
+                hint="is `keyong node serve` running there? see `keyong coordinator status`",
+                reasons=reasons,
+                **told,
+            )
+        return RoundFailedError(
+            "too few of {planned} nodes are left to open round {round}, the plan needs {minimum} ({reasons})",
+            reasons=reasons,
+            **told,
+        )
+
+
+def _author(withdrawal: Envelope) -> str:
+    return Withdrawal.read(withdrawal).node

@@ -1,0 +1,87 @@
+"""Which sums this node helped to open, kept with its policy state: two sums may not differ by one or two companies.
+
+Written in the transaction of the OUTCOME, before a share leaves, and read in the one that decides on the next.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from federation.secagg import Opened
+
+SCHEMA = (
+    """CREATE TABLE opened_set (
+        data_version TEXT NOT NULL, plan TEXT NOT NULL, members TEXT NOT NULL, round INTEGER NOT NULL,
+        forgiven INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (data_version, plan, members)) STRICT""",
+    """CREATE TABLE opened_content (
+        plan TEXT NOT NULL, stage TEXT NOT NULL, content TEXT NOT NULL, members TEXT NOT NULL,
+        PRIMARY KEY (plan, stage, content, members)) STRICT""",
+)
+
+
+@dataclass(frozen=True)
+class OpenedSet:
+    """Companies whose sums were opened under one plan.
+
+    Attributes:
+        plan: digest of the plan.
+        members: legal entity of each node.
+        round: the first round in which it was these.
+        forgiven: the owner said that it no longer stands against others.
+    """
+
+    data_version: str
+    plan: str
+    members: dict[str, str]
+    round: int
+    forgiven: bool
+
+
+def note_opening(connection: sqlite3.Connection, data_version: str, opened: Opened, number: int) -> None:
+    """Put a set on record, within the caller's transaction."""
+    members = _text(opened.members)
+    connection.execute(
+        "INSERT OR IGNORE INTO opened_set (data_version, plan, members, round) VALUES (?, ?, ?, ?)",
+        (data_version, opened.plan, members, number),
+    )
+    connection.execute(
+        "INSERT OR IGNORE INTO opened_content (plan, stage, content, members) VALUES (?, ?, ?, ?)",
+        (opened.plan, opened.stage, opened.content, members),
+    )
+
+
+def earlier_openings(connection: sqlite3.Connection, data_version: str, wanted: Opened) -> Iterator[Opened]:
+    """What may stand against opening ``wanted``: the sets of other plans on the same data, and this plan's own."""
+    for plan, members in connection.execute(
+        "SELECT plan, members FROM opened_set WHERE data_version = ? AND (plan = ? OR NOT forgiven)",
+        (data_version, wanted.plan),
+    ):
+        yield Opened(plan, "", "", json.loads(members))
+    for (members,) in connection.execute(
+        "SELECT members FROM opened_content WHERE plan = ? AND stage = ? AND content = ?",
+        (wanted.plan, wanted.stage, wanted.content),
+    ):
+        yield Opened(wanted.plan, wanted.stage, wanted.content, json.loads(members))
+
+
+def opened_sets(connection: sqlite3.Connection) -> list[OpenedSet]:
+    """All sets on record."""
+    rows = connection.execute("SELECT data_version, plan, members, round, forgiven FROM opened_set ORDER BY rowid")
+    return [
+        OpenedSet(version, plan, json.loads(members), number, bool(done))
+        for version, plan, members, number, done in rows
+    ]
+
+
+def forgive(connection: sqlite3.Connection, data_version: str) -> int:
+    """Let the sets opened on a data version no longer stand against others; returns how many did."""
+    return connection.execute(
+        "UPDATE opened_set SET forgiven = 1 WHERE data_version = ? AND NOT forgiven", (data_version,)
+    ).rowcount
+
+
+def _text(members: object) -> str:
+    return json.dumps(members, sort_keys=True, ensure_ascii=False)
