@@ -23,6 +23,7 @@ from federation.wire._generated.link_pb2 import Cancel, Fault, Frame, Head
 from federation.wire.body import Body, BodyError, Buffer, chunks, total_bytes
 from federation.wire.faults import RemoteError, error_of, fault_of
 from federation.wire.frame import Chunk
+from federation.wire.heap import LARGE_BODIES
 from federation.wire.patience import SLOWEST_LINE, STALL_SECONDS, Patience
 from federation.wire.request_id import carry, current
 from federation.wire.room import Room
@@ -263,10 +264,12 @@ class Peer:
         number = self._next
         self._next += 2
         out = self._outbound[number] = _Outbound()
+        sending = total_bytes(body)
+        LARGE_BODIES.began(sending)
         try:
             async with asyncio.timeout(timeout) as limit:
                 out.patience = Patience(limit, timeout)
-                head = Head(method=method, header=header, body_bytes=total_bytes(body), request=current())
+                head = Head(method=method, header=header, body_bytes=sending, request=current())
                 await self._write(Frame(exchange=number, open=head))
                 for piece in chunks(body):
                     if out.answer.done():  # refused before all of it was sent
@@ -284,6 +287,8 @@ class Peer:
         finally:
             self._outbound.pop(number, None)
             self._bodies.give(out.size)
+            for size in (sending, out.size):
+                LARGE_BODIES.ended(size)
             if out.answer.done() and not out.answer.cancelled():
                 out.answer.exception()
 
@@ -367,6 +372,7 @@ class Peer:
         inbound = self._inbound.pop(number, None)
         if inbound is not None:
             self._bodies.give(inbound.size)
+            LARGE_BODIES.ended(inbound.size)
 
     async def _drop_stalled(self) -> None:
         """Give up requests whose bodies have stopped, or trickle: half a message keeps its room else."""
@@ -397,6 +403,7 @@ class Peer:
         try:
             out.assembly = self._assemble(head, self._body_limit)
             out.size = head.body_bytes
+            LARGE_BODIES.began(out.size)
         except BodyError as error:
             out.refuse(error)
             return
@@ -445,6 +452,7 @@ class Peer:
         except BodyError as error:
             self._note(Frame(exchange=number, fault=fault_of(error, tell=self._tell)))
             return
+        LARGE_BODIES.began(head.body_bytes)
         until = asyncio.get_running_loop().time() + STALL_SECONDS
         inbound = self._inbound[number] = _Inbound(head.body_bytes, until, assembly)
         if head.body_bytes == 0:
@@ -464,12 +472,19 @@ class Peer:
             if reply is None:
                 await self._write(Frame(exchange=number, fault=fault))
                 return
-            head = Head(method=message.method, header=reply.header, body_bytes=total_bytes(reply.body))
-            await self._write(Frame(exchange=number, reply=head))
-            for piece in chunks(reply.body):
-                await self._write(Chunk(number, piece))
+            await self._send_answer(number, message.method, reply)
         except LinkLostError:
             log.info("answer-not-delivered", method=message.method[:40])  # it can be asked for again
+
+    async def _send_answer(self, number: int, method: str, reply: Outgoing) -> None:
+        size = total_bytes(reply.body)
+        LARGE_BODIES.began(size)
+        try:
+            await self._write(Frame(exchange=number, reply=Head(method=method, header=reply.header, body_bytes=size)))
+            for piece in chunks(reply.body):
+                await self._write(Chunk(number, piece))
+        finally:
+            LARGE_BODIES.ended(size)
 
     async def _handle(self, message: Incoming) -> tuple[Fault, Outgoing | None]:
         try:
