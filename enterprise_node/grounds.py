@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from enterprise_node.admission import AdmittedPlan, admit_plan, check_cohort
+from enterprise_node.approvals import Approvals
 from enterprise_node.job import Job
 from enterprise_node.protection import check_available
 from enterprise_node.record import Record
@@ -50,6 +51,7 @@ class Grounds:
         self._holdings = holdings
         self._runtime = runtime
         self._clock = clock
+        self._approvals = Approvals(home, record.ledger)
         self.tier = Tier.T2
         """What this node's sessions are isolated by, as its canary found at the start."""
 
@@ -73,6 +75,8 @@ class Grounds:
         for action in admitted.plan.actions:
             decision = self._record.rehearse(admitted, self.facts(action, dataset, now))
             if not decision.permit:
+                if decision.rule == "approval":
+                    self._approvals.ask(admitted, bundle)
                 raise refusal(decision)
         return Job(admitted, bundle, dataset, node_number)
 

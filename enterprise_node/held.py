@@ -201,6 +201,9 @@ class HeldOutputs:
             raise NothingHeldError(
                 "the time to decide on {name} ended at {deadline}", name=row.name, deadline=instant_text(row.deadline)
             )
+        current = self.row(row.invocation)
+        if current is None or current.decision is not None:
+            raise NothingHeldError("{name} no longer waits for a decision", name=row.name)
         output = self.head(row).digest if decision == "released" else ""
 
         def take(connection: sqlite3.Connection) -> None:

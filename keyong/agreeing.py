@@ -41,6 +41,10 @@ def offer(
     min_tier: str | None,
     min_participants: int | None,
     columns: list[str] | None,
+    approval: bool = False,
+    review: bool = False,
+    max_leak_bits: int | None = None,
+    release_slot: int | None = None,
     cost: str = "0",
 ) -> tuple[Agreement, Envelope]:
     """Sign an offer and send it; it becomes an agreement when the consumer signs the same bytes."""
@@ -63,6 +67,10 @@ def offer(
         min_tier=min_tier,
         min_participants=min_participants,
         columns=columns,
+        approval=approval,
+        review=review,
+        max_leak_bits=max_leak_bits,
+        release_slot=release_slot,
     )
     agreement = Agreement(
         issued=at,

@@ -15,11 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from coordinator.server_session import ServerPartError, ServerSession
 from enterprise_node.session import JobFailedError, JobSession, SessionRequest
 from enterprise_node.synthetic import synthetic_rows
 from federation.jobs.codec import Content, decode, describe
 from federation.jobs.project import ProjectError, load_project
+from federation.secagg import Arrays
 from federation.statements import ArraySpec, Column, MetricSpec, OutputSchema, StageOutput
 from federation.statements.code import CodeBundle
 from keyong.planning import ROUNDS_KEY
@@ -48,6 +51,7 @@ class CheckReport:
         files: what the server part left as a result: path and size.
         seconds: how long it took.
         tier: what both parts were isolated by.
+        sent: the forms of the largest arrays that were sent, by stage; their values are not kept.
     """
 
     ok: bool
@@ -60,6 +64,7 @@ class CheckReport:
     files: tuple[tuple[str, int], ...]
     seconds: float
     tier: Tier
+    sent: Mapping[str, Arrays]
 
 
 def tier_here(demanded: str) -> Tier:
@@ -115,6 +120,7 @@ class _Check:
         self._seed = seed
         self._tier = tier
         self._stages: dict[str, StageOutput] = {}
+        self._sent: dict[str, Arrays] = {}
         self._undeclared: list[str] = []
         self._files: list[tuple[str, int]] = []
 
@@ -154,6 +160,7 @@ class _Check:
             files=tuple(self._files),
             seconds=time.monotonic() - began,
             tier=self._tier,
+            sent=self._sent,
         )
 
     async def _try(self, folder: Path, outputs: dict[str, tuple[str, str]]) -> None:
@@ -250,6 +257,8 @@ class _Check:
         sent = decode(contents[0], body)
         reply = await client.call(stage, contents[0], [body], STEP_SECONDS)
         self._stages.setdefault(stage, self._schema(stage, sent, reply))
+        if _elements(sent.arrays) >= _elements(self._sent.get(stage, {})):
+            self._sent[stage] = _forms(sent.arrays)
         metrics: dict[str, Any] = {}
         for values in reply.metrics.values():
             metrics |= values
@@ -287,6 +296,18 @@ class _Check:
             ),
             metrics=tuple(MetricSpec(name=name) for name in names[:16]),
         )
+
+
+def _elements(arrays: Arrays) -> int:
+    return sum(array.size for entries in arrays.values() for array in entries.values())
+
+
+def _forms(arrays: Arrays) -> Arrays:
+    """The arrays' types and shapes, over no memory."""
+    return {
+        record: {name: np.broadcast_to(np.zeros((), array.dtype), array.shape) for name, array in entries.items()}
+        for record, entries in arrays.items()
+    }
 
 
 def _text(data: bytes) -> str:

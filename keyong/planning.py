@@ -15,8 +15,17 @@ from pydantic import ValidationError
 from federation.errors import DeniedError, UsageError
 from federation.holdings import Holding, Holdings
 from federation.home import Home, now
-from federation.policy import Request, decide, parse_policy
-from federation.secagg import MINIMUM_ENTITIES, check_size, choose_encoding, threshold
+from federation.policy import Demands, Request, decide, demands, parse_policy
+from federation.secagg import (
+    MINIMUM_ENTITIES,
+    Arrays,
+    Layout,
+    check_size,
+    choose_encoding,
+    job_bits,
+    reply_bits,
+    threshold,
+)
 from federation.statements import (
     Agreement,
     DatasetDescription,
@@ -32,6 +41,8 @@ from federation.statements.plan import Action, Aggregation, Protection
 from keyong.client import PublishedDataset
 
 PLAN_VALIDITY = timedelta(days=7)
+REVIEW_SECONDS = 86400
+"""How long a step waits for owners who look at outputs, unless the requester says otherwise."""
 ROUNDS_KEY = "num-server-rounds"
 
 
@@ -210,8 +221,14 @@ def make_plan(
     minimal_participants: int | None = None,
     round_seconds: int = 3600,
     memory_bytes: int = 4 * 2**30,
+    sent: Mapping[str, Arrays] | None = None,
+    review_seconds: int | None = None,
 ) -> JobPlan:
     """The plan, unsigned: everything fixed, nothing hidden.
+
+    Args:
+        sent: the arrays that a trial sent, by stage: with them the plan states how many bits leave each node.
+        review_seconds: how long a step may wait for a review; by default a day where an agreement has outputs reviewed.
 
     Raises:
         DeniedError: single replies are asked for (``each``), and an agreement does not permit unprotected updates.
@@ -228,8 +245,11 @@ def make_plan(
         check_size(len(chosen))
     buckets = [(c.published.description.rows_at_least, c.published.description.rows_at_most) for c in chosen]
     expires = min([at + PLAN_VALIDITY, *(choice.agreement.expires for choice in chosen)])
+    wanted = demanded(chosen, actions)
+    if review_seconds is None:
+        review_seconds = REVIEW_SECONDS if wanted.review else 0
     try:
-        return JobPlan(
+        plan = JobPlan(
             issued=at,
             expires=max(expires, at + timedelta(seconds=1)),
             id=f"urn:uuid:{uuid.uuid4()}",
@@ -258,7 +278,10 @@ def make_plan(
             minimal_participants=minimal_participants or _least(protection, len(chosen)),
             round_seconds=round_seconds,
             memory_bytes=memory_bytes,
+            slot_seconds=wanted.slot_seconds,
+            review_seconds=review_seconds,
         )
+        return plan if sent is None else plan.model_copy(update={"leak_bits": leak_of(plan, sent)})
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         raise UsageError(
@@ -271,6 +294,24 @@ def make_plan(
 def _least(protection: Protection, nodes: int) -> int:
     """How many must take part where nobody says: under masks as many as it takes to open a round, else all."""
     return max(MINIMUM_ENTITIES, threshold(nodes)) if protection == "fed:masked" else nodes
+
+
+def demanded(chosen: Sequence[Choice], actions: Sequence[str]) -> Demands:
+    """What the agreements of a plan demand around its actions: the strictest of each."""
+    found = [demands(parse_policy(choice.agreement.policy), action) for choice in chosen for action in actions]
+    return Demands(
+        approval=any(one.approval for one in found),
+        review=any(one.review for one in found),
+        slot_seconds=max((one.slot_seconds for one in found), default=0),
+        leak_bounded=any(one.leak_bounded for one in found),
+    )
+
+
+def leak_of(plan: JobPlan, sent: Mapping[str, Arrays]) -> int:
+    """Bits that leave each node at most in the whole job, where what is sent is as large as in a trial."""
+    train = reply_bits(plan, Layout.derive(sent.get("train", {}), plan.outputs.train))
+    evaluate = reply_bits(plan, Layout.derive(sent.get("evaluate", {}), plan.outputs.evaluate))
+    return job_bits(plan, train, evaluate)
 
 
 def rounds_of(config: Mapping[str, Any], given: int | None) -> int:

@@ -42,12 +42,22 @@ def job_bits(plan: JobPlan, train: int, evaluate: int) -> int:
 
     A plan holds at most ``rounds`` trainings and ``2 * rounds + 1`` exchanges in all.
     """
-    rounds, exchanges = plan.rounds, 2 * plan.rounds + 1
-    trains = rounds if "fed:train" in plan.actions else 0
-    if "fed:evaluate" not in plan.actions:
-        evaluate, exchanges = 0, trains
-    replies = trains * max(train, evaluate) + (exchanges - trains) * evaluate
-    return replies + exchanges * ATTEMPTS * OUTCOME_BITS
+    return bits_of_rounds(
+        plan.rounds, train, evaluate, trains="fed:train" in plan.actions, evaluates="fed:evaluate" in plan.actions
+    )
+
+
+def bits_of_rounds(rounds: int, train: int, evaluate: int, *, trains: bool = True, evaluates: bool = True) -> int:
+    """The same, of so many rounds of which each stage's reply has so many bits."""
+    trainings = rounds if trains else 0
+    exchanges = 2 * rounds + 1 if evaluates else trainings
+    last = evaluate if evaluates else 0
+    return trainings * max(train, last) + (exchanges - trainings) * last + exchanges * ATTEMPTS * OUTCOME_BITS
+
+
+def widest_reply(layout: Layout) -> int:
+    """Bits of one reply of this layout in the wider ring, which no cohort exceeds under ``sum``."""
+    return 64 * (layout.narrow_size + layout.wide_size + layout.totals_size)
 
 
 def worst_bits(plan: JobPlan) -> int:

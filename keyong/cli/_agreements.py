@@ -66,6 +66,36 @@ def document(held: Holding) -> dict[str, Any]:
     }
 
 
+def used(home: Home, held: Holding) -> dict[str, int | None]:
+    """What is used up of an agreement as this home's own ledger has it; nothing where another party provides the data."""
+    if held.provider != home.identity.member:
+        return {}
+    from enterprise_node.record import Record
+    from federation.policy import parse_policy
+    from federation.policy.model import every, terms_of
+
+    with home.open_ledger() as ledger:
+        record = Record(ledger)
+        uses, bits = record.uses(held.digest), record.leak_taken(held.digest)
+    policy = parse_policy(read(held).policy)
+    bounds = [
+        int(term)
+        for permission in policy.permission
+        for constraint in every(permission.constraint)
+        if constraint.left == "fed:maxLeakBits"
+        for term in terms_of(constraint)
+    ]
+    return {"uses": uses, "leak_bits": bits, "max_leak_bits": min(bounds, default=None)}
+
+
+def bits_text(found: dict[str, int | None]) -> str:
+    """Bits that left or are reserved, of those that may."""
+    if not found:
+        return ""
+    bound = found["max_leak_bits"]
+    return f"{found['leak_bits']}" if bound is None else f"{found['leak_bits']}/{bound}"
+
+
 def signatures(home: Home, held: Holding) -> list[dict[str, Any]]:
     """Which party's signature is there and holds."""
     from federation.crypto import SignatureError
@@ -91,6 +121,7 @@ def show_clauses(home: Home, held: Holding) -> None:
     from keyong.text import translate
 
     statement = read(held)
+    usage = used(home, held) if held.state in ("in-force", "revoked") else {}
     signed = ", ".join(one["member"] for one in signatures(home, held) if one["signed"])
     facts(
         (
@@ -104,6 +135,8 @@ def show_clauses(home: Home, held: Holding) -> None:
             ("issued", instant_text(statement.issued)),
             ("expires", instant_text(statement.expires)),
             ("digest", held.digest),
+            ("uses reserved", usage.get("uses", "")),
+            ("bits left or reserved", bits_text(usage)),
         )
     )
     line()

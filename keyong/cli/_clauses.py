@@ -55,6 +55,24 @@ ParticipantsOption = Annotated[
 ColumnOption = Annotated[
     list[str] | None, typer.Option("--column", metavar="NAME", help="The only columns that jobs may see; repeat it.")
 ]
+ApprovalOption = Annotated[
+    bool, typer.Option("--approval", help="Each version of the code waits for the owner's approval.")
+]
+ReviewOption = Annotated[bool, typer.Option("--review", help="Each output waits for the owner's release.")]
+LeakOption = Annotated[
+    int | None,
+    typer.Option("--max-leak-bits", min=1, metavar="N", help="How many bits may leave in all, over all jobs."),
+]
+SlotOption = Annotated[
+    int | None,
+    typer.Option(
+        "--release-slot",
+        min=1,
+        max=86400,
+        metavar="SECONDS",
+        help="Answers leave at the ends of time slots this wide, padded to one size.",
+    ),
+]
 TitleOption = Annotated[str | None, typer.Option("--title", metavar="TEXT", help="What the agreement is called.")]
 
 
@@ -72,6 +90,10 @@ class Clauses:
     min_tier: str | None
     min_participants: int | None
     columns: list[str] | None
+    approval: bool
+    review: bool
+    max_leak_bits: int | None
+    release_slot: int | None
 
 
 def gather(
@@ -88,6 +110,10 @@ def gather(
     min_tier: str | None,
     min_participants: int | None,
     column: Sequence[str] | None,
+    approval: bool = False,
+    review: bool = False,
+    max_leak_bits: int | None = None,
+    release_slot: int | None = None,
 ) -> Clauses:
     """Read the options into clauses.
 
@@ -116,6 +142,10 @@ def gather(
         min_tier=min_tier,
         min_participants=min_participants,
         columns=list(column) if column else None,
+        approval=approval,
+        review=review,
+        max_leak_bits=max_leak_bits,
+        release_slot=release_slot,
     )
 
 

@@ -54,6 +54,12 @@ def narrate_plan(plan: JobPlan) -> None:
     for stage in ("train", "evaluate"):
         if f"fed:{stage}" in plan.actions:
             narrate("  {stage} may return {what}", stage=stage, what=describe_stage(plan.outputs.of(stage)))
+    if plan.leak_bits:
+        narrate("  leak budget   {bits} bits at most from each node", bits=plan.leak_bits)
+    if plan.slot_seconds:
+        narrate("  answers       at the ends of slots of {seconds} s", seconds=plan.slot_seconds)
+    if plan.review_seconds:
+        narrate("  reviews       each step waits up to {seconds} s for the owners", seconds=plan.review_seconds)
     narrate("  valid until   {expires}", expires=instant_text(plan.expires))
     tell_dropouts(plan)
     warn_unprotected(plan.protection)

@@ -36,6 +36,10 @@ def offer(
     min_tier: clauses.TierOption = None,
     min_participants: clauses.ParticipantsOption = None,
     column: clauses.ColumnOption = None,
+    approval: clauses.ApprovalOption = False,
+    review: clauses.ReviewOption = False,
+    max_leak_bits: clauses.LeakOption = None,
+    release_slot: clauses.SlotOption = None,
 ) -> None:
     """Sign an offer for one of our datasets and send it; it becomes an agreement when the other side signs the same
     bytes.
@@ -46,8 +50,9 @@ def offer(
         --app ./rolling-force --min-participants 3
     """
     _offer(
-        to, dataset, title, action, purpose, count, expires, code, app, protection, min_tier, min_participants, column
-    )
+        to, dataset, title, action, purpose, count, expires, code, app, protection, min_tier, min_participants, column,
+        approval, review, max_leak_bits, release_slot,
+    )  # fmt: skip
 
 
 @app.command()
@@ -65,6 +70,10 @@ def new(
     min_tier: clauses.TierOption = None,
     min_participants: clauses.ParticipantsOption = None,
     column: clauses.ColumnOption = None,
+    approval: clauses.ApprovalOption = False,
+    review: clauses.ReviewOption = False,
+    max_leak_bits: clauses.LeakOption = None,
+    release_slot: clauses.SlotOption = None,
 ) -> None:
     """Make an offer, asking for what the options leave out; shows it before anything is signed.
 
@@ -95,13 +104,18 @@ def new(
         min_tier,
         min_participants,
         column,
+        approval,
+        review,
+        max_leak_bits,
+        release_slot,
         ask_first=interactive(),
     )
 
 
 def _offer(
     to: str | None, dataset: str | None, title: Any, action: Any, purpose: Any, count: Any, expires: Any, code: Any,
-    app: Any, protection: str, min_tier: Any, min_participants: Any, column: Any, *, ask_first: bool = False,
+    app: Any, protection: str, min_tier: Any, min_participants: Any, column: Any, approval: bool, review: bool,
+    max_leak_bits: int | None, release_slot: int | None, *, ask_first: bool = False,
 ) -> None:  # fmt: skip
     from federation.errors import UsageError
     from keyong import agreeing
@@ -118,6 +132,7 @@ def _offer(
     wanted = clauses.gather(
         dataset, title=title, action=action, purpose=purpose, count=count, expires=expires, code=code, app=app,
         protection=protection, min_tier=min_tier, min_participants=min_participants, column=column,
+        approval=approval, review=review, max_leak_bits=max_leak_bits, release_slot=release_slot,
     )  # fmt: skip
     with open_client() as client:
         _check_columns(node_store(client.home).dataset(dataset), wanted.columns)
@@ -179,6 +194,10 @@ def request(
     min_tier: clauses.TierOption = None,
     min_participants: clauses.ParticipantsOption = None,
     column: clauses.ColumnOption = None,
+    approval: clauses.ApprovalOption = False,
+    review: clauses.ReviewOption = False,
+    max_leak_bits: clauses.LeakOption = None,
+    release_slot: clauses.SlotOption = None,
     note: Annotated[str, typer.Option(metavar="TEXT", help="A word to the owner.")] = "",
 ) -> None:
     """Ask the owner of a dataset for an agreement of this shape; it grants nothing until they offer and we sign.
@@ -195,6 +214,7 @@ def request(
     wanted = clauses.gather(
         name, title=title, action=action, purpose=purpose, count=count, expires=expires, code=code, app=app,
         protection=protection, min_tier=min_tier, min_participants=min_participants, column=column,
+        approval=approval, review=review, max_leak_bits=max_leak_bits, release_slot=release_slot,
     )  # fmt: skip
     with open_client() as client:
         client.dataset(provider, name)
@@ -246,19 +266,20 @@ def list_(
     $ keyong agreement list --all
     """
     from federation.statements import instant_text
-    from keyong.cli._agreements import STATES, document, read, short, state_of
+    from keyong.cli._agreements import STATES, bits_text, document, read, short, state_of, used
     from keyong.cli._context import open_home
 
-    holdings = clauses.holdings(open_home())
+    home = open_home()
+    holdings = clauses.holdings(home)
     rows = [held for held in holdings.list() if everything or state_of(held) in ("in-force", "offered")]
     if as_json():
-        emit([document(held) for held in rows])
+        emit([{**document(held), **used(home, held)} for held in rows])
         return
     table(
-        ("id", "state", "provider", "consumer", "dataset", "expires", "title"),
+        ("id", "state", "provider", "consumer", "dataset", "expires", "bits", "title"),
         (
             (short(held), translate_data(STATES[state_of(held)]), held.provider, held.consumer, held.dataset,
-             instant_text(read(held).expires), held.title)
+             instant_text(read(held).expires), bits_text(used(home, held)) or "-", held.title)
             for held in rows
         ),
     )  # fmt: skip
@@ -270,13 +291,13 @@ def show(identifier: IdArgument) -> None:
 
     $ keyong agreement show 5f0c
     """
-    from keyong.cli._agreements import document, show_clauses, signatures
+    from keyong.cli._agreements import document, show_clauses, signatures, used
     from keyong.cli._context import open_home
 
     home = open_home()
     held = clauses.holdings(home).find(identifier)
     if as_json():
-        emit({**document(held), "signatures": signatures(home, held)})
+        emit({**document(held), **used(home, held), "signatures": signatures(home, held)})
         return
     show_clauses(home, held)
 

@@ -44,6 +44,9 @@ def list_() -> None:
     )  # fmt: skip
 
 
+_STEP_COLUMNS = ("time", "round", "stage", "outcome", "code", "normalised", "saturated")
+
+
 def _bare(job: str) -> str:
     return job.removeprefix("urn:uuid:")
 
@@ -233,12 +236,18 @@ def _files(folder: Path) -> list[str]:
 
 
 @app.command()
-def logs(job: JobArgument) -> None:
-    """Show what a job's code printed at this node. Only the owner of the data can read it; it never leaves this
-    machine.
+def logs(
+    job: JobArgument,
+    erase: Annotated[bool, typer.Option("--erase", help="Remove them instead of showing them.")] = False,
+) -> None:
+    """Show what a job's code printed at this node, and why its steps ended as they did. Only the owner of the data can
+    read it; it never leaves this machine, and goes after 30 days.
 
     $ keyong --home ~/mill-a job logs 7c1f
+    $ keyong --home ~/mill-a job logs 7c1f --erase
     """
+    import shutil
+
     from federation.errors import UsageError
     from keyong.cli._context import open_home
 
@@ -256,12 +265,30 @@ def logs(job: JobArgument) -> None:
             job=job[:64],
             code="no-such-job",
         )
+    if erase:
+        shutil.rmtree(hits[0])
+        if as_json():
+            emit({"job": hits[0].name, "erased": True})
+        else:
+            narrate("erased the logs of job {job}", job=hits[0].name)
+        return
+    from enterprise_node.step_log import read_steps
+
+    steps = read_steps(hits[0])
     texts: dict[str, Any] = {
         path.stem: path.read_text(encoding="utf-8", errors="replace") for path in sorted(hits[0].glob("std*.txt"))
     }
     if as_json():
-        emit({"job": hits[0].name, **texts})
+        emit({"job": hits[0].name, **texts, "steps": steps})
         return
+    if steps:
+        table(
+            ("time", "round", "stage", "outcome", "code", "set to zero", "cut to a bound"),
+            ([one.get(key, "") for key in _STEP_COLUMNS] for one in steps),
+        )
+        for one in steps:
+            if one.get("reason"):
+                line(clean(f"{one.get('code')}: {one['reason']}"))
     for name, text in texts.items():
         narrate("{stream} of the job:", stream=name)
         for row in text.splitlines():

@@ -16,7 +16,7 @@ from keyong.cli.job_run import ConfigOption, OutputsOption, PathArgument
 from keyong.text import mark
 
 if TYPE_CHECKING:
-    from federation.statements import Column, OutputSchema
+    from federation.statements import Column
     from federation.statements.code import CodeBundle
     from keyong.checking import CheckReport
     from keyong.cli._app import App
@@ -81,8 +81,8 @@ def run_check(
 
 def trial(
     bundle: CodeBundle, columns: Sequence[Column], config: Mapping[str, Any], tree: Runtime, demanded: str
-) -> OutputSchema:
-    """The outputs that a trial shows; raises where the app does not run, so that no plan is made from it."""
+) -> CheckReport:
+    """What a trial shows; raises where the app does not run, so that no plan is made from it."""
     from keyong.cli._app import AppError
 
     report = run_check(bundle, columns, config, tree, ROWS, demanded)
@@ -94,7 +94,7 @@ def trial(
             reason_code=report.code,
             reason=report.reason[:400],
         )
-    return report.outputs
+    return report
 
 
 def _columns(dataset: str | None, schema: Path | None) -> tuple[Sequence[Column], str]:
@@ -164,6 +164,7 @@ def _show(report: CheckReport, app: App, runtime: str, verbose: bool) -> None:
                 "config": app.config,
                 "outputs": outputs_document(report.outputs) if report.outputs is not None else None,
                 "undeclared": list(report.undeclared),
+                "leak_bits": _leak(report, app) if report.outputs is not None else None,
                 "client": {"stdout": report.client_output[0], "stderr": report.client_output[1]},
                 "server": {"stdout": report.server_output[0], "stderr": report.server_output[1]},
                 "files": [{"path": path, "size": size} for path, size in report.files],
@@ -187,6 +188,10 @@ def _show(report: CheckReport, app: App, runtime: str, verbose: bool) -> None:
     say("tier     {tier}", tier=report.tier)
     for stage in ("train", "evaluate"):
         say("{stage} may return {what}", stage=stage, what=describe_stage(report.outputs.of(stage)))
+    leak = _leak(report, app)
+    say("a round of training carries {round} bits out of each node at most", round=leak["round"])
+    if leak["job"]:
+        say("a job of {rounds} rounds carries {bits} bits at most", rounds=leak["rounds"], bits=leak["job"])
     for path, size in report.files:
         say("result file {path}, {size} bytes", path=path, size=size)
     for text in report.undeclared:
@@ -196,6 +201,25 @@ def _show(report: CheckReport, app: App, runtime: str, verbose: bool) -> None:
     )
     line()
     line(as_toml(report.outputs).rstrip())
+
+
+def _leak(report: CheckReport, app: App) -> dict[str, int]:
+    """Bits that leave: of one round, and of a job of the app's own number of rounds, as the widest encoding has them."""
+    from federation.secagg import Layout
+    from federation.secagg.leak import bits_of_rounds, widest_reply
+    from keyong.planning import ROUNDS_KEY
+
+    outputs = app.outputs or report.outputs
+    assert outputs is not None
+    train = widest_reply(Layout.derive(report.sent.get("train", {}), outputs.train))
+    evaluate = widest_reply(Layout.derive(report.sent.get("evaluate", {}), outputs.evaluate))
+    rounds = app.config.get(ROUNDS_KEY)
+    known = rounds if isinstance(rounds, int) and not isinstance(rounds, bool) else 0
+    return {
+        "round": bits_of_rounds(1, train, 0, evaluates=False),
+        "rounds": known,
+        "job": bits_of_rounds(known, train, evaluate) if known else 0,
+    }
 
 
 def _show_output(report: CheckReport) -> None:

@@ -10,11 +10,13 @@ import click
 import typer
 
 from keyong.cli._output import as_json, ask, emit_line, interactive, narrate
+from keyong.text import mark
 
 if TYPE_CHECKING:
     from federation.ledger import Appended
-    from federation.statements import JobPlan, OutputSchema
+    from federation.statements import JobPlan
     from federation.statements.plan import Action, Aggregation
+    from keyong.checking import CheckReport
     from keyong.cli._app import App
     from keyong.client import Client
     from keyong.planning import Choice
@@ -73,6 +75,10 @@ def run(
     round_seconds: Annotated[
         int, typer.Option(min=1, metavar="N", help="Longest a node may compute on one step.", show_default=True)
     ] = 3600,
+    review_wait: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="How long a step may wait for owners who look at outputs; 1d by default."),
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before signing.")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Submit, print the job's id, and leave.")] = False,
 ) -> None:
@@ -116,6 +122,7 @@ def run(
             cast("Aggregation", aggregation),
             min_participants,
             round_seconds,
+            _seconds(review_wait),
         )
         _present(chosen, plan)
         if interactive() and not yes and not as_json() and not ask("sign and run this?"):
@@ -125,9 +132,21 @@ def run(
 
 def _plan(
     client: Client, chosen: Sequence[Choice], app: App, tree: Runtime, purpose: str, actions: Sequence[Action],
-    rounds: int, aggregation: Aggregation, min_participants: int | None, round_seconds: int,
+    rounds: int, aggregation: Aggregation, min_participants: int | None, round_seconds: int, review_seconds: int | None,
 ) -> JobPlan:  # fmt: skip
-    from keyong.planning import make_plan
+    from keyong.planning import demanded, make_plan
+
+    wanted = demanded(chosen, actions)
+    bounded = wanted.approval or wanted.leak_bounded
+    report = None
+    if app.outputs is None:
+        report = _trial(chosen, app, tree, mark("the app declares no outputs: trying it here, on made-up rows"))
+    elif bounded:
+        report = _trial(
+            chosen, app, tree, mark("agreements bound what leaves: trying the app here, to say how much it is")
+        )
+    outputs = app.outputs or (report.outputs if report is not None else None)
+    assert outputs is not None  # trial() raises where it finds none
 
     return make_plan(
         client.home,
@@ -138,21 +157,35 @@ def _plan(
         actions=actions,
         run_config=app.config,
         rounds=rounds,
-        outputs=app.outputs or _found_outputs(chosen, app, tree),
+        outputs=outputs,
         aggregation=aggregation,
         minimal_participants=min_participants,
         round_seconds=round_seconds,
+        sent=report.sent if report is not None and bounded else None,
+        review_seconds=review_seconds,
     )
 
 
-def _found_outputs(chosen: Sequence[Choice], app: App, tree: Runtime) -> OutputSchema:
-    """The output schema that a trial run here shows, on rows made up from the first dataset's schema."""
+def _trial(chosen: Sequence[Choice], app: App, tree: Runtime, why: str) -> CheckReport:
+    """What a trial run here shows, on rows made up from the first dataset's schema."""
     from federation.policy import demanded_tier, parse_policy
     from keyong.cli.job_check import trial
 
-    narrate("the app declares no outputs: trying it here, in the sandbox, on made-up rows")
+    narrate(why)
     demanded = max(demanded_tier(parse_policy(choice.agreement.policy)) for choice in chosen)
     return trial(app.bundle, chosen[0].published.description.columns, app.config, tree, demanded)
+
+
+def _seconds(text: str | None) -> int | None:
+    """A duration such as ``2d`` in seconds."""
+    from datetime import UTC, datetime
+
+    from keyong.cli._context import moment
+
+    if text is None:
+        return None
+    at = datetime.now(UTC)
+    return int((moment(text, at) - at).total_seconds())
 
 
 def _present(chosen: Sequence[Choice], plan: JobPlan) -> None:
