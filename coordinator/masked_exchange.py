@@ -125,6 +125,8 @@ class MaskedExchanges:
         self._on_answer = on_answer
         self._setup = MaskSetup(home, links, plan, envelope.digest, cohort)
         self._announced = ""
+        self._late: dict[str, tuple[_Attempt, Exchange, bytes, bytes]] = {}
+        """Nodes whose vector is in an opened sum and who were lost before they released a share: what to tell them."""
 
     async def run(self, result: Exchange, broadcast: Broadcast, asked: Asked | None) -> None:
         """Make the exchange, or go on with one that was asked before; fills in ``result``.
@@ -139,6 +141,7 @@ class MaskedExchanges:
         content = broadcast.digest
         first = 1
         self._links.withdrawals.expect(self._envelope.digest)
+        await self._tell_late()
         try:
             if asked is not None and asked.survivors:
                 await self._go_on(result, broadcast, asked, layout)
@@ -295,7 +298,19 @@ class MaskedExchanges:
             residual_masks, one.masked.announcements, one.context, frozenset(one.inputs), released
         )
         await asyncio.to_thread(one.accumulator.add_masks, keys)
+        self._late |= {node: (one, result, header, opened) for node in one.inputs if node not in released}
         return True
+
+    async def _tell_late(self) -> None:
+        """Let nodes that are back settle the step whose sum was opened without their share."""
+        for node in sorted(set(self._late) & set(self._cohort.live)):
+            one, result, header, opened = self._late.pop(node)
+            try:
+                await self._links.call(node, "mask.survivors", header, timeout=ANSWER_SECONDS)
+                incoming = await self._links.call(node, "mask.open", opened, timeout=ANSWER_SECONDS)
+                await self._opening(node, one, incoming, result)
+            except KeyongError as error:
+                log.info("late-opening-not-taken", node=node, code=code_from(error.code))
 
     async def _opening(self, node: str, one: _Attempt, incoming: Incoming, result: Exchange) -> ReleasedShares | None:
         told = Opening.from_bytes(incoming.header)

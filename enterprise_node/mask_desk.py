@@ -47,6 +47,11 @@ class MaskDesk:
     async def _keys(self, peer: Peer, message: Incoming) -> Outgoing:
         asked = MaskKeys.from_bytes(message.header)
         _, masks = self._masks(asked.plan)
+        if masks.round is not None and not masks.round.answer.done():
+            # Who asks for new keys has given up what was not opened, and lost the link before it could say so.
+            masks.round.decide(ABORTED)
+            await asyncio.shield(masks.round.answer)
+            raise JobEndedError("an attempt of a round was given up here", code="no-such-job")
         announced = await asyncio.to_thread(
             masks.announce, asked.participants, asked.first, asked.attempt, asked.rounds
         )

@@ -94,6 +94,9 @@ class Session:
             raise KeyongError("killed")
         return running.result()
 
+    def strike(self) -> None:
+        self._killed.set()
+
     async def kill(self) -> None:
         self._killed.set()
 
