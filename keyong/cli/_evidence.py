@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import os
 import re
 import tempfile
 from collections.abc import Iterator
@@ -95,18 +96,25 @@ def fingerprint_of(text: str) -> str:
 
 
 def write_export(target: Path, ledger_export: Path, envelopes: tuple[Envelope, ...]) -> None:
-    """Join rosters and a ledger's export into the one file that an auditor gets."""
-    from federation.crypto import write_private
-
+    """Join rosters and a ledger's export into the one file that an auditor gets: it is there whole, or as it was before."""
     head = [{"format": FORMAT, "v": VERSION, "rosters": len(envelopes)}]
     lines = [json.dumps(one, separators=(",", ":")).encode() for one in head]
     lines += [
         json.dumps({"roster": base64.b64encode(one.to_bytes()).decode()}, separators=(",", ":")).encode()
         for one in envelopes
     ]
-    write_private(target, b"\n".join(lines) + b"\n", replace=True)
-    with target.open("ab") as file, ledger_export.open("rb") as source:
-        _copy(source, file)
+    temporary = target.with_name(f".{target.name}.tmp")
+    temporary.unlink(missing_ok=True)
+    try:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with os.fdopen(os.open(temporary, flags, 0o600), "wb") as file, ledger_export.open("rb") as source:
+            file.write(b"\n".join(lines) + b"\n")
+            _copy(source, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _copy(source: IO[bytes], target: IO[bytes]) -> None:

@@ -21,7 +21,7 @@ from tests.integration.consortium import PURPOSE, write_records
 STEP = 1 if os.environ.get("KEYONG_ALL_FAULTS") else 9
 
 
-def killed(party: ForkedParty, *arguments: str | Path, text: str) -> Iterator[int]:
+def killed(party: ForkedParty, *arguments: str | Path, text: str, step: int = STEP) -> Iterator[int]:
     """Kill the command at its first write, then at a later one, until one run of it is not killed any more."""
     nth = 1
     while True:
@@ -32,7 +32,7 @@ def killed(party: ForkedParty, *arguments: str | Path, text: str) -> Iterator[in
             return
         assert code == -9, running.text
         yield nth
-        nth += STEP
+        nth += step
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,9 @@ def test_registering_offering_and_exporting_are_killed(faulty: ForkedConsortium)
     ]
     account = checks.Account(mill.home)
     for command in commands:
-        for nth in killed(mill, *command, text="mill-a/" if command[0] != "ledger" else export.name):
+        exporting = command[0] == "ledger"
+        touched, step = (export.name, 1) if exporting else ("mill-a/", STEP)
+        for nth in killed(mill, *command, text=touched, step=step):
             account.check(whole=False)
             assert mill.run("agreement", "list").code == 0, nth
             assert not export.exists() or mill.run("verify", export, "--root", faulty.fingerprint).code == 0, nth
