@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 
 from coordinator import enrolment
+from coordinator.attestation import Attestation
 from coordinator.desk import AT_ONCE, JobDesk, Method
 from coordinator.links import Links
 from coordinator.metrics import CoordinatorMetrics
@@ -77,12 +78,14 @@ class CoordinatorService:
         self._standing = Standing(home, self._ledger, self._store, self._links, self.desk, self.metrics)
         self._observer = Observer(home.path, "coordinator", observe)
         post = Post(home, self._store, self._links, self._push)
+        self._attestation = Attestation(home, self._ledger, self._links)
         self._methods: dict[str, Method] = {
             "hello": self._hello,
             "status": self._status,
             "roster.get": self._roster_get,
             "roster.tier": self._roster_tier,
             **post.methods,
+            **self._attestation.methods,
             **self.desk.methods,
         }
         self._listener = Listener(
@@ -121,6 +124,8 @@ class CoordinatorService:
             self._standing.port = self._listener.port
             async with self._observer.serving(self._standing) as observed:
                 on_state(f"ready {self._listener.port} {observed or ''}".rstrip())
+                attesting = asyncio.create_task(self._attestation.run())
+                self._tasks.add(attesting)
                 await self._watch_roster(version)
         finally:
             await self.desk.stop()

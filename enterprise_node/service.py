@@ -12,6 +12,7 @@ import structlog
 
 from enterprise_node._folders import remove_tree
 from enterprise_node._threads import until_done
+from enterprise_node.attestation import Attestation
 from enterprise_node.broadcast import broadcast_of
 from enterprise_node.line import Line
 from enterprise_node.mask_desk import MaskDesk
@@ -66,6 +67,7 @@ class NodeService:
         self.line.on_withdrawal = self._withdrawals.put_nowait
         self._standing = Standing(home, self._record, self._store, self._holdings, self.line, self.metrics)
         self._observer = Observer(home.path, "node", observe)
+        self._attestation = Attestation(home, self._record.ledger, self._store)
         self._mail = asyncio.Event()
         self._peer: Peer | None = None
         self._methods: dict[str, Callable[[Peer, Incoming], Awaitable[Outgoing]]] = {
@@ -75,6 +77,7 @@ class NodeService:
             "mail.push": self._mail_push,
             "roster.push": self._roster_push,
             **self._masks.methods,
+            "witness.add": self._attestation.add,
         }
 
     async def run(self, on_state: Callable[[str], None]) -> None:
@@ -163,9 +166,10 @@ class NodeService:
         on_state("attached")
         pushed = asyncio.create_task(self._read_mail_when_told(peer))
         watched = asyncio.create_task(self._publish_changes(peer, stamp))
+        attested = asyncio.create_task(self._attestation.run(peer))
         over = asyncio.create_task(peer.ended())
         told = asyncio.create_task(self._tell_withdrawals(peer))
-        tasks: tuple[asyncio.Task[Any], ...] = (pushed, watched, over, told)
+        tasks: tuple[asyncio.Task[Any], ...] = (pushed, watched, attested, over, told)
         try:
             await _first_of(tasks)
         finally:

@@ -56,9 +56,11 @@ from federation.ledger.ledger import Ledger
 from federation.ledger.merkle import verify_consistency, verify_extension, verify_inclusion
 from federation.ledger.note import Note, NoteSignature, VerifierKey, parse_note, verify_note
 from federation.ledger.verify import Verdict, verify_ledger
+from federation.ledger.witness import AddCheckpoint, Witness, WitnessRefusedError
 from federation.ledger.writer import Appended
 
 __all__ = [
+    "AddCheckpoint",
     "Appended",
     "Checkpoint",
     "CheckpointMismatchError",
@@ -99,6 +101,8 @@ __all__ = [
     "Verdict",
     "VerifiedBundle",
     "VerifierKey",
+    "Witness",
+    "WitnessRefusedError",
     "cosign",
     "open_checkpoint",
     "parse_note",

@@ -338,6 +338,23 @@ class JobClose(Message):
     plan: str
 
 
+class WitnessAsk(Message):
+    """A ledger's new state for a member's witness (C2SP tlog-witness); the coordinator carries it unread."""
+
+    witness: str
+    """The member whose witness is asked."""
+    request: Annotated[str, Field(max_length=200_000)]
+    """The request's body, in base64."""
+
+
+class WitnessAnswer(Message):
+    """What the witness said, as HTTP would."""
+
+    status: Annotated[int, Field(ge=200, le=599)]
+    body: Annotated[str, Field(max_length=2000)] = ""
+    """A cosignature's line, or the size that was seen last."""
+
+
 class Status(Message):
     """What the coordinator says of itself and its links."""
 

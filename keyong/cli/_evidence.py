@@ -23,6 +23,7 @@ from federation.crypto import PublicKey
 from federation.errors import UsageError, VerificationError
 from federation.ledger import VerifierKey
 from federation.statements import Envelope, Member, RosterHistory
+from federation.witnessing import Quorum
 
 FORMAT = "keyong-export"
 VERSION = 1
@@ -45,6 +46,7 @@ class Evidence:
     vkey: VerifierKey
     history: RosterHistory
     rosters: Rosters
+    quorum: Quorum
 
 
 class Rosters:
@@ -56,8 +58,9 @@ class Rosters:
         self._members: dict[str, list[Member]] = {}
         self._keys: dict[str, list[PublicKey]] = {}
         self.coordinators: set[str] = set()
-        for envelope in history.envelopes:
-            for member in Roster.read(envelope).members:
+        self.chain = [Roster.read(envelope) for envelope in history.envelopes]
+        for roster in self.chain:
+            for member in roster.members:
                 known = self._members.setdefault(member.id, [])
                 if member not in known:
                     known.append(member)
@@ -156,7 +159,9 @@ def _evidence(ledger: Path, envelopes: list[Envelope], origin: str, fingerprint:
     if prefix != f"keyong/{history.latest.consortium.removeprefix('urn:uuid:')}":
         raise EvidenceError("the ledger {origin} is not one of this consortium", origin=origin[:200])
     member = rosters.entries(member_id)[-1]
-    return Evidence(ledger, member, VerifierKey(origin, PublicKey.from_text(member.ledger_key)), history, rosters)
+    quorum = Quorum.of(rosters.chain, member.id)
+    vkey = VerifierKey(origin, PublicKey.from_text(member.ledger_key))
+    return Evidence(ledger, member, vkey, history, rosters, quorum)
 
 
 def _folder_rosters(folder: Path) -> list[Envelope]:

@@ -85,6 +85,7 @@ def verify(
                 verdict = verify_ledger(
                     evidence.ledger,
                     evidence.vkey,
+                    witnesses=evidence.quorum.keys,
                     receipts=proofs,
                     hash_only=hashes_only,
                     on_entry=check.on_entry,
@@ -94,7 +95,7 @@ def verify(
     except VerificationError as error:
         _fail(error)
     _show(evidence, verdict, None if hashes_only else verdict.checked, len(proofs))
-    _demand(require, verdict)
+    _demand(require, verdict, _state(evidence, verdict))
 
 
 def _fail(error: VerificationError) -> None:
@@ -133,9 +134,10 @@ def _show(evidence: Evidence, verdict: Verdict, statements: int | None, receipts
                     "withheld": verdict.withheld,
                 },
                 "anchoring": {
-                    "state": verdict.anchoring,
+                    "state": _state(evidence, verdict),
                     "size": verdict.anchored_size,
-                    "witnesses": list(verdict.witnesses),
+                    "witnesses": list(evidence.quorum.members(verdict.witnesses)),
+                    "quorum": evidence.quorum.needed,
                 },
                 "completeness": {
                     "state": verdict.completeness,
@@ -154,7 +156,7 @@ def _show(evidence: Evidence, verdict: Verdict, statements: int | None, receipts
     facts(
         (
             ("integrity", _integrity(verdict, statements, receipts)),
-            ("anchoring", _anchoring(verdict)),
+            ("anchoring", _anchoring(evidence, verdict)),
             ("completeness", _completeness(verdict)),
         )
     )
@@ -182,12 +184,25 @@ def _integrity(verdict: Verdict, statements: int | None, receipts: int) -> str:
     return text
 
 
-def _anchoring(verdict: Verdict) -> str:
-    if verdict.anchoring == "unanchored":
+def _state(evidence: Evidence, verdict: Verdict) -> str:
+    """``unanchored``, ``partly witnessed``, ``witnessed``, or ``final``: to its end, by a quorum."""
+    final = verdict.anchoring == "witnessed" and evidence.quorum.reached(verdict.witnesses)
+    return "final" if final else verdict.anchoring
+
+
+def _anchoring(evidence: Evidence, verdict: Verdict) -> str:
+    state = _state(evidence, verdict)
+    if state == "unanchored":
         return translate("unanchored: nobody else vouches for this history yet")
-    names = ", ".join(verdict.witnesses)
-    if verdict.anchoring == "witnessed":
-        return translate("witnessed to its end by {names}", names=names)
+    names = ", ".join(evidence.quorum.members(verdict.witnesses))
+    if state == "final":
+        return translate("final: a quorum of other companies cosigned it to its end: {names}", names=names)
+    if state == "witnessed":
+        return translate(
+            "witnessed to its end by {names}; it takes {needed} companies to make it final",
+            names=names,
+            needed=evidence.quorum.needed,
+        )
     return translate("witnessed up to entry {size} by {names}", size=verdict.anchored_size, names=names)
 
 
@@ -204,15 +219,15 @@ def _completeness(verdict: Verdict) -> str:
     return translate("not judged")
 
 
-def _demand(require: str, verdict: Verdict) -> None:
+def _demand(require: str, verdict: Verdict, anchoring: str) -> None:
     from federation.errors import VerificationError
 
-    if require == "anchored" and verdict.anchoring != "witnessed":
+    if require == "anchored" and anchoring != "final":
         raise VerificationError(
             "the history is {state}, and anchoring was required",
-            hint="have it witnessed, or compare it with receipts that others hold",
+            hint="let its node run, connected, until a quorum of the other companies' nodes cosigned its newest entry",
             code="unanchored",
-            state=verdict.anchoring,
+            state=anchoring,
         )
     if require == "complete" and verdict.completeness != "complete":
         raise VerificationError(

@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from federation.ledger import VerifierKey, verify_bundle
 from federation.statements import Envelope, Receipt
 from tests.integration.apps import CLIENT
 from tests.integration.consortium import MILLS, ROWS, Consortium, read_records
-from tests.integration.parties import Party, environment
+from tests.integration.parties import Party, environment, until
 
 START = np.array([0.5, -0.25, 0.125, 1.0])
 
@@ -80,10 +81,24 @@ def test_inv6_every_home_verifies(consortium: Consortium, result: Path) -> None:
     for party in consortium.parties:
         done = party.ok("verify", party.home, "--root", consortium.fingerprint)
         assert done.json["integrity"]["holds"] is True
-        assert done.json["anchoring"]["state"] == "unanchored"
         assert done.json["completeness"]["open_intents"] == []
     wrong = "sha256:" + "0" * 64
     consortium.institute.run("verify", consortium.institute.home, "--root", wrong).refused(4, "root", hint=False)
+
+
+def test_inv6_other_companies_nodes_cosign_every_nodes_ledger(consortium: Consortium, result: Path) -> None:
+    """A ledger at rest becomes final by itself; never by its own company's word or the coordinator's."""
+    names = {mill.home.name for mill in consortium.mills}
+    for party in (consortium.institute, *consortium.mills):
+
+        def anchoring(party: Party = party) -> dict[str, Any]:
+            found: dict[str, Any] = party.ok("verify", party.home, "--root", consortium.fingerprint).json["anchoring"]
+            return found
+
+        until(lambda: anchoring()["state"] == "final", f"the ledger of {party.home.name} is not cosigned")
+        found = anchoring()
+        assert set(found["witnesses"]) == names - {party.home.name} and found["quorum"] <= len(found["witnesses"])
+        party.ok("verify", party.home, "--root", consortium.fingerprint, "--require", "anchored")
 
 
 def test_every_decision_comes_out_the_same_when_judged_again(consortium: Consortium, result: Path) -> None:

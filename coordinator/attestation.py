@@ -1,0 +1,67 @@
+"""Requests to witnesses carried from member to member, and the coordinator's own ledger shown to the members' nodes."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Awaitable, Callable, Mapping
+
+import structlog
+
+from coordinator.links import Links
+from federation.errors import KeyongError, UnavailableError
+from federation.home import Home
+from federation.ledger import Ledger
+from federation.wire import messages as m
+from federation.wire.patience import ANSWER_SECONDS
+from federation.wire.peer import Incoming, Outgoing, Peer
+from federation.witnessing import Witnessing
+
+log = structlog.get_logger("keyong.coordinator")
+
+ATTEST_SECONDS = 0.5
+"""How soon a new state of the ledger is shown to the witnesses; what was written between goes with the next."""
+
+
+class Attestation:
+    """Carries requests to witnesses; believes and changes nothing in them."""
+
+    def __init__(self, home: Home, ledger: Ledger, links: Links) -> None:
+        self._home = home
+        self._ledger = ledger
+        self._links = links
+        self._under_way: set[tuple[str, str]] = set()
+        self.methods: Mapping[str, Callable[[Peer, Incoming], Awaitable[Outgoing]]] = {"witness.ask": self._ask}
+
+    async def _ask(self, peer: Peer, message: Incoming) -> Outgoing:
+        request = m.WitnessAsk.from_bytes(message.header)
+        pair = (peer.member, request.witness)
+        if pair in self._under_way:
+            raise UnavailableError("a request of this member's to this witness is on its way", code="witness-busy")
+        self._under_way.add(pair)
+        try:
+            return Outgoing(await self._carry(request))
+        finally:
+            self._under_way.discard(pair)
+
+    async def _carry(self, request: m.WitnessAsk) -> bytes:
+        answer = await self._links.call(request.witness, "witness.add", request.to_bytes(), timeout=ANSWER_SECONDS)
+        return bytes(answer.header)
+
+    async def run(self) -> None:
+        """Show each new state of our own ledger to the members' witnesses. Goes on for ever."""
+
+        async def ask(member: str, request: bytes) -> tuple[int, bytes]:
+            wanted = m.WitnessAsk(witness=member, request=base64.b64encode(request).decode())
+            answer = m.WitnessAnswer.from_bytes(await self._carry(wanted))
+            return answer.status, answer.body.encode()
+
+        clock = asyncio.get_running_loop().time
+        witnessing = Witnessing(self._home, self._ledger, ask, None, clock)
+        while True:
+            try:
+                await witnessing.advance()
+            except (KeyongError, OSError) as error:
+                # Nobody waits for this loop: it must outlive a full disk.
+                log.warning("attestation-put-off", error=type(error).__name__)
+            await asyncio.sleep(ATTEST_SECONDS)

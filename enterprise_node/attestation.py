@@ -1,0 +1,74 @@
+"""The node as a witness of other members' ledgers, and its own ledger before theirs."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+
+import structlog
+
+from enterprise_node.store import NodeStore
+from federation.errors import UnavailableError, UsageError
+from federation.home import Home, now
+from federation.ledger import Ledger, Witness, WitnessRefusedError
+from federation.wire.messages import WitnessAnswer, WitnessAsk
+from federation.wire.patience import ANSWER_SECONDS
+from federation.wire.peer import Incoming, Outgoing, Peer
+from federation.witnessing import Witnessing, log_key, witness_name
+
+log = structlog.get_logger("keyong.witness")
+
+ATTEST_SECONDS = 0.5
+"""How soon a new state of the ledger is shown to the witnesses; what was written between goes with the next."""
+
+
+class Attestation:
+    """Cosigns what others' ledgers sign, and has ours cosigned.
+
+    Args:
+        store: says which legal entities the owner accepted: only their witnesses are asked.
+    """
+
+    def __init__(self, home: Home, ledger: Ledger, store: NodeStore) -> None:
+        self._home = home
+        self._ledger = ledger
+        self._store = store
+        identity = home.identity
+        name = witness_name(identity.consortium, identity.member)
+        self._witness = Witness(name, home.key("witness"), home.folder("witnessed"), now)
+
+    async def add(self, peer: Peer, message: Incoming) -> Outgoing:
+        """Answer a request for a cosignature that the coordinator carried here."""
+        return Outgoing((await asyncio.to_thread(self._answer, message.header)).to_bytes())
+
+    def _answer(self, header: bytes) -> WitnessAnswer:
+        try:
+            request = base64.b64decode(WitnessAsk.from_bytes(header).request, validate=True)
+        except ValueError:
+            raise UsageError("a request to a witness is malformed", code="witness-request") from None
+        roster = self._home.history.latest
+        try:
+            line = self._witness.add_checkpoint(request, lambda origin: log_key(roster, origin))
+        except WitnessRefusedError as error:
+            log.warning("not-cosigned", status=error.status, reason=str(error))
+            return WitnessAnswer(status=error.status, body="" if error.size is None else f"{error.size}\n")
+        except OSError:
+            raise UnavailableError("this witness cannot keep what it saw, so it signs nothing") from None
+        return WitnessAnswer(status=200, body=line.decode())
+
+    async def run(self, peer: Peer) -> None:
+        """Show each new state of our ledger to the witnesses, as long as the link lives."""
+
+        async def ask(member: str, request: bytes) -> tuple[int, bytes]:
+            header = WitnessAsk(witness=member, request=base64.b64encode(request).decode()).to_bytes()
+            answer = WitnessAnswer.from_bytes((await peer.call("witness.ask", header, timeout=ANSWER_SECONDS)).header)
+            return answer.status, answer.body.encode()
+
+        clock = asyncio.get_running_loop().time
+        witnessing = Witnessing(self._home, self._ledger, ask, self._store.accepted, clock)
+        while True:
+            try:
+                await witnessing.advance()
+            except UnavailableError as error:
+                log.warning("attestation-put-off", code=error.code)
+            await asyncio.sleep(ATTEST_SECONDS)
