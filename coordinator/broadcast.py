@@ -41,15 +41,15 @@ class Broadcast:
 
     def __init__(self, header: bytes, body: memoryview, before: Broadcast | None = None) -> None:
         self._header = header
-        self._body = body
-        same = before is not None and before._body is body and body.readonly
+        self.body = body
+        same = before is not None and before.body is body and body.readonly
         self._body_digest: str = before._body_digest if before is not None and same else body_digest([body])
 
     def named(self, version: int) -> Named:
         """The content as a node of this protocol version knows it."""
         if version < BODY_NAMED:
-            return Named(self._header, self._body, self._whole, "")
-        return Named(self._header, self._body, nested_digest(self._header, self._body_digest), self._body_digest)
+            return Named(self._header, self.body, self._whole, "")
+        return Named(self._header, self.body, nested_digest(self._header, self._body_digest), self._body_digest)
 
     @property
     def digest(self) -> str:
@@ -62,7 +62,7 @@ class Broadcast:
 
     @cached_property
     def _whole(self) -> str:
-        return content_digest(self._header, [self._body])
+        return content_digest(self._header, [self.body])
 
 
 class Sender:

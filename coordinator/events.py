@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -16,7 +17,7 @@ from federation.wire import messages as m
 PAGE_BYTES = 1024 * 1024
 """Of events in one answer, at least one event; a header takes three times as much."""
 EVENT_BYTES = 256 * 1024
-GATHER_SECONDS = 0.1
+GATHER_SECONDS = 0.25
 """A follower is told of what comes within this time together: rounds may be faster, and nobody reads faster."""
 
 
@@ -32,16 +33,20 @@ class EventFeed:
         self.observe: Told = lambda job, kind, data: None
         """Told of every event once it is durable."""
         self._waiting: dict[str, asyncio.Event] = {}
+        self._newest: dict[str, int] = {}
+        """Number of the last event of each job that goes on: who has it needs no look into the store."""
 
     async def tell(self, job: str, kind: str, data: dict[str, Any]) -> None:
         """Append an event; it is durable when this returns."""
-        await asyncio.to_thread(self._store.add_event, job, instant_text(now()), kind, _fit(data))
+        number = await asyncio.to_thread(self._store.add_event, job, instant_text(now()), kind, _fit(data))
+        self._newest[job] = max(number, self._newest.get(job, 0))
         self.observe(job, kind, data)
         self._wake(job)
 
     async def end(self, job: str, status: str, rounds_done: int, data: dict[str, Any]) -> None:
         """Append a job's last event and set its last status."""
         await asyncio.to_thread(self._store.end_job, job, status, rounds_done, instant_text(now()), _fit(data))
+        self._newest.pop(job, None)
         self.observe(job, status, data)
         self._wake(job)
 
@@ -54,15 +59,15 @@ class EventFeed:
         # Taken before the store is read: an event that comes in between is either read or has set it.
         coming = self._waiting.setdefault(job, asyncio.Event())
         try:
-            found = await self._read(job, number)
-            if found.events or not wait or found.status not in ("submitted", "running"):
-                return found
-            try:
+            if not wait or self._newest.get(job, number + 1) > number:
+                found = await self._read(job, number)
+                if found.events or not wait or found.status not in ("submitted", "running"):
+                    return found
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await coming.wait()
-            except TimeoutError:
-                return found
-            await asyncio.sleep(GATHER_SECONDS)
+                if job in self._newest:
+                    await asyncio.sleep(GATHER_SECONDS)
             return await self._read(job, number)
         finally:
             if not coming.is_set() and self._waiting.get(job) is coming:

@@ -41,6 +41,7 @@ class ResultFolder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._place, self._partial = f"{folder}{os.sep}", folder / PARTIAL
         self._bytes = 0
         self._files = 0
         for name in ("receipts", "output", PARTIAL):
@@ -54,7 +55,8 @@ class ResultFolder:
         """
         if recorded is not None:
             with contextlib.suppress(OSError):  # not every file system has links
-                self._put("model.safetensors", lambda partial: os.link(recorded, partial))
+                # Where both were names of one file already, they are left alone, and the new name stays.
+                self._put("model.safetensors", lambda partial: os.link(recorded, partial)).unlink(missing_ok=True)
                 return
         flat = {name: np.asarray(array, order="C") for name, array in named(arrays).items()}
         self._put("model.safetensors", lambda partial: save_file(flat, partial))
@@ -80,13 +82,15 @@ class ResultFolder:
     def _put_bytes(self, name: str, data: bytes) -> None:
         self._put(name, lambda partial: partial.write_bytes(data))
 
-    def _put(self, name: str, write: Callable[[Path], object]) -> None:
-        partial = self.folder / PARTIAL / secrets.token_hex(8)
+    def _put(self, name: str, write: Callable[[Path], object]) -> Path:
+        partial = self._partial / secrets.token_hex(8)
         try:
             write(partial)
-            partial.replace(self.folder / name)
-        finally:
-            partial.unlink(missing_ok=True)  # also where both were names of one file: then they are left alone
+            os.replace(partial, self._place + name)  # noqa: PTH105  # twice a receipt: a path object takes longer
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+        return partial
 
     def flush(self) -> None:
         """Make what stands in the folder itself durable: model, metrics, what the server part printed."""

@@ -32,6 +32,7 @@ from federation.jobs.codec import Content, ContentError, decode, header_bytes
 from federation.secagg import Accumulator, Layout
 from federation.statements import Envelope, Invocation, JobPlan
 from federation.wire.messages import pack
+from federation.wire.offload import offload
 from federation.wire.peer import Incoming
 
 __all__ = ["Answer", "Exchange", "JobDeniedError", "ReceiptError", "RoundFailedError", "Rounds"]
@@ -110,15 +111,16 @@ class Rounds:
         self._count(stage)
         try:
             raw = header_bytes(header)
-            sent = await asyncio.to_thread(decode, raw, body)
+            sent = await offload(len(body), decode, raw, body)
         except ContentError as error:
             raise RoundRefusedError(
                 "the app sent a malformed content ({what})", what=error.code, code=error.code
             ) from None
-        broadcast = self._before = await asyncio.to_thread(Broadcast, raw, body, self._before)
+        broadcast = self._before = await offload(len(body), Broadcast, raw, body, self._before)
         if before is not None:
             await before()
-        recorded = await asyncio.to_thread(self._recording.find, self.count)
+        known = self.count <= self._recording.answered
+        recorded = await asyncio.to_thread(self._recording.find, self.count) if known else None
         asked = self._recording.pending(self.count) if recorded is None else None
         self._check_course(stage, broadcast.digest, recorded or asked)
         if recorded is not None:
@@ -151,7 +153,8 @@ class Rounds:
                     return
                 # One at a time: of all replies that lie in the spool, one is in memory.
                 async with self._adding:
-                    await asyncio.to_thread(self._take, node, incoming, answer, accumulator, layout, result)
+                    taken = (node, incoming, answer, accumulator, layout, result)
+                    await offload(len(incoming.body), self._take, *taken)
             except KeyongError as error:
                 result.fallen[node] = code_from(error.code)
                 if isinstance(error, UnavailableError) or error.code == "no-such-job":
@@ -171,7 +174,9 @@ class Rounds:
         if len(result.contributed) < self._plan.minimal_participants:
             raise self._too_few(result)
         if accumulator is not None:
-            result.aggregate = await asyncio.to_thread(accumulator.finish, len(result.contributed), sent.arrays)
+            result.aggregate = await offload(
+                8 * (layout.narrow_size + layout.wide_size), accumulator.finish, len(result.contributed), sent.arrays
+            )
         return result
 
     def release(self) -> None:
@@ -242,7 +247,7 @@ class Rounds:
             if node in before:
                 invocations[node] = Envelope.from_bytes(before[node])
             else:
-                content = await asyncio.to_thread(broadcast.named, self._links.version(node))
+                content = await offload(len(broadcast.body), broadcast.named, self._links.version(node))
                 invocations[node] = self._seal(node, stage, content.digest)
         await self._record(stage, broadcast.digest, invocations)
         return invocations
@@ -297,7 +302,7 @@ class Rounds:
         """A node's verified answer. A node that lost the job opens it again, a step that was killed is tried again."""
         while True:
             invocation = Invocation.read(envelope)
-            content = await asyncio.to_thread(broadcast.signed_for, invocation.content)
+            content = await offload(len(broadcast.body), broadcast.signed_for, invocation.content)
             try:
                 incoming = await self._call(node, envelope, content)
             except KeyongError as error:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Engine, delete, func, update
+from sqlalchemy import Engine, delete, func, text, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Field, Session, SQLModel, col, select
 
@@ -295,10 +295,10 @@ class CoordinatorStore:
         with self._session() as session:
             return session.exec(select(JobRow).where(col(JobRow.status).in_(OPEN_STATUSES))).all()
 
-    def add_event(self, job: str, time: str, kind: str, data: dict[str, Any]) -> None:
-        """Append an event to a job."""
+    def add_event(self, job: str, time: str, kind: str, data: dict[str, Any]) -> int:
+        """Append an event to a job; returns its number."""
         with self._writer() as session:
-            _put_event(session, job, time, kind, data)
+            return _put_event(session, job, time, kind, data)
 
     def events(self, job: str, after: int, limit: int = 500) -> tuple[str, Sequence[EventRow]]:
         """A job's status and its events after a number; status first, so that an ended job's last event is in sight."""
@@ -319,7 +319,13 @@ def _is_full(session: Session, receiver: str, more: int) -> bool:
     return count >= MAIL_PER_MEMBER or (size or 0) + more > MAIL_BYTES_PER_MEMBER
 
 
-def _put_event(session: Session, job: str, time: str, kind: str, data: dict[str, Any]) -> None:
-    last = session.exec(select(func.max(EventRow.number)).where(EventRow.job == job)).one()
-    text = json.dumps(data, ensure_ascii=False)
-    session.add(EventRow(job=job, number=(last or 0) + 1, time=time, kind=kind, data=text))
+_APPEND = text(
+    "INSERT INTO event (job, number, time, kind, data)"
+    " SELECT :job, coalesce(max(number), 0) + 1, :time, :kind, :data FROM event WHERE job = :job RETURNING number"
+)
+
+
+def _put_event(session: Session, job: str, time: str, kind: str, data: dict[str, Any]) -> int:
+    # Every round has one: written without a row object, in one statement.
+    row = {"job": job, "time": time, "kind": kind, "data": json.dumps(data, ensure_ascii=False)}
+    return int(session.connection().execute(_APPEND, row).scalar_one())

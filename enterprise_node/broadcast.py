@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 
 from enterprise_node.job import Job
 from federation.errors import UnavailableError
 from federation.jobs.codec import body_digest, content_digest, nested_digest
 from federation.wire.messages import Invoke
+from federation.wire.offload import offload
 from federation.wire.peer import Incoming
 
 
@@ -39,7 +39,7 @@ async def broadcast_of(job: Job | None, request: Invoke, message: Incoming) -> B
     """
     header = request.content.encode()
     if not request.body:
-        return Broadcast(header, message.body, await asyncio.to_thread(content_digest, header, [message.body]))
+        return Broadcast(header, message.body, await offload(len(message.body), content_digest, header, [message.body]))
     if request.withheld:
         held = job.body if job is not None else None
         if held is None or held[0] != request.body:
@@ -47,7 +47,7 @@ async def broadcast_of(job: Job | None, request: Invoke, message: Incoming) -> B
         digest, body = held
     else:
         body = message.body
-        digest = message.digest or await asyncio.to_thread(body_digest, [body])
+        digest = message.digest or await offload(len(body), body_digest, [body])
         if job is not None:
             job.body = (digest, body)
     return Broadcast(header, body, nested_digest(header, digest))

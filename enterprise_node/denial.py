@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from datetime import datetime
 
@@ -57,7 +56,7 @@ class Denials:
         appended = await self._refusals.write(error.code, {**fields, "receipt": sealed.to_bytes()})
         if appended is None:
             return None, b""
-        return sealed, await asyncio.to_thread(self._record.ledger.receipt_bundle, appended.index)
+        return sealed, await self._record.proof(appended)
 
 
 def read_plan(envelope: Envelope) -> JobPlan | None:

@@ -17,6 +17,7 @@ import functools
 import time
 from collections.abc import Awaitable, Callable
 from datetime import datetime
+from typing import Any
 
 import structlog
 
@@ -247,16 +248,14 @@ class Line:
                     if not content:
                         content = await asyncio.to_thread(content_digest, content_header, [body])
                     admit = functools.partial(self._admit_step, job, envelope, content_header, body, content, started)
-                    step, sent, row = await asyncio.to_thread(admit)
+                    step, sent, row, facts = await asyncio.to_thread(admit)
                     if job.masks is not None:
                         job.masks.begin(step.invocation)
                     job.laps.lap("admission")
                     if row is None:
-                        action, within = step.invocation.action, self._runtime.digest
-                        facts = await asyncio.to_thread(self._grounds.facts, action, job.dataset, started)
                         bits = bits_of(step.admitted.plan, step.invocation.stage, sent)
                         guard = functools.partial(self._check_in_force, job)
-                        intent = await self._record.intend(step, facts, guard, within, bits)
+                        intent = await self._record.intend(step, facts, guard, self._runtime.digest, bits)
                 except (UnavailableError, LedgerError):
                     # Not acknowledged is not the same as not written: an INTENT that stands all the same is settled.
                     self._unsettled = True
@@ -279,18 +278,21 @@ class Line:
 
     def _admit_step(
         self, job: Job, envelope: Envelope, header: bytes, body: memoryview, content: str, now: datetime
-    ) -> tuple[AdmittedStep, Content | None, HeldRow | None]:
-        """The step, its content where it can be read, and its output where that waits for the owner since before."""
+    ) -> tuple[AdmittedStep, Content | None, HeldRow | None, dict[str, Any]]:
+        """The step, its content where it can be read, its output where that waits for the owner since before, and what
+        this node found out itself for the decision."""
         job.check_live()
         history = self._home.history
         step = admit_step(job.admitted, envelope, node=self._node, history=history, content=content, now=now)
         self._grounds.dataset(job.admitted)
-        reviewed = job.admitted.demands(step.invocation.action).review
+        action = step.invocation.action
+        reviewed = job.admitted.demands(action).review
         row = self._release.outputs.row(envelope.digest) if reviewed else None
+        facts = self._grounds.facts(action, job.dataset, now)
         try:
-            return step, decode(header, body), row
+            return step, decode(header, body), row, facts
         except ContentError:
-            return step, None, row  # fails where it is run
+            return step, None, row, facts  # fails where it is run
 
     def _check_in_force(self, job: Job) -> None:
         """Raise once the job was stopped or its agreement ended; asked in the transactions of INTENT and OUTCOME."""
@@ -436,7 +438,7 @@ class Line:
             code=code,
             seconds=round((receipt.ended - receipt.started).total_seconds(), 3),
         )
-        proof = await asyncio.to_thread(self._record.ledger.receipt_bundle, appended.index)
+        proof = await self._record.proof(appended)
         if step.admitted.demands(step.invocation.action).review:
             await asyncio.to_thread(self._release.outputs.drop, step.envelope.digest)
         leaves = done if outcome == "ok" and job.masks is None else None

@@ -217,6 +217,12 @@ class Record:
         with self.ledger.reader() as connection:
             return leaks.taken(connection, agreement)
 
+    async def proof(self, appended: Appended) -> bytes:
+        """The proof of an entry that was just written, for its receipt to travel with."""
+        if appended.last is not None:
+            return self.ledger.bundle_of(appended)
+        return await asyncio.to_thread(self.ledger.bundle_of, appended)  # it was written with others
+
     def rehearse(self, admitted: AdmittedPlan, request: Mapping[str, object]) -> DecisionRecord:
         """What would be decided now; reserves and writes nothing."""
         with self.ledger.reader() as connection:

@@ -19,6 +19,7 @@ from federation.jobs.codec import Content, ContentError, decode
 from federation.statements import Isolation
 from federation.statements.code import CodeBundle
 from federation.wire.body import Buffer
+from federation.wire.offload import offload
 from federation.wire.session_channel import SessionChannel, SessionEndedError, SessionFrameError
 from sandbox import Limits, Mount, Runtime, SandboxError, Session, SessionSpec, Tier, open_session
 
@@ -146,7 +147,7 @@ class JobSession:
         if header.get("op") != "reply" or not isinstance(header.get("content"), dict):
             raise _failure(header)
         try:
-            return await asyncio.to_thread(decode, header["content"], view)
+            return await offload(len(view), decode, header["content"], view)
         except ContentError as error:
             raise JobFailedError("the reply is not a content", code="app-reply-type", detail=error.code) from None
 

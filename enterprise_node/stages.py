@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
 from pathlib import Path
@@ -28,6 +27,7 @@ from federation.secagg import OUTCOME_BITS, EncodedReply, EncodingError, Layout,
 from federation.statements import Column, JobPlan, StageOutput
 from federation.statements.plan import Stage
 from federation.wire.body import Buffer
+from federation.wire.offload import offload
 from sandbox import Runtime, Tier
 
 REPLY_ROOM_BYTES = 2**20
@@ -59,7 +59,7 @@ class Stages:
             KeyongError: it failed; the code is one of a closed enumeration.
         """
         plan, stage = job.admitted.plan, step.invocation.stage
-        sent = read if read is not None else await asyncio.to_thread(_decoded, content_header, body)
+        sent = read if read is not None else await offload(len(body), _decoded, content_header, body)
         if job.session is None:
             job.session = await self._open_session(job)
             job.laps.lap("session")
@@ -92,7 +92,7 @@ class Stages:
             shown = 0 if masks else weight  # what is under the masks is said nowhere else
             return Done(buffers, header, output_digest, shown, gated.normalised, saturated, bits, padding, summary)
 
-        return await asyncio.to_thread(judge)
+        return await offload(len(body) + _bytes(reply), judge)
 
     async def _open_session(self, job: Job) -> JobSession:
         plan, dataset = job.admitted.plan, job.dataset
@@ -155,6 +155,10 @@ def padding_of(reply: Content) -> int:
     """What the figures in a reply's header are short of the widest: with it all replies of a stage have one length."""
     figures = [json.dumps(value) for values in reply.metrics.values() for value in values.values()]
     return sum(METRIC_TEXT_BYTES - len(text) for text in figures)
+
+
+def _bytes(content: Content) -> int:
+    return sum(array.nbytes for record in content.arrays.values() for array in record.values())
 
 
 def run_id_of(plan_id: str) -> int:

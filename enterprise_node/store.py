@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from sqlalchemy import Engine
-from sqlmodel import Field, Session, SQLModel, select
+from sqlalchemy import Engine, delete
+from sqlmodel import Field, Session, SQLModel, col, select
 
 from federation.errors import UsageError
+from federation.stores import KeptAnswers
 
 
 class RegisteredDataset(SQLModel, table=True):
@@ -52,6 +53,7 @@ class NodeStore:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._kept = KeptAnswers(engine)
 
     @contextmanager
     def _session(self) -> Iterator[Session]:
@@ -66,13 +68,18 @@ class NodeStore:
 
     def remove_dataset(self, dataset_id: str) -> None:
         """Forget a dataset; the owner's file is not touched."""
+        self.dataset(dataset_id)
         with self._session() as session:
-            session.delete(self.dataset(dataset_id))
+            session.exec(delete(RegisteredDataset).where(col(RegisteredDataset.id) == dataset_id))
 
     def dataset(self, dataset_id: str) -> RegisteredDataset:
-        """The dataset of that id; raises :class:`NoSuchDatasetError`."""
-        with self._session() as session:
-            row = session.get(RegisteredDataset, dataset_id)
+        """The dataset of that id, for reading; raises :class:`NoSuchDatasetError`."""
+
+        def ask() -> RegisteredDataset | None:
+            with self._session() as session:
+                return session.get(RegisteredDataset, dataset_id)
+
+        row = self._kept.get(("dataset", dataset_id), ask)
         if row is None:
             raise NoSuchDatasetError(
                 "no dataset {name} is registered here", hint="see `keyong node dataset list`", name=dataset_id[:64]
@@ -80,9 +87,13 @@ class NodeStore:
         return row
 
     def datasets(self) -> Sequence[RegisteredDataset]:
-        """All registered datasets."""
-        with self._session() as session:
-            return session.exec(select(RegisteredDataset).order_by(RegisteredDataset.id)).all()
+        """All registered datasets, for reading."""
+
+        def ask() -> Sequence[RegisteredDataset]:
+            with self._session() as session:
+                return session.exec(select(RegisteredDataset).order_by(RegisteredDataset.id)).all()
+
+        return self._kept.get("datasets", ask)
 
     def accept(self, entity: str, at: str) -> bool:
         """Accept a legal entity; False where it was accepted before."""
@@ -94,5 +105,9 @@ class NodeStore:
 
     def accepted(self) -> frozenset[str]:
         """Every accepted legal entity."""
-        with self._session() as session:
-            return frozenset(row.entity for row in session.exec(select(AcceptedEntity)).all())
+
+        def ask() -> frozenset[str]:
+            with self._session() as session:
+                return frozenset(row.entity for row in session.exec(select(AcceptedEntity)).all())
+
+        return self._kept.get("accepted", ask)

@@ -82,6 +82,7 @@ class Holdings:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._kept = stores.KeptAnswers(engine)
 
     @contextmanager
     def _session(self) -> Iterator[Session]:
@@ -166,8 +167,12 @@ class Holdings:
 
     def state(self, digest: str) -> str | None:
         """The state of a held statement, or None where it is not held."""
-        with self._session() as session:
-            return session.exec(select(Holding.state).where(Holding.digest == digest)).first()
+
+        def ask() -> str | None:
+            with self._session() as session:
+                return session.exec(select(Holding.state).where(Holding.digest == digest)).first()
+
+        return self._kept.get(digest, ask)
 
     def with_id(self, id: str) -> Sequence[Holding]:
         """Everything held under that id."""

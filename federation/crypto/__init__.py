@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from federation.crypto.canonical import MAX_DEPTH, MAX_SAFE_INTEGER, canonical_json, parse_json
+from federation.crypto.canonical import MAX_DEPTH, MAX_SAFE_INTEGER, canonical_json, parse_json, restates
 from federation.crypto.digests import DIGEST_PREFIX, check_digest_text, digest, sha256, sha256_hex
 from federation.crypto.errors import (
     CanonicalError,
@@ -59,6 +59,7 @@ __all__ = [
     "peer_fingerprint",
     "read_private",
     "remove_unfinished",
+    "restates",
     "server_name",
     "sha256",
     "sha256_hex",

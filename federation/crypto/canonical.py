@@ -21,6 +21,7 @@ MAX_SAFE_INTEGER = 2**53 - 1
 MAX_DEPTH = 64
 _MAX_INTEGER_CHARACTERS = 17  # a sign and the 16 digits of 2^53 - 1
 _SHOWN_KEY_CHARACTERS = 40
+_PLAIN = re.compile(r"[ !#-\[\]-~]*")
 _PLAIN_TEXT = re.compile(rb'"[ !#-\[\]-~]*"')
 _RARE_CHARACTER = re.compile("[\ud800-\U0010ffff]")
 """From U+D800 on, texts may hold half a surrogate pair or sort otherwise than their UTF-16 does."""
@@ -39,7 +40,9 @@ def canonical_json(value: object, *, allow_floats: bool = False) -> bytes:
     Raises:
         CanonicalError: the value has no canonical form; ``params["path"]`` is the place, as in ``$.rounds[2].rho``.
     """
-    quick = None if allow_floats else _written_plainly(value)
+    if type(value) is str and _PLAIN.fullmatch(value) is not None:
+        return b'"%b"' % value.encode("ascii")
+    quick = _written_plainly(value)  # of what holds no float
     if quick is not None:
         return quick
     _check(value, allow_floats=allow_floats, depth_limit=MAX_DEPTH)
@@ -109,6 +112,20 @@ def _safe_integer(text: str) -> int:
 _UNKNOWN: Final = object()
 _scan = make_scanner(json.JSONDecoder(parse_int=_safe_integer, parse_float=_refuse, parse_constant=_refuse))  # type: ignore[arg-type]  # typeshed takes itself for its context
 _write = json.JSONEncoder(ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")).encode
+
+
+def restates(value: object, data: bytes) -> bool:
+    """Whether ``data``, which `parse_json` took without floats, is the canonical form of ``value``.
+
+    For a model that was read from these bytes: does it say what they say? What was read once is not read again: in bytes
+    that hold safe integers and no key twice, equal ASCII text is all there is to compare.
+    """
+    try:
+        if data.isascii() and _write(value) == data.decode("ascii"):
+            return True
+    except (ValueError, TypeError, RecursionError):
+        return False
+    return canonical_json(value) == data
 
 
 def _canonical_value(data: bytes, depth_limit: int) -> Any:

@@ -341,6 +341,14 @@ class Ledger:
         chosen = {name: one for name, one in fields.items() if disclose is None or name in disclose}
         return encode_bundle(data, chosen, index, size, proof, note)
 
+    def bundle_of(self, appended: Appended) -> bytes:
+        """Return what ``receipt_bundle`` returns of an entry that was just written; mostly without reading anything."""
+        last = appended.last
+        if last is None:
+            return self.receipt_bundle(appended.index)
+        # Beside the last leaf of a tree stand the complete subtrees before it, the smallest one next to it (RFC 6962, 2.1.1).
+        return encode_bundle(last.data, last.fields, appended.index, appended.size, last.edge[::-1], last.note)
+
     def export(self, path: Path, *, disclose: Callable[[Entry], Collection[str]]) -> None:
         """Write the whole history to one file, with the fields that ``disclose`` names for each entry."""
         with self.reader() as connection:

@@ -14,6 +14,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 from federation.crypto import KeyRefusedError, PublicKey, SignatureError
@@ -32,6 +33,7 @@ _SIGNATURE_LENGTHS = {ED25519: 64, COSIGNATURE: 72}
 MAX_NOTE_BYTES = 64 * 1024
 MAX_SIGNATURES = 128
 _NAME = re.compile(r"[^\s+\x00-\x1f\x7f]{1,255}")
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f]")
 _DASH = "— "  # em dash and a space, as the specification has it
 
 
@@ -73,7 +75,7 @@ class VerifierKey:
         if self.type not in _SIGNATURE_LENGTHS:
             raise NoteFormatError("signature type {type} is not supported", type=self.type)
 
-    @property
+    @cached_property
     def key_id(self) -> bytes:
         """Four bytes that find, but do not authenticate, the key."""
         return key_id(self.name, self.type, self.public.raw)
@@ -123,7 +125,7 @@ def parse_note(data: bytes) -> Note:
         whole = data.decode()
     except UnicodeDecodeError:
         raise NoteFormatError("a signed note is UTF-8") from None
-    if any(character < " " and character != "\n" for character in whole):
+    if _CONTROL.search(whole) is not None:
         raise NoteFormatError("a signed note holds no control characters")
     # The last empty line: the text itself may hold others.
     cut = whole.rfind("\n\n")

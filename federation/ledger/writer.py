@@ -22,7 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from federation.crypto import PublicKey, SigningKey
@@ -65,6 +65,18 @@ class Appended:
     time: str
     size: int
     root: bytes
+    last: LastEntry | None = field(default=None, repr=False, compare=False)
+    """What a proof of it needs, where it is the last one of that state."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class LastEntry:
+    """The last entry of a signed state: its bytes and fields, the tree's right edge before it, the signed checkpoint."""
+
+    data: bytes
+    fields: Mapping[str, Field]
+    edge: tuple[bytes, ...]
+    note: bytes
 
 
 @dataclass(slots=True, repr=False)
@@ -94,6 +106,7 @@ class _Group:
     fields: list[tuple[object, ...]] = field(default_factory=list)
     tiles: list[tuple[object, ...]] = field(default_factory=list)
     written: list[tuple[Submission, int, bytes, str]] = field(default_factory=list)
+    last: LastEntry | None = None
 
     def flush(self, connection: sqlite3.Connection) -> None:
         """Write the rows gathered so far into the open transaction."""
@@ -127,6 +140,7 @@ class _Group:
         leaf = leaf_hash(data)
         self.entries.append((index, item.kind, item.ref, moment, leaf, data))
         self.fields.extend((index, name, one.form, one.salt, one.payload) for name, one in fields.items())
+        self.last = LastEntry(data, fields, tuple(head.frontier.stack), b"")
         self.tiles.extend((tile.level, tile.number, tile.hash) for tile in head.append(leaf, moment))
         self.written.append((item, index, leaf, moment))
 
@@ -243,7 +257,8 @@ class Writer:
                 self._file_behind = False
         size, root = group.head.size, group.head.root
         for item, index, leaf, moment in group.written:
-            item.future.set_result(Appended(index, leaf, moment, size, root))
+            last = replace(group.last, note=note) if group.last is not None and index == size - 1 else None
+            item.future.set_result(Appended(index, leaf, moment, size, root, last))
 
     def _store(self, items: list[Submission]) -> tuple[_Group, bytes]:
         """Run one transaction; on return it is durable, whatever COMMIT said."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints, ValidationError
 
-from federation.crypto import PublicKey, SigningKey, canonical_json, parse_json
+from federation.crypto import PublicKey, SigningKey, canonical_json, parse_json, restates
 from federation.errors import VerificationError
 from federation.statements.dsse import Envelope, add_signature, sign, verify
 
@@ -148,7 +148,7 @@ class Statement(Part):
                 where=".".join(str(part) for part in first["loc"]) or "its top",
                 what=first["msg"],
             ) from None
-        if statement.payload() != payload:
+        if not restates(statement.model_dump(mode="json"), payload):
             raise StatementError("a {kind} is not in canonical form", kind=cls.__name__)
         return statement
 

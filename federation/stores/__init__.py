@@ -9,6 +9,7 @@ What it costs to import is the standard library: SQLAlchemy and alembic are load
 
 from federation.stores._copy import CopyError, copy_database, sync
 from federation.stores._engine import open_engine
+from federation.stores._kept import KeptAnswers
 from federation.stores._migration import COPIES, Migrated, migrate
 from federation.stores._store import (
     HOME_STORE,
@@ -27,6 +28,7 @@ __all__ = [
     "HOME_STORE",
     "UNVERSIONED",
     "CopyError",
+    "KeptAnswers",
     "Migrated",
     "MigrationFailedError",
     "Standing",

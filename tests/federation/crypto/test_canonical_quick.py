@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from federation.crypto import CanonicalError, MalformedError, canonical, canonical_json, parse_json
+from federation.crypto import CanonicalError, MalformedError, canonical, canonical_json, parse_json, restates
 
 _UNKNOWN = canonical._UNKNOWN
 _texts = st.text(st.characters(exclude_categories=[]), max_size=8) | st.sampled_from(
@@ -107,3 +107,21 @@ def test_the_quick_reader_without_its_guards_would_take_what_is_refused(monkeypa
     monkeypatch.undo()
     with pytest.raises(MalformedError):
         parse_json(b'{"a":1,"a":2}', limit=100)
+
+
+@pytest.mark.parametrize(
+    "value", [{"a": [1, True, None], "b": {"c": 'x\n"\\'}}, ["é", "😀"], "", -5, {"": {}}], ids=repr
+)
+def test_a_value_restates_its_canonical_bytes_and_no_others(value: object) -> None:
+    data = canonical_json(value)
+    assert restates(value, data)
+    for other in ({"a": 1}, [value], True, 1):
+        assert not restates(other, data)
+    for spelled in (json.dumps(value, indent=1).encode(), b" " + data, data + b" ", data + b"0"):
+        assert spelled == data or not restates(value, spelled)
+
+
+def test_true_is_not_one() -> None:
+    """Python calls them equal; a model that makes one of the other says something else than was signed."""
+    assert not restates({"round": 1}, b'{"round":true}')
+    assert not restates({"flag": True}, b'{"flag":1}')

@@ -377,3 +377,22 @@ def test_a_ledger_of_a_newer_release_is_refused_and_left_as_it_is(tmp_path: Path
     with pytest.raises(StoreNewerError) as refused:
         Ledger.open(tmp_path, key)
     assert refused.value.code == "store-newer" and "version 2" in str(refused.value) and "upgrade" in refused.value.hint
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 31, 32, 33])
+def test_the_proof_of_an_entry_just_written_needs_no_reading(history: Any, count: int) -> None:
+    """What is made of the tree's edge in memory is, byte for byte, what the store gives."""
+    for number in range(count):
+        appended = history.append("note", {"a": number, "b": b"raw"})
+        assert appended.last is not None
+        bundle = history.bundle_of(appended)
+        assert bundle == history.receipt_bundle(appended.index)
+        assert verify_bundle(bundle, history.vkey).fields == {"a": number, "b": b"raw"}
+
+
+def test_entries_written_together_are_proved_from_the_store(history: Any) -> None:
+    waiting = [history.submit("note", {"a": number}) for number in range(50)]
+    written = [one.result() for one in waiting]
+    assert any(one.last is None for one in written)
+    for appended in written:
+        assert verify_bundle(history.bundle_of(appended), history.vkey).entry.index == appended.index
