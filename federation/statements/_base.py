@@ -104,11 +104,7 @@ class Statement(Part):
     def payload(self) -> bytes:
         """Canonical JSON (RFC 8785) of every field, empty ones included but for :attr:`LATER`; raises where it is larger
         than a statement may be."""
-        fields = self.model_dump(mode="json")
-        for name in self.LATER:
-            if fields[name] == type(self).model_fields[name].default:
-                del fields[name]
-        data = canonical_json(fields)
+        data = canonical_json(self._said())
         if len(data) > MAX_STATEMENT_BYTES:
             raise StatementError(
                 "a {kind} of {size} bytes is larger than the {limit} bytes a statement may have",
@@ -117,6 +113,13 @@ class Statement(Part):
                 limit=MAX_STATEMENT_BYTES,
             )
         return data
+
+    def _said(self) -> dict[str, Any]:
+        fields = self.model_dump(mode="json")
+        for name in self.LATER:
+            if fields[name] == type(self).model_fields[name].default:
+                del fields[name]
+        return fields
 
     def seal(self, *keys: SigningKey) -> Envelope:
         """Sign this statement with each key, in order."""
@@ -148,7 +151,7 @@ class Statement(Part):
                 where=".".join(str(part) for part in first["loc"]) or "its top",
                 what=first["msg"],
             ) from None
-        if not restates(statement.model_dump(mode="json"), payload):
+        if not restates(statement._said(), payload):
             raise StatementError("a {kind} is not in canonical form", kind=cls.__name__)
         return statement
 
