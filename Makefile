@@ -4,7 +4,7 @@ PY := .venv/bin/python
 KEYONG_SHARED ?= ../shared
 export KEYONG_SHARED
 
-.PHONY: setup demo grid-load test lint types unit long crash network load soak container bench bench-smoke proto text lock clean help
+.PHONY: setup demo grid-load test lint types unit long attack crash network load soak container bench bench-smoke proto text lock clean help
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -36,6 +36,13 @@ long: setup ## what `make test` leaves out because a shorter test shows the same
 
 crash: setup ## a thousand kills of node, coordinator and requester, a thousand of the ledger, every fault of a disk
 	@KEYONG_CRASH_CYCLES=1000 KEYONG_ALL_FAULTS=1 $(PY) -m pytest -s --timeout 7200 tests/faults tests/federation/ledger/test_ledger_crash.py
+
+attack: setup ## job code that was written to steal, at every tier and with each layer taken away; by root also as an ordinary user
+	@KEYONG_ATTACK=1 $(PY) -m pytest -n 2 --timeout 900 tests/adversarial/attacks
+	@if [ "$$(id -u)" = 0 ]; then place=$$(mktemp -d /var/tmp/keyong-attack-XXXXXX) && chown 61234:61234 $$place && \
+		setpriv --reuid=61234 --regid=61234 --clear-groups env HOME=$$place TMPDIR=$$place KEYONG_ATTACK=1 \
+		$(PY) -m pytest -n 2 -p no:cacheprovider --timeout 900 tests/adversarial/attacks; \
+		code=$$?; rm -rf $$place; exit $$code; fi
 
 network: setup ## jobs on bad lines, between network namespaces (10 minutes)
 	@KEYONG_NETWORK=1 $(PY) -m pytest -n0 --timeout 900 tests/network

@@ -183,11 +183,13 @@ def arguments(
         files: small files made for the session: path inside to a descriptor with the content.
         without: layers left out, for tests that show what each one holds off.
     """
-    out = ["--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
+    out = ["--unshare-user", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
+    if "pid-namespace" not in without:
+        out += ["--unshare-pid", "--as-pid-1"]
     if "network-namespace" not in without:
         out += ["--unshare-net"]
     out += ["--disable-userns", "--uid", "65534", "--gid", "65534", "--hostname", "job", "--die-with-parent"]
-    out += ["--new-session", "--as-pid-1", "--cap-drop", "ALL"]
+    out += ["--new-session", "--cap-drop", "ALL"]
     if "empty-environment" not in without:
         out += ["--clearenv"]
     for name, value in environment(spec, places.python_prefix).items():

@@ -155,6 +155,8 @@ def _popen(
 ) -> subprocess.Popen[bytes]:
     """Start bubblewrap with an empty environment, no descriptor but ``passed``, and the session's own identity."""
     uid = None if identity is None else identity.uid
+    for descriptor in passed if "close-descriptors" in without else ():
+        os.set_inheritable(descriptor, True)
     try:
         return subprocess.Popen(
             command,
@@ -164,8 +166,8 @@ def _popen(
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            close_fds=True,
-            pass_fds=passed,
+            close_fds="close-descriptors" not in without,
+            pass_fds=passed if "close-descriptors" not in without else (),
             start_new_session=True,
             umask=0o022,
             user=uid,

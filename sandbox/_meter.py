@@ -90,7 +90,7 @@ class _Totals(ABC):
             cpu += own + (int(fields[13]) + int(fields[14])) / _TICKS
         held = self._files.held(members)
         memory += sum(held.values())
-        if memory > limits.memory_bytes:
+        if memory > limits.memory_bytes and tasks <= limits.processes:  # a bomb of processes makes the look a slow one
             memory = self._proportional(members, held, memory)
         self._cpu = max(self._cpu, cpu, sum(self._spent.values()))
         files, full = self._scratch_usage(limits)
@@ -180,10 +180,10 @@ class UidMeter(_Totals):
 
 def exceeded(usage: Usage, limits: Limits) -> LimitName | None:
     """Return the first limit that the totals break, or ``None``."""
-    if usage.memory_bytes > limits.memory_bytes:
-        return "memory"
     if usage.tasks > limits.processes:
         return "processes"
+    if usage.memory_bytes > limits.memory_bytes:
+        return "memory"
     if limits.cpu_seconds is not None and usage.cpu_seconds > limits.cpu_seconds:
         return "cpu"
     if usage.scratch_full or usage.scratch_files > limits.scratch_files:

@@ -253,7 +253,7 @@ class Session:
                     poll.unregister(descriptor)
             now = time.monotonic()
             limits = self._limits
-            if self._limit is None and not self._killed and limits is not None:
+            if self._limit is None and not self._killed and limits is not None and "supervisor" not in self._without:
                 if now >= self._deadline:
                     self._limit = "wall"
                 elif max(self._flood.values()) > _FLOOD * limits.output_bytes:

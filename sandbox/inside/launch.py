@@ -199,12 +199,13 @@ def probe_namespaces() -> None:
             raise Refused("network namespace")
 
 
-def enclose(descriptor: int) -> None:
+def enclose(descriptor: int, *, close: bool = True) -> None:
     """Leave the channel as descriptor 3, a null stdin, and nothing else that was inherited."""
     if descriptor != 3:
         os.dup2(descriptor, 3)
     os.set_inheritable(3, True)
-    os.closerange(4, 1 << 20)
+    if close:
+        os.closerange(4, 1 << 20)
     null = os.open("/dev/null", os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
@@ -236,12 +237,12 @@ def main() -> None:
     separator = sys.argv.index("--")
     items = [tuple(item.split("=", 1)) for item in sys.argv[2:separator]]
     column = 0 if os.uname().machine == "x86_64" else 1
-    enclose(int(sys.argv[1]))
-    own = next((int(value) for kind, value in items if kind == "uid"), None)
     skipped = {value for kind, value in items if kind == "skip"}
+    enclose(int(sys.argv[1]), close="close-descriptors" not in skipped)
+    own = next((int(value) for kind, value in items if kind == "uid"), None)
     try:
         for kind, value in items:
-            if kind == "limit":
+            if kind == "limit" and "bounds" not in skipped:
                 number, bound = map(int, value.split(":"))
                 if syscall(PRLIMIT[column], 0, number, words(bound, bound), None) != 0:
                     raise Refused("limit")
