@@ -41,8 +41,10 @@ def serve(work: Work, drain: Work, seconds: float) -> None:
         drain: lets what runs come to its end; awaited after the first signal. A second one cuts it short.
         seconds: how long it may take; for the person at the terminal.
     """
+    from keyong.cli._allocator import share_arenas
     from keyong.cli._logging import captured
 
+    share_arenas()
     with captured():
         asyncio.run(_until_told(work, drain, seconds))
 
