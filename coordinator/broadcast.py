@@ -32,18 +32,32 @@ class Named:
     body_digest: str
 
 
+@dataclass(frozen=True)
+class Hashed:
+    """A body and its digest."""
+
+    body: memoryview
+    digest: str
+
+    @classmethod
+    def of(cls, body: memoryview) -> Hashed:
+        """Hash a body; blocks meanwhile."""
+        return cls(body, body_digest([body]))
+
+
 class Broadcast:
     """One content for all nodes. Blocks while it hashes.
 
     Args:
-        before: the one before it, whose body need not be hashed again where it is the very same.
+        known: a body whose digest is known: it need not be hashed again where it is the very same.
     """
 
-    def __init__(self, header: bytes, body: memoryview, before: Broadcast | None = None) -> None:
+    def __init__(self, header: bytes, body: memoryview, known: Hashed | None = None) -> None:
         self._header = header
         self.body = body
-        same = before is not None and before.body is body and body.readonly
-        self._body_digest: str = before._body_digest if before is not None and same else body_digest([body])
+        same = known is not None and known.body is body and body.readonly
+        self.hashed: Hashed = known if known is not None and same else Hashed.of(body)
+        self._body_digest = self.hashed.digest
 
     def named(self, version: int) -> Named:
         """The content as a node of this protocol version knows it."""

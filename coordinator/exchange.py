@@ -59,6 +59,8 @@ class Exchange:
     """Rows as each node's receipt states them, of those that contributed."""
     content: str = ""
     """Digest of what was sent."""
+    body: memoryview | None = None
+    """The bytes of the aggregate's arrays where they lie in a sealed file."""
     replayed: bool = False
     """From the recording: no node was asked."""
     clauses: dict[str, dict[str, Any]] = field(default_factory=dict)

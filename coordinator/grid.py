@@ -112,6 +112,8 @@ class TrustedGrid:
         except ContentError as error:
             raise ServerPartError("the replies cannot be given to the app ({what})", what=error.code) from None
         await session.send(frame, buffers)
+        if exchange.body is not None:
+            self._rounds.foresee(exchange.body)
 
     async def _begin(self) -> None:
         await self._kept()
@@ -210,9 +212,10 @@ class TrustedGrid:
             metrics = {**aggregate.metrics, weight_key: aggregate.total_weight}
             content = Content(arrays=aggregate.arrays, metrics={_free(METRICS_RECORD, aggregate.arrays): metrics})
             described, buffers = describe(content)
-            return {"op": "replies", "replies": [{"node_id": 0, "content": described}]}, list(buffers)
+            body: list[Buffer] = list(buffers) if exchange.body is None else [exchange.body]
+            return {"op": "replies", "replies": [{"node_id": 0, "content": described}]}, body
         replies: list[dict[str, Any]] = []
-        body: list[Buffer] = []
+        body = []
         for node, number in self._numbers.items():
             if node in exchange.replies:
                 reply = with_weight(exchange.replies[node], weight_key, exchange.weights[node])

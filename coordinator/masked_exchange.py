@@ -15,6 +15,7 @@ from typing import Any
 
 import structlog
 
+from coordinator.aggregate_file import finish
 from coordinator.answers import Answer, code_from, read_masked, verify_answer, verify_receipt
 from coordinator.broadcast import Broadcast, Named
 from coordinator.cohort import Cohort
@@ -354,7 +355,8 @@ class MaskedExchanges:
     async def _take(self, one: _Attempt, result: Exchange, sent: Content) -> None:
         """The sum is open: what it says, and who is out of the job for good because it is not in it."""
         result.contributed = sorted(one.inputs)
-        result.aggregate = await asyncio.to_thread(one.accumulator.finish, len(one.inputs), sent.arrays)
+        count = len(one.inputs)
+        result.aggregate, result.body = await asyncio.to_thread(finish, one.accumulator, count, sent.arrays)
         for planned in self._plan.cohort:
             node = planned.node
             if node not in one.inputs:

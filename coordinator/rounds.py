@@ -10,8 +10,9 @@ from typing import Any
 
 import structlog
 
+from coordinator.aggregate_file import finish
 from coordinator.answers import Answer, ReceiptError, code_from, read_encoded, read_single, verify_answer
-from coordinator.broadcast import Broadcast, Named, Sender
+from coordinator.broadcast import Broadcast, Hashed, Named, Sender
 from coordinator.cohort import Cohort
 from coordinator.exchange import (
     REPLAY,
@@ -80,7 +81,7 @@ class Rounds:
         self._adding = asyncio.Lock()
         self._sender = Sender(links)
         self._writing = asyncio.Lock()
-        self._before: Broadcast | None = None
+        self._hashing: tuple[memoryview, asyncio.Future[Hashed]] | None = None
         self.leaving = False
         """Whether who is cancelled from here on goes on later: steps at the nodes are then not called off."""
         self._masked = MaskedExchanges(
@@ -116,7 +117,8 @@ class Rounds:
             raise RoundRefusedError(
                 "the app sent a malformed content ({what})", what=error.code, code=error.code
             ) from None
-        broadcast = self._before = await offload(len(body), Broadcast, raw, body, self._before)
+        broadcast = await offload(len(body), Broadcast, raw, body, await self._foreseen(body))
+        self._remember(broadcast.hashed)
         if before is not None:
             await before()
         known = self.count <= self._recording.answered
@@ -174,14 +176,27 @@ class Rounds:
         if len(result.contributed) < self._plan.minimal_participants:
             raise self._too_few(result)
         if accumulator is not None:
-            result.aggregate = await offload(
-                8 * (layout.narrow_size + layout.wide_size), accumulator.finish, len(result.contributed), sent.arrays
-            )
+            size = 8 * (layout.narrow_size + layout.wide_size)
+            count = len(result.contributed)
+            result.aggregate, result.body = await offload(size, finish, accumulator, count, sent.arrays)
         return result
+
+    def foresee(self, body: memoryview) -> None:
+        """Hash a body that will probably be sent, while the app makes up its mind."""
+        self._hashing = (body, asyncio.ensure_future(asyncio.to_thread(Hashed.of, body)))
+
+    async def _foreseen(self, body: memoryview) -> Hashed | None:
+        known, self._hashing = self._hashing, None
+        return await known[1] if known is not None and known[0] is body else None
+
+    def _remember(self, hashed: Hashed) -> None:
+        done: asyncio.Future[Hashed] = asyncio.get_running_loop().create_future()
+        done.set_result(hashed)
+        self._hashing = (hashed.body, done)
 
     def release(self) -> None:
         """Give back the last content that was sent, once there is no further exchange."""
-        self._before = None
+        self._hashing = None
 
     async def _exchange_masked(self, result: Exchange, broadcast: Broadcast, asked: Asked | None) -> Exchange:
         try:

@@ -39,6 +39,8 @@ log = structlog.get_logger("keyong.node")
 
 HAND_OVER_SECONDS = 2.0
 """At least so long an answer that is on its way may take, also where the time to drain is over."""
+LENT_TO_SESSIONS = frozenset({"job.invoke"})
+"""Requests whose bodies go on into a session."""
 TEND_SECONDS = 1.0
 """How soon a change that another process of this home made takes effect: a revocation, a dataset."""
 
@@ -154,7 +156,8 @@ class NodeService:
             self._claim.release()
 
     def _connect(self) -> AbstractAsyncContextManager[Peer]:
-        return connect(self._home, self._handle, timeout=REDIAL_SECONDS, meter=self.metrics.meter)
+        meter = self.metrics.meter
+        return connect(self._home, self._handle, timeout=REDIAL_SECONDS, meter=meter, lent=LENT_TO_SESSIONS)
 
     async def _serve(self, peer: Peer, on_state: Callable[[str], None]) -> None:
         await greet(peer, self._home, self._record.ledger, serves="node")

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from federation.secagg.bounds import check_encoding
-from federation.secagg.decoding import decode_arrays, decode_metrics
+from federation.secagg.decoding import Heap, Store, decode_arrays, decode_metrics
 from federation.secagg.errors import AggregateVoidError, ReplyFormatError
 from federation.secagg.keystream import MaskKey, add_masks
 from federation.secagg.layout import ONE, SATURATED, WEIGHT, Array, Arrays, Layout
@@ -115,12 +115,13 @@ class Accumulator:
         """Give the sum up: a reply was added in part, or turned out not to be what was signed."""
         self._void = True
 
-    def finish(self, expected_count: int, sent: Arrays) -> Aggregate:
+    def finish(self, expected_count: int, sent: Arrays, store: Store | None = None) -> Aggregate:
         """Open the sum of ``expected_count`` replies.
 
         Args:
             expected_count: how many nodes are in it; the sum of their constants 1 must say the same.
             sent: the arrays of the broadcast content.
+            store: takes the arrays; memory of their own where none is given.
 
         Raises:
             AggregateVoidError: count, weight or any element cannot be the sum of so many honest replies. A mask that
@@ -138,7 +139,9 @@ class Accumulator:
         elements = self.layout.narrow_size + self.layout.wide_size
         if not max(low, 1) <= weight <= high or totals[SATURATED] > expected_count * elements:
             raise AggregateVoidError("the total weight is not one that the plan allows; the round is void")
-        arrays = decode_arrays(self._sums, self.layout, self.encoding, self._n, expected_count, weight, sent)
+        arrays = decode_arrays(
+            self._sums, self.layout, self.encoding, self._n, expected_count, weight, sent, store or Heap()
+        )
         metrics = decode_metrics(totals, self.layout, self.encoding, self._n, expected_count, weight)
         return Aggregate(arrays, metrics, weight, expected_count, totals[SATURATED])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +12,37 @@ from numpy.typing import NDArray
 from federation.secagg.bounds import INTEGER_BOUND, metric_bound, total_bits
 from federation.secagg.encoding import CHUNK
 from federation.secagg.errors import AggregateVoidError
-from federation.secagg.layout import FIRST_METRIC, Array, Arrays, Layout, flat
+from federation.secagg.layout import FIRST_METRIC, Array, Arrays, Layout, Segment, flat
 from federation.secagg.reply import Part
 from federation.statements import Encoding
+
+
+class Store(Protocol):
+    """Where decoded arrays are put: chunk by chunk, each once, in the order of the layout."""
+
+    def put(self, segment: Segment, start: int, values: Array) -> None:
+        """Take the elements of an array from ``start`` on; ``values`` is overwritten afterwards."""
+
+    def arrays(self) -> dict[str, dict[str, Array]]:
+        """All that was put."""
+
+
+class Heap:
+    """Decoded arrays in memory of their own."""
+
+    def __init__(self) -> None:
+        self._arrays: dict[str, dict[str, Array]] = {}
+
+    def put(self, segment: Segment, start: int, values: Array) -> None:
+        """Copy them in."""
+        entries = self._arrays.setdefault(segment.record, {})
+        if segment.name not in entries:
+            entries[segment.name] = np.empty(segment.shape, dtype=segment.dtype)
+        entries[segment.name].reshape(-1)[start : start + len(values)] = values
+
+    def arrays(self) -> dict[str, dict[str, Array]]:
+        """The arrays."""
+        return self._arrays
 
 
 def decode_arrays(
@@ -25,6 +53,7 @@ def decode_arrays(
     count: int,
     weight: int,
     sent: Arrays,
+    store: Store,
 ) -> dict[str, dict[str, Array]]:
     """The weighted means, added to what was sent, in the types that were sent.
 
@@ -33,12 +62,12 @@ def decode_arrays(
         n: size of the cohort, by which the encoding was made.
         count: replies in the sum.
         weight: their total weight, above 0.
+        store: takes them.
 
     Raises:
         AggregateVoidError: an element exceeds what so many replies of this weight can add up to.
     """
     share = weight / encoding.weight_maximum
-    result: dict[str, dict[str, Array]] = {}
     buffer = np.empty(CHUNK, dtype=np.float64)
     for segment in layout.segments:
         total = sums["wide" if segment.wide else "narrow"]
@@ -49,18 +78,19 @@ def decode_arrays(
         # each reply adds at most share * one, rounded; the factor is float64's own rounding on the way
         limit = share * one * (1 + 1e-12) + count
         base = flat(sent, segment) if segment.relative else None
-        mean: Array = np.empty(segment.size, dtype=segment.dtype)
-        for start in range(0, segment.size, CHUNK):
+        mean: Array = np.empty(min(CHUNK, segment.size), dtype=segment.dtype)
+        for start in range(0, segment.size or 1, CHUNK):
             stop = min(start + CHUNK, segment.size)
             values = buffer[: stop - start]
             np.copyto(values, signed[start:stop])
-            if not (-limit <= float(values.min()) and float(values.max()) <= limit):
+            if values.size and not (-limit <= float(values.min()) and float(values.max()) <= limit):
                 raise AggregateVoidError("an element exceeds what so many replies can add up to; the round is void")
             values *= bound / (share * one)
             put = _put_integers if segment.wide else _put_floats
-            put(values, None if base is None else base[start:stop], mean[start:stop])
-        result.setdefault(segment.record, {})[segment.name] = mean.reshape(segment.shape)
-    return result
+            chunk = mean[: stop - start]
+            put(values, None if base is None else base[start:stop], chunk)
+            store.put(segment, start, chunk)
+    return store.arrays()
 
 
 def decode_metrics(

@@ -3,6 +3,7 @@ heap."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import mmap
 import os
@@ -12,13 +13,17 @@ from pathlib import Path
 from typing import BinaryIO
 
 from federation.errors import VerificationError
+from federation.wire.memory_file import MemoryFile
 
 CHUNK_BYTES = 1024 * 1024
 """Bytes a frame carries: large enough to amortise a frame, small enough that exchanges interleave."""
 MEMORY_BYTES = 4 * 1024 * 1024
 """Bodies up to this size stay in memory."""
+_SHARE = 4
+"""A body goes into a memory file where that takes at most this part of the memory that is free."""
 SPOOLLESS_BYTES = 64 * 1024 * 1024
 """Longest body of a party that has no folder to spool to."""
+
 
 Buffer = bytes | bytearray | memoryview
 
@@ -36,9 +41,14 @@ class Body:
     of
     it: a full disk is then an error of this body, where a page of a map that finds no room ends the whole process
     (SIGBUS).
+
+    Args:
+        hashed: take its digest as it comes.
+        lent: a session is to have it: a large one goes into a memory file then, which the session is given as it is, and
+            which takes the place of the copy in memory that the session would need beside the file.
     """
 
-    def __init__(self, size: int, spool: Path | None, *, hashed: bool = False) -> None:
+    def __init__(self, size: int, spool: Path | None, *, hashed: bool = False, lent: bool = False) -> None:
         if spool is None and size > SPOOLLESS_BYTES:
             raise _no_room(size)
         self.size = size
@@ -47,7 +57,8 @@ class Body:
         self._memory = bytearray()
         self._view: memoryview | None = None
         self._hash = hashlib.sha256() if hashed and size > MEMORY_BYTES else None
-        if size > MEMORY_BYTES and spool is not None:
+        self._lent = MemoryFile(size) if lent and MEMORY_BYTES < size <= free_memory() // _SHARE else None
+        if size > MEMORY_BYTES and spool is not None and self._lent is None:
             try:
                 self._file = tempfile.TemporaryFile(dir=spool, buffering=0)  # noqa: SIM115  # closed when it is mapped
             except OSError:
@@ -58,7 +69,7 @@ class Body:
         end = self._written + len(data)
         if end > self.size:
             raise BodyError("a message body is longer than its head announced")
-        if self._file is None:
+        if self._lent is None and self._file is None:
             self._memory += data
         else:
             self._spool(memoryview(data))
@@ -67,8 +78,11 @@ class Body:
             self._hash.update(data)  # while the chunk lies in the core's cache
 
     def _spool(self, data: memoryview) -> None:
-        assert self._file is not None
         try:
+            if self._lent is not None:
+                self._lent.write(data, self._written)
+                return
+            assert self._file is not None
             while data:
                 data = data[os.write(self._file.fileno(), data) :]
         except OSError:
@@ -91,7 +105,9 @@ class Body:
         if not self.complete:
             raise BodyError("a message body is shorter than its head announced")
         if self._view is None:
-            if self._file is not None:
+            if self._lent is not None:
+                self._view = self._lent.sealed()
+            elif self._file is not None:
                 with self._file as file:
                     self._view = memoryview(mmap.mmap(file.fileno(), self.size, prot=mmap.PROT_READ))
                 self._file = None
@@ -102,8 +118,19 @@ class Body:
     def discard(self) -> None:
         """Give back the room of a body nobody will read; without complaint where it was given back."""
         self._memory = bytearray()
+        if self._lent is not None:
+            self._lent.close()
         if self._file is not None:
             self._file.close()
+
+
+def free_memory() -> int:
+    """Bytes that may be had on this machine without taking them from anyone; 0 where the kernel does not say."""
+    with contextlib.suppress(OSError), Path("/proc/meminfo").open("rb") as rows:
+        for row in rows:
+            if row.startswith(b"MemAvailable:"):
+                return int(row.split()[1]) * 1024
+    return 0
 
 
 def _no_room(size: int) -> BodyError:

@@ -78,11 +78,13 @@ async def dial(
     tell: bool = False,
     timeout: float = CONNECT_SECONDS,
     meter: Meter | None = None,
+    lent: frozenset[str] = frozenset(),
 ) -> AsyncIterator[Peer]:
     """A live :class:`Peer` to the coordinator for the duration of the block.
 
     Args:
         meter: counts the bytes that cross.
+        lent: see :class:`Peer`.
 
     Raises:
         UnreachableError: nobody listens there, the TLS handshake was refused, or no connection came within ``timeout``
@@ -112,7 +114,14 @@ async def dial(
             f"/{SERVICE}/{METHOD}", request_serializer=meter.write, response_deserializer=meter.read
         )()
         peer = Peer(
-            stream.write, _frames(stream), dialled=True, handler=handler, body_limit=body_limit, spool=spool, tell=tell
+            stream.write,
+            _frames(stream),
+            dialled=True,
+            handler=handler,
+            body_limit=body_limit,
+            spool=spool,
+            tell=tell,
+            lent=lent,
         )
         peer.member = address.member
         reading = asyncio.create_task(peer.run())

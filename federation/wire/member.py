@@ -50,14 +50,28 @@ class ClockError(UnavailableError):
 
 
 def connect(
-    home: Home, handler: Handler = refuse_all, *, timeout: float = CONNECT_SECONDS, meter: Meter | None = None
+    home: Home,
+    handler: Handler = refuse_all,
+    *,
+    timeout: float = CONNECT_SECONDS,
+    meter: Meter | None = None,
+    lent: frozenset[str] = frozenset(),
 ) -> AbstractAsyncContextManager[Peer]:
     """Dial this home's coordinator, taking exactly the certificate the newest roster gives it."""
     coordinator = home.history.latest.coordinator
     tls = home.tls
     address = Address(coordinator.address or home.identity.address, coordinator.id, coordinator.tls_certificate)
     spool = home.folder("spool")
-    return dial(address, tls.key_pem, tls.certificate_pem, handler=handler, spool=spool, timeout=timeout, meter=meter)
+    return dial(
+        address,
+        tls.key_pem,
+        tls.certificate_pem,
+        handler=handler,
+        spool=spool,
+        timeout=timeout,
+        meter=meter,
+        lent=lent,
+    )
 
 
 async def greet(peer: Peer, home: Home, ledger: Ledger | None, *, serves: Literal["node", "client"]) -> Welcome:

@@ -16,8 +16,7 @@ import os
 from collections.abc import Sequence
 
 from federation.errors import VerificationError
-from federation.jobs.frames import write_file
-from federation.wire.body import Buffer
+from federation.jobs.frames import Buffer, write_file
 
 _FIXED = fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK
 _SEALED = _FIXED | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
@@ -27,6 +26,20 @@ class UnsealedError(VerificationError):
     """A lent file cannot be sealed: the session could still change what was judged."""
 
     code = "session-frame"
+
+
+class SealedMap(mmap.mmap):
+    """The bytes of a sealed file, read-only; who is handed a view of them can hand on the file itself."""
+
+    file: MemoryFile
+
+
+def file_of(body: Sequence[Buffer]) -> MemoryFile | None:
+    """The sealed file whose bytes, all of them, a body is; None where there is no such file."""
+    if len(body) != 1 or not isinstance(body[0], memoryview) or not isinstance(body[0].obj, SealedMap):
+        return None
+    file = body[0].obj.file
+    return file if body[0].nbytes == file.size and body[0].contiguous else None
 
 
 class MemoryFile:
@@ -54,6 +67,13 @@ class MemoryFile:
             raise
         return file
 
+    def write(self, data: Buffer, at: int) -> None:
+        """Write bytes at a place."""
+        view = memoryview(data).cast("B")
+        while view:
+            done = os.pwrite(self.descriptor, view, at)
+            view, at = view[done:], at + done
+
     def seal(self) -> None:
         """Make its bytes what they are now, for good.
 
@@ -69,6 +89,13 @@ class MemoryFile:
         """The first ``size`` bytes, read-only; the map outlives the file."""
         # Private: before Linux 6.7 a sealed file cannot be mapped shared, not even for reading.
         return memoryview(mmap.mmap(self.descriptor, size, mmap.MAP_PRIVATE, mmap.PROT_READ))
+
+    def sealed(self) -> memoryview:
+        """All its bytes, sealed and read-only; whoever is given this view is given the file (see `file_of`)."""
+        self.seal()
+        sealed = SealedMap(self.descriptor, self.size, mmap.MAP_PRIVATE, mmap.PROT_READ)
+        sealed.file = self
+        return memoryview(sealed)
 
     def close(self) -> None:
         """Let go of it."""

@@ -138,6 +138,7 @@ class Peer:
         room: what the bodies of all open exchanges may announce together, shared with the member's other links; as large as
             ``body_limit`` where none is given.
         spool: folder for large bodies.
+        lent: methods whose large bodies a session is given; see :class:`Body`.
         tell: whether refusals may carry their reason to the other end, or the bare code only (invariant 7).
     """
 
@@ -153,6 +154,7 @@ class Peer:
         tell: bool,
         requests: Mapping[str, int] | None = None,
         room: Room | None = None,
+        lent: frozenset[str] = frozenset(),
     ) -> None:
         self._send_frame = send
         self._frames = frames
@@ -163,6 +165,7 @@ class Peer:
         self._requests = requests
         self._bodies = room or Room(body_limit)
         self._spool = spool
+        self._lent = lent
         self._tell = tell
         self._room = asyncio.Semaphore(_FRAMES_AHEAD)
         self._outbox: asyncio.Queue[Frame | Chunk] = asyncio.Queue()
@@ -385,7 +388,7 @@ class Peer:
                     self._forget(number)
                     self._note(Frame(exchange=number, fault=Fault(code="body-stalled", params={"exit": "5"})))
 
-    def _assemble(self, head: Head, limit: int) -> _Assembly:
+    def _assemble(self, head: Head, limit: int, *, lent: bool = False) -> _Assembly:
         if len(head.header) > HEADER_BYTES or head.body_bytes > limit:
             raise BodyError(
                 "a message of {size} bytes is larger than the {limit} bytes taken here",
@@ -394,7 +397,7 @@ class Peer:
             )
         self._bodies.take(head.body_bytes)
         try:
-            return _Assembly(head, Body(head.body_bytes, self._spool, hashed=True))
+            return _Assembly(head, Body(head.body_bytes, self._spool, hashed=True, lent=lent))
         except BodyError:
             self._bodies.give(head.body_bytes)
             raise
@@ -448,7 +451,7 @@ class Peer:
             return
         try:
             limit = self._body_limit if self._requests is None else self._requests.get(head.method, 0)
-            assembly = self._assemble(head, min(limit, self._body_limit))
+            assembly = self._assemble(head, min(limit, self._body_limit), lent=head.method in self._lent)
         except BodyError as error:
             self._note(Frame(exchange=number, fault=fault_of(error, tell=self._tell)))
             return

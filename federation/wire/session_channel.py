@@ -20,7 +20,7 @@ from federation.jobs.frames import (
     parse_header,
 )
 from federation.wire.body import CHUNK_BYTES, Body, Buffer, total_bytes
-from federation.wire.memory_file import MemoryFile, UnsealedError
+from federation.wire.memory_file import MemoryFile, UnsealedError, file_of
 
 _JOIN_BELOW = 64 * 1024
 
@@ -95,6 +95,10 @@ class SessionChannel:
         if self._sent is not None and len(body) == 1 and self._sent[0] is body[0]:
             return self._sent[1]
         self._sent = None
+        file = file_of(body)
+        if file is not None:
+            self._echo = body[0] if self._echoes and isinstance(body[0], memoryview) else None
+            return file
         file = await asyncio.to_thread(MemoryFile.holding, body, size)
         if len(body) == 1 and isinstance(body[0], memoryview) and body[0].readonly:
             self._sent = (body[0], file)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from coordinator.broadcast import WITHHELD_FROM, Broadcast, Sender
+from coordinator.broadcast import WITHHELD_FROM, Broadcast, Hashed, Sender
 from federation.errors import UnavailableError
 from federation.jobs.codec import content_digest, nested_digest
 from federation.wire.body import Buffer, total_bytes
@@ -81,3 +81,13 @@ def test_the_two_digests_of_a_content_are_never_one() -> None:
     assert nested_digest(b"{} ", named.body_digest) != named.digest
     with pytest.raises(ValueError, match="digest"):
         nested_digest(b"{}", "sha256:00")
+
+
+def test_a_body_is_hashed_once_and_only_the_very_same_one_is_believed() -> None:
+    known = Hashed.of(BODY)
+    forged = Hashed(BODY, "sha256:" + 64 * "0")
+    assert Broadcast(b"{}", BODY, known).digest == Broadcast(b"{}", BODY).digest
+    assert Broadcast(b"{}", BODY, forged).hashed is forged  # not hashed again
+    assert Broadcast(b"{}", BODY[:], forged).digest == Broadcast(b"{}", BODY).digest  # another view: hashed
+    writable = memoryview(bytearray(BODY))
+    assert Broadcast(b"{}", writable, Hashed(writable, forged.digest)).digest == Broadcast(b"{}", BODY).digest

@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
+from federation.jobs.codec import body_digest
 from federation.jobs.frames import FILE_FROM, HEAD_BYTES, IN_FILE, Channel, Received, encode_frame
-from federation.wire.memory_file import MemoryFile
+from federation.wire.body import MEMORY_BYTES, Body, free_memory
+from federation.wire.memory_file import MemoryFile, file_of
 from federation.wire.session_channel import SessionChannel, SessionFrameError
 
 SIZE = 3 * FILE_FROM
@@ -264,3 +266,31 @@ async def test_without_the_limit_the_large_answer_is_taken(ends: Ends) -> None:
 
 def test_the_mark_of_a_file_is_no_length() -> None:
     assert IN_FILE > 2**61
+
+
+async def test_a_body_that_came_for_a_session_is_given_to_it_as_it_is(
+    ends: Ends, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = memoryview(os.urandom(MEMORY_BYTES + FILE_FROM))
+    body = Body(len(content), tmp_path, hashed=True, lent=True)
+    for start in range(0, len(content), FILE_FROM):
+        body.write(content[start : start + FILE_FROM])
+    assert body.view == content and body.view.readonly and body.digest == body_digest([content])
+    monkeypatch.setattr(MemoryFile, "holding", None)  # no second file is made of it
+    assert await ends.asked(body.view) == content
+    file = file_of([body.view])
+    assert file is not None and file_of([body.view[1:]]) is None
+    with pytest.raises(PermissionError):
+        os.pwrite(file.descriptor, b"x", 0)  # sealed: what was hashed is what the session reads
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_body_that_memory_has_no_room_for_is_spooled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("federation.wire.body.free_memory", lambda: MEMORY_BYTES)
+    body = Body(MEMORY_BYTES + 1, tmp_path, lent=True)
+    body.write(bytes(MEMORY_BYTES + 1))
+    assert len(body.view) == MEMORY_BYTES + 1 and file_of([body.view]) is None
+
+
+def test_what_memory_is_free_is_known_here() -> None:
+    assert 0 < free_memory() <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
