@@ -88,6 +88,7 @@ def isolating() -> None:
 def consortium(isolating: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consortium]:
     """A coordinator and three nodes that serve, with agreements in force under ``PURPOSE``."""
     from tests.integration.consortium import running
+    from tests.integration.parties import ForkedParty
 
-    with running(tmp_path_factory.mktemp("consortium")) as one:
+    with running(tmp_path_factory.mktemp("consortium"), party=ForkedParty) as one:
         yield one

@@ -48,12 +48,25 @@ class Course:
 
 
 class Consortium:
-    """A running consortium. Agreements under ``PURPOSE`` permit any code, any number of times."""
+    """A running consortium. Agreements under ``PURPOSE`` permit any code, any number of times.
 
-    def __init__(self, folder: Path, mills: Sequence[str] = MILLS, protection: str = "none") -> None:
+    Args:
+        folder: its parties' homes.
+        mills: the members with data.
+        protection: what the agreements say of it.
+        party: how a party's commands are started.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        mills: Sequence[str] = MILLS,
+        protection: str = "none",
+        party: Callable[[Path, str], Party] = Party,
+    ) -> None:
         self.folder = folder
-        self.institute = Party(folder, "institute")
-        self.mills = [Party(folder, name) for name in mills]
+        self.institute = party(folder, "institute")
+        self.mills = [party(folder, name) for name in mills]
         self.protection = protection
         self.fingerprint = ""
         self.address = f"127.0.0.1:{free_port()}"
@@ -224,9 +237,14 @@ def at_once(act: Callable[[Party], object], parties: Iterable[Party]) -> None:
 
 
 @contextmanager
-def running(folder: Path, mills: Sequence[str] = MILLS, protection: str = "none") -> Iterator[Consortium]:
+def running(
+    folder: Path,
+    mills: Sequence[str] = MILLS,
+    protection: str = "none",
+    party: Callable[[Path, str], Party] = Party,
+) -> Iterator[Consortium]:
     """A consortium that serves until the block ends."""
-    consortium = Consortium(folder, mills, protection)
+    consortium = Consortium(folder, mills, protection, party)
     try:
         consortium.begin()
         yield consortium

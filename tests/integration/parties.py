@@ -9,15 +9,19 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, ClassVar
 
-TREE = Path(__file__).resolve().parents[2]
+from tests.integration.forkserver import TREE, Forked, ForkServer, Request
+
 WAIT_SECONDS = 120.0
+Process = subprocess.Popen[str] | Forked
 
 
 @dataclass(frozen=True)
@@ -100,8 +104,17 @@ class Party:
 
     def start(self, *arguments: str | Path, form: str = "json") -> Service:
         """Start a command that goes on."""
+        return Service(self._process(*arguments, form=form), self._log())
+
+    def _log(self) -> Path:
         self.logs.mkdir(exist_ok=True)
-        return Service(self.command(*arguments, form=form), self.logs / f"{self.name}-{time.monotonic_ns()}.log")
+        return self.logs / f"{self.name}-{time.monotonic_ns()}.log"
+
+    def _process(self, *arguments: str | Path, form: str) -> Callable[[IO[bytes]], Process]:
+        return lambda err: subprocess.Popen(
+            self.command(*arguments, form=form),
+            stdout=subprocess.PIPE, stderr=err, text=True, env=environment(), start_new_session=True,
+        )  # fmt: skip
 
     def serve(self, *arguments: str | Path, until: str) -> Service:
         """Start this party's service and wait for its event."""
@@ -110,17 +123,64 @@ class Party:
         return self.service
 
 
-class Service:
-    """A process that goes on, printing events; they are awaited by condition, never by time."""
+class ForkedParty(Party):
+    """A party whose commands are forked from a process that has imported them: each takes its work's time alone."""
 
-    def __init__(self, command: list[str], log: Path) -> None:
+    _server: ClassVar[ForkServer | None] = None
+
+    @classmethod
+    def server(cls) -> ForkServer:
+        """What commands are forked from; started once."""
+        if cls._server is None:
+            cls._server = ForkServer(**environment())
+        return cls._server
+
+    def request(self, *arguments: str | Path, form: str, env: Mapping[str, str] | None = None) -> Request:
+        """The command line and its environment."""
+        line = ("--home", str(self.home), "--lang", "en", "--format", form, *map(str, arguments))
+        return Request(line, environment(**(env or {})))
+
+    def run(self, *arguments: str | Path, form: str = "text", env: Mapping[str, str] | None = None) -> Ended:
+        """Run a command to its end, whatever that is."""
+        request = self.request(*arguments, form=form, env=env)
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            process = self.server().start(request, out.fileno(), err.fileno())
+            try:
+                code = process.wait(WAIT_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill_group()
+                raise
+            for file in (out, err):
+                file.seek(0)
+            return Ended(code, out.read().decode(), err.read().decode())
+
+    def _process(self, *arguments: str | Path, form: str) -> Callable[[IO[bytes]], Process]:
+        return partial(self._forked, self.request(*arguments, form=form))
+
+    def _forked(self, request: Request, err: IO[bytes]) -> Forked:
+        ours, theirs = os.pipe()
+        try:
+            process = self.server().start(request, theirs, err.fileno())
+        finally:
+            os.close(theirs)
+        process.stdout = os.fdopen(ours, encoding="utf-8", errors="replace")
+        return process
+
+
+class Service:
+    """A process that goes on, printing events; they are awaited by condition, never by time.
+
+    Args:
+        start: starts it, given where its stderr goes.
+        log: that file.
+    """
+
+    def __init__(self, start: Callable[[IO[bytes]], Process], log: Path) -> None:
         self.log = log
         self.events: list[dict[str, Any]] = []
         self._changed = threading.Condition()
         self._file = log.open("ab")
-        self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=self._file, text=True, env=environment(), start_new_session=True
-        )
+        self.process = start(self._file)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 

@@ -15,14 +15,14 @@ import pytest
 from federation.home import now
 from federation.statements.enrolment import Invitation
 from tests.integration.consortium import Consortium
-from tests.integration.parties import Ended, Party, environment, until
+from tests.integration.parties import Ended, ForkedParty, Party, environment, until
 from tests.integration.rogue import in_place_of_the_coordinator
 
 
 def test_invitations_that_do_not_hold(consortium: Consortium, tmp_path: Path) -> None:
     path = consortium.invite("analyst", "Analyst Ltd", "--role", "analyst")
     text = path.read_text().strip()
-    fresh = Party(tmp_path, "fresh")
+    fresh = ForkedParty(tmp_path, "fresh")
     fresh.run("join", str(tmp_path / "absent")).refused(2, "no file")
     fresh.run("join", "hello").refused(2, "not an invitation")
     fresh.run("join", text[:-40]).refused(2, "damaged")
@@ -31,14 +31,14 @@ def test_invitations_that_do_not_hold(consortium: Consortium, tmp_path: Path) ->
     fresh.run("join", old.to_text()).refused(2, "expired")
     assert not (fresh.home / "identity.json").exists(), "a refused invitation leaves no identity"
     fresh.ok("join", path, "--fingerprint", consortium.fingerprint)
-    Party(tmp_path, "second").run("join", text).refused(5, "used before")
+    ForkedParty(tmp_path, "second").run("join", text).refused(5, "used before")
     fresh.run("join", text).refused(2, "already holds an identity")
     consortium.institute.ok("consortium", "remove", "analyst")
     until(lambda: fresh.run("coordinator", "status").code != 0, "a removed member is still let in")
 
 
 def test_no_coordinator_and_a_port_in_use(tmp_path: Path) -> None:
-    other = Party(tmp_path, "other")
+    other = ForkedParty(tmp_path, "other")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -51,7 +51,7 @@ def test_no_coordinator_and_a_port_in_use(tmp_path: Path) -> None:
 
 
 def test_inv8_keys_that_others_could_read(consortium: Consortium, tmp_path: Path) -> None:
-    copy = Party(tmp_path, "copy")
+    copy = ForkedParty(tmp_path, "copy")
     shutil.copytree(consortium.mill("a").home, copy.home, ignore=shutil.ignore_patterns("*.sock"))
     key = copy.home / "keys" / "statement.key"
     key.chmod(0o644)
