@@ -18,7 +18,9 @@ demo: setup ## the whole story with real processes on this machine
 grid-load: setup ## seven utilities train a load model (needs KEYONG_SHARED)
 	@$(PY) -m examples.grid_load.run --data "$(KEYONG_SHARED)/data/pjm_hourly"
 
-test: setup lint types unit ## every test
+test: setup ## every test
+	@$(MAKE) --no-print-directory -j 2 --output-sync lint types
+	@$(MAKE) --no-print-directory unit
 
 lint: setup ## style, and the arrows between packages
 	@.venv/bin/ruff check .

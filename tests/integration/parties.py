@@ -155,9 +155,10 @@ class ForkedParty(Party):
             return Ended(code, out.read().decode(), err.read().decode())
 
     def _process(self, *arguments: str | Path, form: str) -> Callable[[IO[bytes]], Process]:
-        return partial(self._forked, self.request(*arguments, form=form))
+        return partial(self.fork, self.request(*arguments, form=form))
 
-    def _forked(self, request: Request, err: IO[bytes]) -> Forked:
+    def fork(self, request: Request, err: IO[bytes]) -> Forked:
+        """Start a command whose stdout is a pipe."""
         ours, theirs = os.pipe()
         try:
             process = self.server().start(request, theirs, err.fileno())
