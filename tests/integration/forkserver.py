@@ -84,7 +84,7 @@ class Request:
 
 
 class ForkServer:
-    """The process that commands are forked from; it ends with the one that started it, they do not."""
+    """The process that commands are forked from; it and they end with the one that started it."""
 
     def __init__(self, **environment: str) -> None:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -188,6 +188,7 @@ class _Server:
             if self._control in ready:
                 data, passed, _, _ = socket.recv_fds(self._control, _MESSAGE, 3)
                 if not data:
+                    self._end()
                     return None
                 told, out, err = passed
                 if (pid := os.fork()) == 0:
@@ -207,6 +208,12 @@ class _Server:
             told = self._running.pop(pid)
             _tell(told, os.waitstatus_to_exitcode(status))
             os.close(told)
+
+    def _end(self) -> None:
+        """Whoever asked has gone, in whatever way: nothing goes on without him."""
+        for pid in self._running:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
 
     def _forget(self, told: int) -> None:
         signal.set_wakeup_fd(-1)
