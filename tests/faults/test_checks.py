@@ -107,7 +107,9 @@ def test_two_outcomes(mill: Path) -> None:
         checks.check_settled(mill)
 
 
-@pytest.mark.parametrize("statement", ["DELETE FROM plan_use", "INSERT INTO plan_use VALUES ('a', 'b')"])
+@pytest.mark.parametrize(
+    "statement", ["DELETE FROM plan_use", "INSERT INTO plan_use (agreement, plan) VALUES ('a', 'b')"]
+)
 def test_a_use_too_few_or_too_many(mill: Path, statement: str) -> None:
     change(mill / "ledger" / "ledger.db", statement)
     with pytest.raises(BrokenPromiseError, match="uses are reserved"):
