@@ -213,7 +213,7 @@ class Consortium:
         """The newest job."""
         return str(self.institute.ok("job", "list").json[0]["job"])
 
-    def logs(self, mill: Party, job: str) -> dict[str, str]:
+    def logs(self, mill: Party, job: str) -> dict[str, Any]:
         """What a job printed at a mill, as its owner sees it."""
         return dict(mill.ok("job", "logs", job).json)
 

@@ -27,8 +27,9 @@ def test_a_syntax_error(consortium: Consortium, schema: Path, tmp_path: Path) ->
     assert "SyntaxError" in shown and "client_app.py" in shown, "a check shows everything"
     run = consortium.job(app)
     assert run.code not in (0, 3) and "Traceback" not in run.err
-    assert "app-syntax" in run.err, run.err
-    assert "SyntaxError" in str(consortium.logs(consortium.mill("a"), consortium.job_id())), "the owner sees it"
+    assert "app-exception" in run.err and "app-syntax" not in run.err, run.err
+    logs = consortium.logs(consortium.mill("a"), consortium.job_id())
+    assert "SyntaxError" in str(logs) and logs["steps"][-1]["code"] == "app-syntax", "the owner sees it"
 
 
 def test_a_missing_dependency(consortium: Consortium, schema: Path, tmp_path: Path) -> None:
