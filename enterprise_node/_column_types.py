@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from federation.statements.dataset import ColumnType
+if TYPE_CHECKING:
+    from federation.statements.dataset import ColumnType
 
 SQL_TYPE: Final[dict[ColumnType, str]] = {
     "integer": "BIGINT",

@@ -8,15 +8,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from enterprise_node.source_file import Reading
+from enterprise_node.reading import Reading
 from federation.errors import KeyongError, UnavailableError, UsageError
-from federation.statements.dataset import ColumnType
 
 if TYPE_CHECKING:
     import duckdb
 
+    from federation.statements.dataset import ColumnType
+
 MEMORY_LIMIT: Final = "512MB"
 THREADS: Final = 2
+SETTINGS: Final[dict[str, str | bool | int | float | list[str]]] = {
+    "allow_community_extensions": False,
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+    "max_temp_directory_size": "8GB",
+    "memory_limit": MEMORY_LIMIT,
+    "preserve_insertion_order": True,
+    "threads": THREADS,
+}
 
 
 @contextmanager
@@ -36,17 +46,7 @@ def confined(work: Path, readable: Path, writable: Path | None = None) -> Iterat
 
     connection = duckdb.connect(
         ":memory:",
-        config={
-            "allow_community_extensions": False,
-            "autoinstall_known_extensions": False,
-            "autoload_known_extensions": False,
-            "max_temp_directory_size": "8GB",
-            "memory_limit": MEMORY_LIMIT,
-            "preserve_insertion_order": True,
-            "python_enable_replacements": False,
-            "temp_directory": str(work / "spill"),
-            "threads": THREADS,
-        },
+        config={**SETTINGS, "python_enable_replacements": False, "temp_directory": str(work / "spill")},
     )
     try:
         paths = ", ".join(literal(str(path)) for path in (readable, writable) if path is not None)
@@ -93,10 +93,12 @@ def table(path: Path, reading: Reading, width: int) -> str:
     columns = ", ".join(f"'c{position}': 'VARCHAR'" for position in range(width))
     nulls = ", ".join(literal(value) for value in reading.null_values)
     packed = "gzip" if reading.gzip else "none"
+    quoted = "false" if reading.exact else "true"
     return (
         f"read_csv({literal(str(path))}, auto_detect = false, header = true, columns = {{{columns}}}, "
         f"delim = {literal(reading.delimiter)}, quote = '\"', escape = '\"', nullstr = [{nulls}], "
-        f"strict_mode = true, null_padding = false, ignore_errors = false, compression = '{packed}')"
+        f"allow_quoted_nulls = {quoted}, strict_mode = true, null_padding = false, ignore_errors = false, "
+        f"compression = '{packed}')"
     )
 
 

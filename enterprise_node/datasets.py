@@ -6,13 +6,16 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, cast, get_args
 
 from pydantic import ValidationError
 
 from enterprise_node._column_types import LADDER, accepts, first_guess, parquet_type
-from enterprise_node._duckdb import confined, fields, identifier, link, literal, table, value
-from enterprise_node.source_file import Reading, check_names, detect_reading, read_header, scan
+from enterprise_node._duckdb import confined, fields, identifier, literal, table, value
+from enterprise_node.reading import Reading
+from enterprise_node.rules import Rules
+from enterprise_node.source_file import check_names, scan
+from enterprise_node.sources import Staged, locate, read_credential, stage
 from federation.crypto import canonical_json, digest
 from federation.errors import KeyongError, UsageError
 from federation.statements import Column
@@ -33,18 +36,18 @@ class SourceNotice(KeyongError):
 
 @dataclass(frozen=True)
 class SourceDescription:
-    """A file as it can be published.
+    """A source as it can be published.
 
     Attributes:
-        path: absolute.
+        place: an absolute path, or a URL.
         reading: how it is read; keep it with the registration.
         columns: name, type, whether values are missing, and what the owner declared; no more comes from the values.
         rows: how many.
-        fingerprint: digest of the file's bytes.
+        fingerprint: digest of the source's bytes; of a database, of its place and query, for its rows may change.
         problems: notices for the owner.
     """
 
-    path: Path
+    place: str
     reading: Reading
     columns: tuple[Column, ...]
     rows: int
@@ -52,27 +55,30 @@ class SourceDescription:
     problems: tuple[SourceNotice, ...] = ()
 
     @property
+    def path(self) -> Path:
+        """The place of a source that is a file or a folder."""
+        return Path(self.place)
+
+    @property
     def kind(self) -> str:
-        """``csv`` or ``parquet``."""
+        """What the source is: ``csv``, ``parquet``, ``sqlite`` and so on."""
         return self.reading.kind
 
     @property
     def data_version(self) -> str:
-        """See `data_version`."""
+        """See `data_version`; without rules."""
         return data_version(self.fingerprint, self.columns, self.reading)
 
 
-def data_version(fingerprint: str, columns: Sequence[Column], reading: Reading) -> str:
-    """The digest that a published dataset is known by: it changes with the bytes, the schema or how they are read."""
-    return digest(
-        canonical_json(
-            {
-                "fingerprint": fingerprint,
-                "columns": [column.model_dump(mode="json") for column in columns],
-                "reading": reading.model_dump(mode="json"),
-            }
-        )
-    )
+def data_version(fingerprint: str, columns: Sequence[Column], reading: Reading, rules: Rules | None = None) -> str:
+    """The digest that a published dataset is known by: it changes with the bytes, the schema, how they are read, and the
+    rules that jobs see them under."""
+    parts = {
+        "fingerprint": fingerprint,
+        "columns": [column.model_dump(mode="json") for column in columns],
+        "reading": reading.document(),
+    }
+    return digest(canonical_json(parts | ({"rules": rules.digest} if rules else {})))
 
 
 def parse_column(option: str) -> Column:
@@ -94,62 +100,78 @@ def parse_column(option: str) -> Column:
 
 
 def inspect_source(
-    path: Path,
+    source: Path | str,
     *,
     encoding: str = "utf-8",
     delimiter: str | None = None,
     null_values: tuple[str, ...] = (),
+    table: str = "",
+    select: str = "",
+    credential: str = "",
     declared: Sequence[Column] = (),
     work: Path | None = None,
 ) -> SourceDescription:
-    """Read a CSV or Parquet file whole and describe it.
+    """Read a source whole and describe it: a file, a folder of files, or a table or query of a database.
 
     Types are judged by every value, not by a sample; where the owner declares a type, every value must fit. Minimum,
     maximum and categories are published only if declared, since found ones would be values.
 
     Args:
-        path: the file.
+        source: a path or a ``postgresql://`` URL.
         encoding: of a CSV file; GBK files from Chinese Windows want ``gb18030``.
         delimiter: of a CSV file; by default a tab in ``.tsv``, else a comma (or a semicolon or tab if the header has no
             comma).
         null_values: fields of a CSV file that stand for a missing value, besides the empty one.
+        table, select: of a database, one of them: what is read of it.
+        credential: where the password lies, see `enterprise_node.sources.credential_reference`.
         declared: columns whose type, unit or bounds the owner gives.
-        work: where a private folder may be made for a file that is not UTF-8.
+        work: where a private folder may be made for what DuckDB does not read by itself.
 
     Raises:
-        UsageError: the file is not what it should be; the message names row and column, never a value.
-        UnavailableError: memory or disk do not suffice.
+        UsageError: the source is not what it should be; the message names row and column, never a value.
+        UnavailableError: it is down or refuses us, or memory or disk do not suffice.
     """
-    path = path.absolute()
-    reading = detect_reading(path, encoding=encoding, delimiter=delimiter, null_values=null_values)
+    place, reading = locate(
+        str(source),
+        encoding=encoding,
+        delimiter=delimiter,
+        null_values=null_values,
+        table=table,
+        select=select,
+        credential=credential,
+    )
     with tempfile.TemporaryDirectory(prefix="keyong-inspect-", dir=work) as folder:
         private = Path(folder)
-        staged = None if reading.direct else private / "source"
-        fingerprint = scan(path, reading, staged)
-        file, plain = (link(path, private), reading) if staged is None else (staged, reading.decoded())
-        header = read_header(file, plain, path) if reading.kind == "csv" else ()
-        with confined(private, file) as connection:
-            survey = _Survey(connection, file, plain, header)
-            columns, rows, problems = survey.describe(path, {column.name: column for column in declared})
-        if reading.direct and scan(path, reading) != fingerprint:
-            raise UsageError("{path} changed while it was read", hint="wait until it is written, then retry", path=path)
-    return SourceDescription(path, reading, columns, rows, fingerprint, problems)
+        staged = stage(place, reading, private, read_credential(reading.credential))
+        with confined(private, staged.file) as connection:
+            survey = _Survey(connection, staged)
+            columns, rows, problems = survey.describe(place, {column.name: column for column in declared})
+        if reading.direct and scan(Path(place), reading) != staged.fingerprint:
+            raise UsageError(
+                "{path} changed while it was read", hint="wait until it is written, then retry", path=place
+            )
+    if not reading.live:
+        return SourceDescription(place, reading, columns, rows, staged.fingerprint, problems)
+    # Any value of a database may be missing one day.
+    columns = tuple(column.model_copy(update={"nullable": True}) for column in columns)
+    fingerprint = digest(canonical_json({"place": place, "reading": reading.document()}))
+    live = SourceNotice(
+        "the rows are read anew for each job: the catalog says that they may change, each receipt names what was read"
+    )
+    return SourceDescription(place, reading, columns, rows, fingerprint, (live, *problems))
 
 
 class _Survey:
     """The questions asked of one file."""
 
-    def __init__(
-        self, connection: duckdb.DuckDBPyConnection, file: Path, reading: Reading, header: tuple[str, ...]
-    ) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, staged: Staged) -> None:
         self._connection = connection
-        self._reading = reading
-        self._file = file
-        self._table = table(file, reading, len(header))
-        self._header = header
+        self._staged = staged
+        self._reading = staged.reading
+        self._table = table(staged.file, staged.reading, len(staged.names))
 
     def describe(
-        self, path: Path, declared: Mapping[str, Column]
+        self, path: str, declared: Mapping[str, Column]
     ) -> tuple[tuple[Column, ...], int, tuple[SourceNotice, ...]]:
         """Columns, rows and notices."""
         native = self._native(path)
@@ -182,16 +204,27 @@ class _Survey:
             problems.extend(self._bounds(column))
         return tuple(columns), rows, tuple(problems)
 
-    def _native(self, path: Path) -> dict[str, ColumnType | None]:
-        """Each column's type by its first values (CSV) or its declaration (Parquet); None where it has no use."""
+    def _native(self, path: str) -> dict[str, ColumnType | None]:
+        """Each column's type by its first values (CSV) or its declaration (Parquet, a database); None where it has no
+        use."""
         if self._reading.kind == "csv":
             sample = self._connection.execute(f"SELECT * FROM {self._table} LIMIT 1000").fetchall()
-            return {name: first_guess([row[place] for row in sample]) for place, name in enumerate(self._header)}
-        place = literal(str(self._file))
+            guesses = {name: first_guess([row[at] for row in sample]) for at, name in enumerate(self._staged.names)}
+            return {name: self._stated(name, guess) for name, guess in guesses.items()}
+        place = literal(str(self._staged.file))
         tree = self._connection.execute(f"SELECT name, num_children FROM parquet_schema({place})").fetchall()
-        check_names(path, tuple(_top_level(tree)))
+        check_names(Path(path), tuple(_top_level(tree)))
         described = self._connection.execute(f"DESCRIBE SELECT * FROM {self._table}").fetchall()
         return {str(row[0]): parquet_type(str(row[1])) for row in described}
+
+    def _stated(self, name: str, guess: ColumnType) -> ColumnType | None:
+        """What the source itself says of a column, where it says something."""
+        stated = self._staged.types.get(name, "")
+        if stated == "":
+            return guess
+        if stated == "text-like":  # SQLite keeps dates in columns of text, and codes such as 007
+            return guess if guess in ("date", "timestamp") else "text"
+        return cast("ColumnType | None", stated)
 
     def _settle(
         self, guesses: dict[str, ColumnType], declared: frozenset[str]
@@ -251,7 +284,8 @@ class _Survey:
 
     def _misfit(self, name: str, kind: ColumnType, declared: frozenset[str]) -> str:
         expression = self._value(name, kind)
-        fits = accepts(expression, kind, text=self._reading.kind == "csv", lenient=name in declared)
+        lenient = name in declared or bool(self._staged.types.get(name))
+        fits = accepts(expression, kind, text=self._reading.kind == "csv", lenient=lenient)
         return f"{expression} IS NOT NULL AND NOT coalesce({fits}, false)"
 
     def _first_row(self, condition: str) -> int | None:

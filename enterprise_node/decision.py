@@ -7,9 +7,10 @@ from typing import Any
 
 from enterprise_node.admission import AdmittedPlan
 from enterprise_node.consent import NOT_ASKED, Consent
-from federation.policy import Request, check_parties, decide, output_kinds, refusal, shown_columns
+from federation.policy import Request, check_parties, decide, output_kinds, parse_policy, refusal, shown_columns
+from federation.policy.vocabulary import EVALUATE, TRAIN, includes
 from federation.secagg import worst_bits
-from federation.statements import DecisionRecord
+from federation.statements import Agreement, DecisionRecord
 
 
 def judge(
@@ -25,7 +26,7 @@ def judge(
 
     Args:
         facts: what the line found out itself: ``action``, ``now``, ``accepted`` (entities the owner accepted),
-            ``columns`` (all columns of the dataset) and ``tier``.
+            ``columns`` (all columns of the dataset, as the rules leave them), ``rules`` (their digest) and ``tier``.
         uses_taken: uses reserved before this plan's; None where that cannot be read, which denies.
         continuing: this plan holds its reserved use already.
         leak_taken: bits that other plans have reserved or carried out under this agreement; None where that is not known.
@@ -46,6 +47,7 @@ def judge(
         tier=facts["tier"],
         participants=len(admitted.entities & facts["accepted"]),
         columns=columns_for(admitted, facts["action"], facts["columns"]),
+        rules=facts.get("rules") or None,
         protection=plan.protection,
         now=facts["now"],
         uses_taken=uses_taken,
@@ -68,3 +70,13 @@ def judge(
 def columns_for(admitted: AdmittedPlan, action: str, columns: tuple[str, ...]) -> tuple[str, ...]:
     """The columns this action may see: those the agreement grants, or all where it names none."""
     return shown_columns(admitted.policy, action, columns)
+
+
+def granted_by(agreement: Agreement, columns: tuple[str, ...]) -> tuple[str, ...]:
+    """The columns that a plan under an agreement may see at most: those that any of its actions shows."""
+    policy = parse_policy(agreement.policy)
+    shown: set[str] = set()
+    for action in (TRAIN, EVALUATE):
+        if any(includes(permission.action, action) for permission in policy.permission):
+            shown.update(shown_columns(policy, action, columns))
+    return tuple(name for name in columns if name in shown)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
@@ -12,12 +11,13 @@ from enterprise_node.approvals import Approvals
 from enterprise_node.job import Job
 from enterprise_node.protection import check_available
 from enterprise_node.record import Record
+from enterprise_node.rules import read_rules
 from enterprise_node.store import NodeStore, RegisteredDataset
 from federation.errors import DeniedError, KeyongError, UnavailableError
 from federation.holdings import Holdings
 from federation.home import Home
 from federation.policy import refusal
-from federation.statements import Column, Envelope
+from federation.statements import Envelope
 from federation.statements.code import CodeBundle
 from sandbox import Tier
 
@@ -101,8 +101,14 @@ class Grounds:
 
     def facts(self, action: str, dataset: RegisteredDataset, now: datetime) -> dict[str, Any]:
         """What this node found out itself and a decision is judged by; see :func:`enterprise_node.decision.judge`."""
-        columns = tuple(Column.model_validate(item).name for item in json.loads(dataset.columns))
-        return {"action": action, "now": now, "accepted": self.accepted, "columns": columns, "tier": str(self.tier)}
+        return {
+            "action": action,
+            "now": now,
+            "accepted": self.accepted,
+            "columns": dataset.shown_names,
+            "rules": read_rules(dataset.rules).digest,
+            "tier": str(self.tier),
+        }
 
     @property
     def accepted(self) -> frozenset[str]:

@@ -71,6 +71,7 @@ class HeldHead(BaseModel):
     normalised: int
     leak_bits: int
     snapshot: str
+    rules: str = ""
     isolation: Isolation
     summary: OutputSummary
 

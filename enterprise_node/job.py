@@ -101,4 +101,7 @@ class Job:
 
     def held_by(self) -> Held:
         """What holds the job now, for a receipt."""
-        return Held(self.session.snapshot.digest, self.session.isolation) if self.session is not None else Held()
+        if self.session is None:
+            return Held()
+        snapshot = self.session.snapshot
+        return Held(snapshot.digest, self.session.isolation, snapshot.rules)

@@ -1,32 +1,30 @@
-"""The snapshot a job reads: the granted columns of one dataset, as they were registered, in read-only files.
+"""The snapshot a job reads: the granted columns of one dataset, as the owner's rules leave them, in read-only files.
 
 What the job may not see is not hidden in the snapshot, it is absent. The folder holds ``data.parquet`` and
-``schema.json``; neither says whose data it is.
+``schema.json``, and for a folder of files those files; none of them says whose data it is.
 """
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from enterprise_node._column_types import SQL_TYPE
-from enterprise_node._duckdb import confined, fields, identifier, link, literal, table, value
-from enterprise_node.source_file import DatasetChangedError, Reading, read_header, scan
+from enterprise_node.extraction import DATA_FILE, Extracted, Order, extract
+from enterprise_node.reading import Reading
+from enterprise_node.rules import Codes, Kept, Rules, after
+from enterprise_node.rules.model import rule_document
+from enterprise_node.snapshot_process import extract_apart
+from enterprise_node.sources import FILES_FOLDER, read_credential
 from federation.crypto import canonical_json, digest
 from federation.errors import UsageError
 from federation.statements import Column
 
-DATA_FILE: Final = "data.parquet"
 SCHEMA_FILE: Final = "schema.json"
-
-_CELLS_PER_GROUP = 4_000_000
-"""Bounds what the Parquet writer holds at once, however many columns there are."""
 
 
 @dataclass(frozen=True)
@@ -34,76 +32,143 @@ class Snapshot:
     """A folder made for one job.
 
     Attributes:
-        folder: holds the two files; nobody can write to any of the three.
-        digest: over both files; what receipts name.
+        folder: holds the files; nobody can write to any of them.
+        digest: over all files; what receipts name.
         rows: the weight of this node in sums.
+        rules: digest of the rules it was made by; empty where there are none.
+        changed: how many values each rule changed; empty unless asked for.
     """
 
     folder: Path
     digest: str
     rows: int
+    rules: str = ""
+    changed: Mapping[str, int] = field(default_factory=dict)
 
     def discard(self) -> None:
         """Remove the folder; without complaint if it is gone."""
         if self.folder.exists():
-            self.folder.chmod(0o700)  # an ordinary user cannot empty a folder without write permission
+            for path in (self.folder, *(path for path in self.folder.rglob("*") if path.is_dir())):
+                path.chmod(0o700)  # an ordinary user cannot empty a folder without write permission
             shutil.rmtree(self.folder)
 
 
+@dataclass(frozen=True)
+class Grant:
+    """What of a source goes into a snapshot.
+
+    Attributes:
+        place, reading, fingerprint: the source as it is registered.
+        columns: those that are granted, as they are in the source.
+        rules: the owner's, of all columns.
+        kept: key and code maps; needed where a rule rests on them.
+        agreement: digest of the agreement, which pseudonyms and shifts hang on; empty for the owner alone.
+    """
+
+    place: str
+    reading: Reading
+    fingerprint: str
+    columns: Sequence[Column]
+    rules: Rules = field(default_factory=lambda: Rules({}))
+    kept: Kept | None = None
+    agreement: str = ""
+
+    @property
+    def shown(self) -> tuple[Column, ...]:
+        """The columns as the job sees them."""
+        return after(self.columns, self.rules)
+
+    def order(self, folder: Path, work: Path, *, counting: bool = False) -> Order:
+        """What is to be made of it; the password is read here, by the process that has the owner's environment.
+
+        Raises:
+            SourceCredentialsError: there is no password where it should be.
+            RulesKeyError: the rules' key is gone.
+        """
+        names = {column.name for column in self.columns}
+        mine = {name: rule for name, rule in self.rules.columns.items() if name in names}
+        kept = self.kept
+        secrets = {n: kept.secret(r, self.agreement) for n, r in mine.items() if Rules({n: r}).keyed} if kept else {}
+        coded = {n: self.agreement if r.scope == "agreement" else "" for n, r in mine.items() if isinstance(r, Codes)}
+        return Order(
+            place=self.place,
+            reading=self.reading.document(),
+            fingerprint=self.fingerprint,
+            columns=[(column.name, column.type) for column in self.columns],
+            folder=str(folder),
+            work=str(work),
+            rules={name: rule_document(rule) for name, rule in mine.items()},
+            secrets={name: secret.hex() for name, secret in secrets.items()},
+            scopes=coded,
+            maps=str(kept.maps.path) if kept else "",
+            password=read_credential(self.reading.credential),
+            counting=counting,
+        )
+
+
 def materialise(
-    source: Path, columns: Sequence[Column], fingerprint: str, folder: Path, *, reading: Reading
+    source: Path | str, columns: Sequence[Column], fingerprint: str, folder: Path, *, reading: Reading
 ) -> Snapshot:
-    """Write the granted columns of a registered file into ``folder``, rows in the file's order.
+    """Write the columns of a registered source, without rules, into ``folder``; see `materialise_here`."""
+    return materialise_here(Grant(str(source), reading, fingerprint, columns), folder)
+
+
+def materialise_here(grant: Grant, folder: Path, *, counting: bool = False) -> Snapshot:
+    """Make a snapshot in this process, rows in the source's order.
 
     Args:
-        source: the owner's file.
-        columns: what the agreement grants, as published.
-        fingerprint: of the file as registered; a file that changed is another dataset.
         folder: must not exist yet. It is removed again if anything fails.
-        reading: as registered.
+        counting: also count the values that rules change.
 
     Raises:
-        DatasetChangedError: the file is another, gone, or lacks a granted column.
+        DatasetChangedError: the source is another, gone, or lacks a granted column.
         UsageError: no column is granted, or ``folder`` exists.
-        UnavailableError: memory or disk do not suffice.
+        UnavailableError: the source is down or refuses us, or memory or disk do not suffice.
     """
-    if not columns:
+    with _prepared(grant, folder) as work:
+        return _finish(grant, folder, extract(grant.order(folder, work, counting=counting)))
+
+
+async def materialise_apart(grant: Grant, folder: Path, *, seconds: float, log: Any) -> Snapshot:
+    """Make a snapshot in a process of its own, which ends where the caller is cancelled; see `materialise_here`.
+
+    Args:
+        seconds: longest it may take.
+        log: hears how far it is.
+    """
+    with _prepared(grant, folder) as work:
+        return _finish(grant, folder, await extract_apart(grant.order(folder, work), seconds=seconds, log=log))
+
+
+@contextmanager
+def _prepared(grant: Grant, folder: Path) -> Iterator[Path]:
+    if not grant.columns or not grant.shown:
         raise UsageError("no column is granted, so there is nothing a job could read")
     with fresh_folder(folder), tempfile.TemporaryDirectory(prefix=".keyong-work-", dir=folder.parent) as work:
-        private = Path(work)
-        staged = None if reading.direct else private / "source"
-        _check_fingerprint(source, reading, fingerprint, staged)
-        file, plain = (link(source, private), reading) if staged is None else (staged, reading.decoded())
-        names = read_header(file, plain, source) if reading.kind == "csv" else ()
-        with confined(private, file, folder / DATA_FILE) as connection:
-            origin = table(file, plain, len(names))
-            if reading.kind == "parquet":
-                names = tuple(str(row[0]) for row in connection.execute(f"DESCRIBE SELECT * FROM {origin}").fetchall())
-            known = fields(plain, names)
-            for column in columns:
-                if column.name not in known:
-                    raise DatasetChangedError(
-                        "the dataset's file has no column {name} any more",
-                        hint="register the dataset again and publish it",
-                        code="dataset-column-missing",
-                        name=column.name,
-                    )
-            cast = ", ".join(
-                f"CAST({value(plain, known[c.name], c.type)} AS {SQL_TYPE[c.type]}) AS {identifier(c.name)}"
-                for c in columns
-            )
-            group = max(2048, min(122_880, _CELLS_PER_GROUP // len(columns)))
-            target = literal(str(folder / DATA_FILE))
-            answer = connection.execute(
-                f"COPY (SELECT {cast} FROM {origin}) TO {target} (FORMAT parquet, ROW_GROUP_SIZE {group})"
-            ).fetchone()
-        if reading.direct:  # DuckDB opened the file by itself: what it read must still be what was registered
-            _check_fingerprint(source, reading, fingerprint, None)
-        return seal(folder, columns, int(answer[0]) if answer else 0)
+        yield Path(work)
 
 
-def seal(folder: Path, columns: Sequence[Column], rows: int) -> Snapshot:
-    """Write the schema beside the data, make everything read-only and take the digest."""
+def _finish(grant: Grant, folder: Path, made: Extracted) -> Snapshot:
+    rules = grant.rules.digest
+    return seal(
+        folder, grant.shown, made.rows, {name: f"sha256:{one}" for name, one in made.files.items()}, rules, made
+    )
+
+
+def seal(
+    folder: Path,
+    columns: Sequence[Column],
+    rows: int,
+    files: Mapping[str, str],
+    rules: str = "",
+    made: Extracted | None = None,
+) -> Snapshot:
+    """Write the schema beside the data, make everything read-only and take the digest.
+
+    Args:
+        files: each file's digest, by its path below the folder.
+        rules: digest of the rules, where there are any.
+    """
     schema = canonical_json(
         {
             "format": 1,
@@ -112,12 +177,14 @@ def seal(folder: Path, columns: Sequence[Column], rows: int) -> Snapshot:
         }
     )
     (folder / SCHEMA_FILE).write_bytes(schema)
-    with (folder / DATA_FILE).open("rb") as file:
-        data = "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
-    for name in (DATA_FILE, SCHEMA_FILE):
-        (folder / name).chmod(0o444)
+    for path in folder.rglob("*"):
+        path.chmod(0o555 if path.is_dir() else 0o444)
     folder.chmod(0o555)
-    return Snapshot(folder, digest(canonical_json({DATA_FILE: data, SCHEMA_FILE: digest(schema)})), rows)
+    parts = {DATA_FILE: files[DATA_FILE], SCHEMA_FILE: digest(schema)}
+    beside = {name: one for name, one in files.items() if name.startswith(f"{FILES_FOLDER}/")}
+    if beside:
+        parts[FILES_FOLDER] = digest(canonical_json(beside))
+    return Snapshot(folder, digest(canonical_json(parts)), rows, rules, made.changed if made else {})
 
 
 @contextmanager
@@ -136,15 +203,3 @@ def fresh_folder(folder: Path) -> Iterator[None]:
     except BaseException:
         Snapshot(folder, "", 0).discard()
         raise
-
-
-def _check_fingerprint(source: Path, reading: Reading, expected: str, staged: Path | None) -> None:
-    try:
-        found = scan(source, reading, staged)
-    except UsageError:
-        found = ""  # gone, or no longer readable as it was
-    if found != expected:
-        raise DatasetChangedError(
-            "the dataset's file is not the one that was registered",
-            hint="register the dataset again and publish it; agreements on the old version end with it",
-        )

@@ -44,6 +44,8 @@ class Held:
     snapshot: str = ""
     """Digest of the snapshot."""
     isolation: Isolation = field(default_factory=Isolation)
+    rules: str = ""
+    """Digest of the desensitisation rules it was made by."""
 
 
 def of_step(
@@ -77,6 +79,7 @@ def of_step(
         dataset=admitted.mine.dataset,
         data_version=admitted.mine.data_version,
         snapshot=held.snapshot,
+        rules=held.rules,
         code_digest=plan.code,
         runtime=runtime,
         isolation=held.isolation,

@@ -132,6 +132,7 @@ class Record:
             "agreement": admitted.agreement_digest,
             "dataset": admitted.mine.dataset,
             "data_version": admitted.mine.data_version,
+            "rules": request.get("rules") or "",
             "purpose": admitted.plan.purpose,
             "action": invocation.action,
             "code": admitted.plan.code,

@@ -67,6 +67,7 @@ class Release:
             normalised=done.normalised,
             leak_bits=done.leak_bits,
             snapshot=held.snapshot,
+            rules=held.rules,
             isolation=held.isolation,
             summary=done.summary,
         )
@@ -110,7 +111,7 @@ class Release:
             head.summary,
         )
         intent = Intent(row.intent, DecisionRecord.model_validate(fields["decision"]))
-        return intent, Held(head.snapshot, head.isolation), parse_instant(head.started), done
+        return intent, Held(head.snapshot, head.isolation, head.rules), parse_instant(head.started), done
 
     def waiting(self, ended: Callable[[str], bool]) -> frozenset[str]:
         """Invocations whose output still waits, or was released and not yet asked for; blocking."""

@@ -12,11 +12,11 @@ import gzip
 import hashlib
 import io
 import stat
+from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO, Final, Literal, Self, cast
+from typing import BinaryIO, Final, cast
 
-from pydantic import BaseModel, ConfigDict
-
+from enterprise_node.reading import Reading
 from federation.errors import KeyongError, UsageError
 
 ENCODINGS: Final = {
@@ -42,28 +42,6 @@ class DatasetChangedError(KeyongError):
 
     code = "dataset-changed"
     exit_code = 3
-
-
-class Reading(BaseModel):
-    """How a file is to be read; fixed when it is registered, so that a snapshot is read the same way."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    kind: Literal["csv", "parquet"]
-    encoding: str = "utf-8"
-    delimiter: str = ","
-    gzip: bool = False
-    null_values: tuple[str, ...] = ("",)
-    """Fields of a CSV file that stand for a missing value."""
-
-    @property
-    def direct(self) -> bool:
-        """Whether the file is read as it is; other encodings are first written as UTF-8 into a private folder."""
-        return self.kind == "parquet" or self.encoding == "utf-8"
-
-    def decoded(self) -> Self:
-        """How the decoded text of such a file is read."""
-        return self.model_copy(update={"encoding": "utf-8", "gzip": False})
 
 
 def detect_reading(
@@ -119,7 +97,7 @@ def detect_reading(
         null_values=tuple(dict.fromkeys(("", *null_values))),
     )
     if delimiter is None and reading.delimiter == ",":
-        reading = reading.model_copy(update={"delimiter": _delimiter(path, reading)})
+        reading = replace(reading, delimiter=_delimiter(path, reading))
     return reading
 
 

@@ -4,31 +4,36 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
+from collections.abc import Collection
+
+import structlog
 
 from enterprise_node._folders import remove_tree
 from enterprise_node._threads import in_thread
 from enterprise_node.admission import AdmittedStep
 from enterprise_node.decision import columns_for
 from enterprise_node.job import Job
-from enterprise_node.materialise import Snapshot, materialise
+from enterprise_node.materialise import Grant, materialise_apart
 from enterprise_node.output_gate import check_reply
 from enterprise_node.output_summary import summarise
 from enterprise_node.protection import protect
+from enterprise_node.reading import Reading
 from enterprise_node.receipts import Done
+from enterprise_node.rules import Kept, read_rules
 from enterprise_node.session import JobSession, SessionRequest
-from enterprise_node.source_file import Reading
 from enterprise_node.store import RegisteredDataset
 from enterprise_node.workers import Workers
 from federation.errors import UsageError
 from federation.home import Home
 from federation.jobs.codec import Content, ContentError, content_digest, decode, encode
 from federation.secagg import OUTCOME_BITS, EncodedReply, EncodingError, Layout, expected_arrays, step_bits
-from federation.statements import Column, JobPlan, StageOutput
+from federation.statements import JobPlan, StageOutput
 from federation.statements.plan import Stage
 from federation.wire.body import Buffer
 from federation.wire.offload import offload
 from sandbox import Runtime, Tier
+
+log = structlog.get_logger("keyong.node")
 
 REPLY_ROOM_BYTES = 2**20
 METRIC_TEXT_BYTES = 32
@@ -98,13 +103,15 @@ class Stages:
         plan, dataset = job.admitted.plan, job.dataset
         # By digest: a requester may give two plans one id, and neither may touch the other's snapshot.
         folder = self._home.folder("sessions", job.admitted.digest.removeprefix("sha256:"))
-        columns = tuple(Column.model_validate(item) for item in json.loads(dataset.columns))
         # One snapshot serves all steps: it holds what every action of the plan may see.
-        every = tuple(column.name for column in columns)
+        every = dataset.shown_names
         shown = [frozenset(columns_for(job.admitted, action, every)) for action in plan.actions]
-        granted = tuple(column for column in columns if all(column.name in names for names in shown))
+        granted = frozenset(name for name in every if all(name in names for names in shown))
         try:
-            snapshot = await in_thread(lambda: materialise_dataset(dataset, granted, folder / "data"), Snapshot.discard)
+            grant = grant_of(self._home, dataset, granted, job.admitted.agreement_digest)
+            # A start may take as long as a round, and what its plan gives it beside that.
+            seconds = float(plan.round_seconds) + plan.setup_seconds
+            snapshot = await materialise_apart(grant, folder / "data", seconds=seconds, log=log.bind(plan=plan.id))
             job.laps.lap("materialise")
             request = SessionRequest(
                 bundle=job.bundle,
@@ -166,7 +173,9 @@ def run_id_of(plan_id: str) -> int:
     return int(plan_id.removeprefix("urn:uuid:").replace("-", "")[:16], 16) >> 1
 
 
-def materialise_dataset(dataset: RegisteredDataset, columns: tuple[Column, ...], folder: Path) -> Snapshot:
-    """Make the snapshot of a registered dataset with the granted columns."""
-    reading = Reading.model_validate_json(dataset.reading)
-    return materialise(Path(dataset.path), columns, dataset.fingerprint, folder, reading=reading)
+def grant_of(home: Home, dataset: RegisteredDataset, names: Collection[str], agreement: str) -> Grant:
+    """What a snapshot of a registered dataset is made of, with the columns of these names."""
+    columns = tuple(column for column in dataset.source_columns if column.name in names)
+    kept = Kept(home.path, dataset.id)
+    reading = Reading.from_json(dataset.reading)
+    return Grant(dataset.path, reading, dataset.fingerprint, columns, read_rules(dataset.rules), kept, agreement)

@@ -119,9 +119,7 @@ def stored(home: Home, record: Record, store: NodeStore, holdings: Holdings) -> 
             open_steps=len(record.open_steps()),
         ),
         datasets=tuple(
-            DatasetState(
-                dataset=row.id, rows=row.rows, data_version=row.data_version, readable=Path(row.path).is_file()
-            )
+            DatasetState(dataset=row.id, rows=row.rows, data_version=row.data_version, readable=_there(row.path))
             for row in store.datasets()
         ),
         roster_version=latest.version,
@@ -179,3 +177,8 @@ def _denials(ledger: Ledger) -> Iterator[Refused]:
 def moment(at: datetime | None) -> str:
     """An instant as text; empty where there is none."""
     return instant_text(at) if at is not None else ""
+
+
+def _there(place: str) -> bool:
+    """Whether a source is where it was registered; of a database on a server only a job finds out."""
+    return "://" in place or Path(place).exists()

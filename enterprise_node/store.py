@@ -6,13 +6,16 @@ the registered fingerprint no longer fits.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from sqlalchemy import Engine, delete
 from sqlmodel import Field, Session, SQLModel, col, select
 
+from enterprise_node.rules import Drop, read_rules
 from federation.errors import UsageError
+from federation.statements import Column
 from federation.stores import KeptAnswers
 
 
@@ -29,8 +32,22 @@ class RegisteredDataset(SQLModel, table=True):
     data_version: str
     rows: int
     columns: str
-    """JSON list of columns as registered."""
+    """JSON list of columns as they are in the source, before the rules."""
+    rules: str = Field(default="", sa_column_kwargs={"server_default": ""})
+    """The desensitisation rules as canonical JSON; empty where there are none."""
     description: bytes
+
+    @property
+    def source_columns(self) -> tuple[Column, ...]:
+        """The columns as they are in the source."""
+        return tuple(Column.model_validate(item) for item in json.loads(self.columns))
+
+    @property
+    def shown_names(self) -> tuple[str, ...]:
+        """Names of the columns that the rules leave: what agreements can grant."""
+        rules = read_rules(self.rules)
+        names = (str(column["name"]) for column in json.loads(self.columns))
+        return tuple(name for name in names if not isinstance(rules.column(name), Drop))
 
 
 class AcceptedEntity(SQLModel, table=True):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from enterprise_node.materialise import DATA_FILE, Snapshot, fresh_folder, seal
+from enterprise_node.extraction import DATA_FILE
+from enterprise_node.materialise import Snapshot, fresh_folder, seal
 from federation.errors import UsageError
 from federation.statements import Column
 
@@ -34,7 +36,9 @@ def synthetic_rows(columns: Sequence[Column], n: int, seed: int, folder: Path) -
     with fresh_folder(folder):
         arrays = [_column(column, n, random) for column in columns]
         pq.write_table(pa.table(arrays, names=[column.name for column in columns]), folder / DATA_FILE)
-        return seal(folder, columns, n)
+        with (folder / DATA_FILE).open("rb") as file:
+            digest = "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+        return seal(folder, columns, n, {DATA_FILE: digest})
 
 
 def _column(column: Column, n: int, random: np.random.Generator) -> Any:

@@ -45,6 +45,7 @@ def offer(
     review: bool = False,
     max_leak_bits: int | None = None,
     release_slot: int | None = None,
+    rules: str | None = None,
     cost: str = "0",
 ) -> tuple[Agreement, Envelope]:
     """Sign an offer and send it; it becomes an agreement when the consumer signs the same bytes."""
@@ -71,6 +72,7 @@ def offer(
         review=review,
         max_leak_bits=max_leak_bits,
         release_slot=release_slot,
+        rules=rules,
     )
     agreement = Agreement(
         issued=at,

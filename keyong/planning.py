@@ -178,6 +178,7 @@ def _failing(
             tier="T2",
             participants=1000,
             columns=tuple(column.name for column in description.columns),
+            rules=description.rules or None,
             protection=protection_of([agreement]),
             now=at,
             uses_taken=0,

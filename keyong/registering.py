@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
-from pathlib import Path
 
-from enterprise_node.datasets import SourceDescription
+from enterprise_node.datasets import SourceDescription, data_version
+from enterprise_node.reading import Reading
+from enterprise_node.rules import Kept, Rules, after, check_fit, read_rules
 from enterprise_node.store import NodeStore, RegisteredDataset
 from federation.holdings import open_engine
 from federation.home import Home, now
 from federation.statements import DatasetDescription, Envelope, row_bucket
 
 DESCRIPTION_VALIDITY = timedelta(days=365)
+NO_RULES = Rules({})
 
 
 def node_store(home: Home) -> NodeStore:
@@ -33,9 +35,15 @@ def describe_dataset(
     industry: str = "",
     level: str = "",
     privacy_unit: str = "",
+    rules: Rules = NO_RULES,
 ) -> DatasetDescription:
-    """The catalog entry of a source, with row counts as a bucket."""
+    """The catalog entry of a source: columns as the rules leave them, row counts as a bucket.
+
+    Raises:
+        RulesError: a rule does not fit.
+    """
     at = now()
+    check_fit(source.columns, rules)
     low, high = row_bucket(source.rows)
     return DatasetDescription(
         issued=at,
@@ -46,40 +54,83 @@ def describe_dataset(
         title_zh=title_zh,
         description=description,
         description_zh=description_zh,
-        data_version=source.data_version,
-        columns=source.columns,
+        data_version=data_version(source.fingerprint, source.columns, source.reading, rules),
+        columns=after(source.columns, rules),
         rows_at_least=low,
         rows_at_most=high,
         simulated=simulated,
         industry=industry,
         level=level,
         privacy_unit=privacy_unit,
+        rules=rules.digest,
+        live=source.reading.live,
+        files=source.reading.kind == "files",
     )
 
 
-def register(home: Home, source: SourceDescription, description: DatasetDescription) -> RegisteredDataset:
-    """Sign the description, put it on record, and register the source under it."""
-    envelope = description.seal(home.key("statement"))
+def register(
+    home: Home, source: SourceDescription, description: DatasetDescription, rules: Rules = NO_RULES
+) -> RegisteredDataset:
+    """Sign the description, put it on record, and register the source under it.
+
+    Args:
+        rules: those that the description was made with.
+    """
     row = RegisteredDataset(
         id=description.dataset,
-        path=str(source.path),
-        reading=source.reading.model_dump_json(),
+        path=source.place,
+        reading=source.reading.to_json(),
         fingerprint=source.fingerprint,
-        data_version=source.data_version,
+        data_version=description.data_version,
         rows=source.rows,
         columns=json.dumps([column.model_dump(mode="json") for column in source.columns], ensure_ascii=False),
-        description=envelope.to_bytes(),
+        rules=rules.canonical().decode() if rules else "",
+        description=b"",
     )
+    return _put(home, row, description)
+
+
+def set_rules(home: Home, dataset: str, rules: Rules) -> RegisteredDataset:
+    """Put a registered dataset under other rules: a new data version, signed, on record and published.
+
+    Raises:
+        RulesError: a rule does not fit; nothing was changed.
+    """
+    row = node_store(home).dataset(dataset)
+    columns = row.source_columns
+    check_fit(columns, rules)
+    at = now()
+    description = read_description(row).model_copy(
+        update={
+            "issued": at,
+            "expires": at + DESCRIPTION_VALIDITY,
+            "data_version": data_version(row.fingerprint, columns, Reading.from_json(row.reading), rules),
+            "columns": after(columns, rules),
+            "rules": rules.digest,
+        }
+    )
+    description = DatasetDescription.model_validate(description.model_dump())
+    values = row.model_dump() | {
+        "rules": rules.canonical().decode() if rules else "",
+        "data_version": description.data_version,
+    }
+    return _put(home, RegisteredDataset(**values), description)
+
+
+def _put(home: Home, row: RegisteredDataset, description: DatasetDescription) -> RegisteredDataset:
+    rules = read_rules(row.rules)
+    if rules.keyed:
+        Kept(home.path, row.id).ensure_key()  # before anything rests on it
+    envelope = description.seal(home.key("statement"))
+    row.description = envelope.to_bytes()
+    entry = {
+        "dataset": row.id,
+        "data_version": row.data_version,
+        "fingerprint": row.fingerprint,
+        "description": row.description,
+    }
     with home.open_ledger() as ledger:
-        ledger.append(
-            "dataset",
-            {
-                "dataset": row.id,
-                "data_version": row.data_version,
-                "fingerprint": row.fingerprint,
-                "description": envelope.to_bytes(),
-            },
-        )
+        ledger.append("dataset", entry | ({"rules": rules.digest} if rules else {}))
     node_store(home).put_dataset(row)
     return row
 
@@ -109,11 +160,6 @@ def accept_entities(home: Home, entities: list[str]) -> list[str]:
                 store.accept(entity, now().isoformat())
                 new.append(entity)
     return new
-
-
-def dataset_path(text: str) -> Path:
-    """The absolute path of a source."""
-    return Path(text).expanduser().absolute()
 
 
 def record_own_use(home: Home, dataset: str, what: str) -> None:

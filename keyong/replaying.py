@@ -103,6 +103,8 @@ class DecisionReplay:
         known = {
             name: fields[name] for name in ("action", "purpose", "requester", "code", "protection") if name in fields
         }
+        if fields.get("rules"):
+            known["rules"] = fields["rules"]
         self._judge(entry, record, plan, known, str(fields.get("data_version", "")))
         self._plans[record.agreement].add(plan)
         return 1

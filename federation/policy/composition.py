@@ -34,6 +34,7 @@ def agreement_policy(
     review: bool = False,
     max_leak_bits: int | None = None,
     release_slot: int | None = None,
+    rules: str | None = None,
 ) -> dict[str, Any]:
     """The JSON of a policy between two members; it has passed :func:`federation.policy.parse_policy`.
 
@@ -59,6 +60,7 @@ def agreement_policy(
         review: each output waits for the owner's release (``fed:review``).
         max_leak_bits: bits that may leave in all, over all jobs; None for no bound.
         release_slot: least width in seconds of the time slots at whose ends answers leave; None for no slots.
+        rules: digest of the desensitisation rules that the data must have passed; None for whichever are in force.
 
     Raises:
         PolicyError: a value that a policy cannot hold.
@@ -84,6 +86,8 @@ def agreement_policy(
         constraints.append(_constraint("fed:maxLeakBits", "lteq", _integer(max_leak_bits)))
     if release_slot is not None:
         constraints.append(_constraint("fed:releaseSlot", "gteq", _integer(release_slot)))
+    if rules is not None:
+        constraints.append(_constraint("fed:rules", "eq", _typed(rules, "xsd:string")))
     constraints.append(_protection(protection))
     duties = [INFORM, *([CONSENT] if approval else []), *([REVIEW] if review else [])]
     duty = [{"action": action} for action in duties]

@@ -220,6 +220,15 @@ def _unsatisfied_output(record: DecisionRecord, judged: Judged) -> PolicyDeniedE
                 left=left,
                 right=right,
             )
+        case "rules":
+            return PolicyDeniedError(
+                "the data is desensitised by the rules {left}, and the agreement names {right}",
+                record=record,
+                code="rules",
+                hint="the owner sets those rules again (`keyong node dataset rules set`), or both agree anew",
+                left=left,
+                right=right,
+            )
         case "recipient":
             return PolicyDeniedError(
                 "the result would go to {left}, and the agreement permits {right}",

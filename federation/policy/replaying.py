@@ -90,6 +90,7 @@ _FIELDS = {
     "fed:minParticipants": "participants",
     "fed:protection": "protection",
     "fed:column": "columns",
+    "fed:rules": "rules",
     "fed:outputKind": "output_kinds",
     "fed:maxOutputBytes": "max_output_bytes",
     "fed:maxLeakBits": "leak_bits",

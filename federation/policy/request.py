@@ -23,6 +23,7 @@ class Request:
         tier: isolation that the job will really run in, ``T0`` to ``T3``.
         participants: distinct accepted legal entities in the cohort, without the requester's and the coordinator's own.
         columns: names of the columns the job will be shown.
+        rules: digest of the owner's desensitisation rules in force; None where there are none.
         protection: ``fed:masked`` or ``fed:none``.
         now: the node's clock, with its zone.
         uses_taken: uses of this agreement reserved before this decision.
@@ -58,6 +59,7 @@ class Request:
     reviewed: bool = False
     leak_bits: int | None = None
     slot_seconds: int | None = None
+    rules: str | None = None
 
     @property
     def count(self) -> int | None:
@@ -81,6 +83,7 @@ class Request:
             "fed:minParticipants": self.participants,
             "fed:protection": self.protection,
             "fed:column": self.columns,
+            "fed:rules": self.rules,
             "fed:outputKind": self.output_kinds,
             "fed:maxOutputBytes": self.max_output_bytes,
             "fed:maxLeakBits": self.leak_bits,

@@ -93,6 +93,7 @@ OPERANDS: dict[str, Operand] = {
     "fed:minParticipants": Operand("min-participants", "integer", ("gteq",)),
     "fed:protection": Operand("protection", "protection", ("eq", "isAnyOf")),
     "fed:column": Operand("column", "name", ("isAnyOf", "eq")),
+    "fed:rules": Operand("rules", "digest", ("eq", "isAnyOf")),
     "fed:outputKind": Operand("output-kind", "output", ("isAnyOf", "eq")),
     "fed:maxOutputBytes": Operand("max-output-bytes", "integer", ("lteq",)),
     "fed:maxLeakBits": Operand("leak-budget", "integer", ("lteq",)),

@@ -6,7 +6,17 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from federation.statements._base import Count, DatasetId, Decimal, Digest, Label, MemberId, Part, Statement
+from federation.statements._base import (
+    Count,
+    DatasetId,
+    Decimal,
+    Digest,
+    Label,
+    MemberId,
+    OptionalDigest,
+    Part,
+    Statement,
+)
 
 ColumnType = Literal["integer", "number", "text", "boolean", "timestamp", "date"]
 
@@ -28,6 +38,7 @@ class DatasetDescription(Statement):
     """A catalog entry, signed by the owner. Row counts are published as a bucket, never exactly."""
 
     TYPE: ClassVar[str] = "application/vnd.keyong.dataset.v1+json"
+    LATER: ClassVar[tuple[str, ...]] = ("rules", "live", "files")
 
     provider: MemberId
     dataset: DatasetId
@@ -45,6 +56,12 @@ class DatasetDescription(Statement):
     """GB/T 4754 code, empty where not given."""
     level: Annotated[str, StringConstraints(pattern=r"^(L[1-5])?$")] = ""
     privacy_unit: Annotated[str, StringConstraints(max_length=128)] = ""
+    rules: OptionalDigest = ""
+    """Digest of the owner's desensitisation rules; the columns are as they are after them. Empty where there are none."""
+    live: bool = False
+    """The rows come from a database and are read anew for each job; the data version fixes the query, not the rows."""
+    files: bool = False
+    """Each row stands for a file, which a job finds under ``files/`` by the name in the column ``file``."""
 
     @model_validator(mode="after")
     def _sound(self) -> Self:

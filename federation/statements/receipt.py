@@ -60,6 +60,7 @@ class Receipt(Statement):
     """The outcome of one invocation at one node."""
 
     TYPE: ClassVar[str] = "application/vnd.keyong.receipt.v1+json"
+    LATER: ClassVar[tuple[str, ...]] = ("rules",)
 
     node: MemberId
     plan: Digest
@@ -76,6 +77,8 @@ class Receipt(Statement):
     dataset: DatasetId
     data_version: OptionalDigest = ""
     snapshot: OptionalDigest = ""
+    rules: OptionalDigest = ""
+    """Digest of the owner's desensitisation rules that the snapshot was made by; empty where there are none."""
     code_digest: Digest
     runtime: Digest
     isolation: Isolation

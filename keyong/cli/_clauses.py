@@ -73,6 +73,10 @@ SlotOption = Annotated[
         help="Answers leave at the ends of time slots this wide, padded to one size.",
     ),
 ]
+PinRulesOption = Annotated[
+    bool,
+    typer.Option("--pin-rules", help="Hold only while the dataset is under the desensitisation rules it has now."),
+]
 TitleOption = Annotated[str | None, typer.Option("--title", metavar="TEXT", help="What the agreement is called.")]
 
 
@@ -94,6 +98,8 @@ class Clauses:
     review: bool
     max_leak_bits: int | None
     release_slot: int | None
+    rules: str | None = None
+    """Digest of the desensitisation rules that the agreement names."""
 
 
 def gather(

@@ -30,6 +30,35 @@ CODES: dict[str, tuple[str, str]] = {
         mark("the dataset's file is no longer the one that was published"),
         mark("its owner has to register it again"),
     ),
+    "dataset-column-missing": (
+        mark("the dataset's source lacks a column that was published"),
+        mark("its owner has to register it again"),
+    ),
+    "dataset-empty": (mark("the dataset's source gives no row now"), mark("its owner has to look at the source")),
+    "dataset-type": (
+        mark("the dataset's source holds values of another type than was published"),
+        mark("its owner has to mend it, or register it again"),
+    ),
+    "rules-key": (
+        mark("the node lacks the key of the dataset's desensitisation rules"),
+        mark("its owner has to restore it, or set the rules again"),
+    ),
+    "source-unavailable": (
+        mark("the dataset's source is down or out of reach"),
+        mark("try again, or ask the owner"),
+    ),
+    "source-credentials": (
+        mark("the dataset's source refuses the node's credentials"),
+        mark("its owner has to mend them"),
+    ),
+    "source-query": (
+        mark("the dataset's source cannot be asked for what was registered"),
+        mark("its owner has to look at the table or query"),
+    ),
+    "source-slow": (
+        mark("the dataset's source did not give its rows in time"),
+        mark("give the job more time with --round-seconds"),
+    ),
     "no-such-dataset": (mark("the dataset is no longer registered at the node"), mark("see `keyong catalog list`")),
     "runtime-differs": (
         mark("the node runs jobs in another runtime"),

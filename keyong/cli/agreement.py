@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
@@ -40,6 +41,7 @@ def offer(
     review: clauses.ReviewOption = False,
     max_leak_bits: clauses.LeakOption = None,
     release_slot: clauses.SlotOption = None,
+    pin_rules: clauses.PinRulesOption = False,
 ) -> None:
     """Sign an offer for one of our datasets and send it; it becomes an agreement when the other side signs the same
     bytes.
@@ -52,6 +54,7 @@ def offer(
     _offer(
         to, dataset, title, action, purpose, count, expires, code, app, protection, min_tier, min_participants, column,
         approval, review, max_leak_bits, release_slot,
+        pin_rules,
     )  # fmt: skip
 
 
@@ -74,6 +77,7 @@ def new(
     review: clauses.ReviewOption = False,
     max_leak_bits: clauses.LeakOption = None,
     release_slot: clauses.SlotOption = None,
+    pin_rules: clauses.PinRulesOption = False,
 ) -> None:
     """Make an offer, asking for what the options leave out; shows it before anything is signed.
 
@@ -108,6 +112,7 @@ def new(
         review,
         max_leak_bits,
         release_slot,
+        pin_rules,
         ask_first=interactive(),
     )
 
@@ -115,7 +120,8 @@ def new(
 def _offer(
     to: str | None, dataset: str | None, title: Any, action: Any, purpose: Any, count: Any, expires: Any, code: Any,
     app: Any, protection: str, min_tier: Any, min_participants: Any, column: Any, approval: bool, review: bool,
-    max_leak_bits: int | None, release_slot: int | None, *, ask_first: bool = False,
+    max_leak_bits: int | None, release_slot: int | None,
+    pin_rules: bool, *, ask_first: bool = False,
 ) -> None:  # fmt: skip
     from federation.errors import UsageError
     from keyong import agreeing
@@ -135,19 +141,34 @@ def _offer(
         approval=approval, review=review, max_leak_bits=max_leak_bits, release_slot=release_slot,
     )  # fmt: skip
     with open_client() as client:
-        _check_columns(node_store(client.home).dataset(dataset), wanted.columns)
+        row = node_store(client.home).dataset(dataset)
+        _check_columns(row, wanted.columns)
+        if pin_rules:
+            wanted = replace(wanted, rules=_rules_of(row))
         if ask_first:
             _confirm_offer(client, to, dataset, wanted)
         agreement, _ = agreeing.offer(client, to=to, dataset=dataset, **vars(wanted))
         _tell(client, agreement.id, "offered to {member}; it waits for their signature", member=to)
 
 
-def _check_columns(row: Any, columns: list[str] | None) -> None:
-    import json
-
+def _rules_of(row: Any) -> str:
+    from enterprise_node.rules import read_rules
     from federation.errors import UsageError
 
-    known = [column["name"] for column in json.loads(row.columns)]
+    digest = read_rules(row.rules).digest
+    if not digest:
+        raise UsageError(
+            "the dataset {dataset} has no rules that the offer could name",
+            hint="set them first: `keyong node dataset rules set`",
+            dataset=row.id,
+        )
+    return digest
+
+
+def _check_columns(row: Any, columns: list[str] | None) -> None:
+    from federation.errors import UsageError
+
+    known = row.shown_names
     for name in columns or ():
         if name not in known:
             raise UsageError(

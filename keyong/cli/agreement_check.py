@@ -38,6 +38,12 @@ def check(
         list[str] | None,
         typer.Option(metavar="NAME", help="A column that would be read; repeat it. Default: all granted."),
     ] = None,
+    rules: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHA256", help="Desensitisation rules of the dataset; the owner's are known by themselves."
+        ),
+    ] = None,
     protection: Annotated[
         str, typer.Option(metavar="masked|none", help="How updates would leave.", show_default=True)
     ] = "masked",
@@ -83,6 +89,7 @@ def check(
         tier=tier,
         participants=participants,
         columns=tuple(column or shown_columns(policy, asked, _columns(home, held, policy, asked))) or None,
+        rules=rules or _rules(home, held),
         protection=clauses.qualified(protection, ("fed:masked", "fed:none")),
         now=_moment(at),
         uses_taken=uses if uses is not None else _uses(home, held),
@@ -116,16 +123,28 @@ def _columns(home: Home, held: Holding, policy: Policy, action: str) -> Sequence
     from federation.policy import granted_columns
 
     if held.provider == home.identity.member:
-        import json
-
         from federation.errors import KeyongError
         from keyong.registering import node_store
 
         try:
-            return [column["name"] for column in json.loads(node_store(home).dataset(held.dataset).columns)]
+            return node_store(home).dataset(held.dataset).shown_names
         except KeyongError:
             pass
     return granted_columns(policy, action) or ()
+
+
+def _rules(home: Home, held: Holding) -> str | None:
+    """Digest of the rules that the dataset is under where it is ours; None elsewhere, or where there are none."""
+    if held.provider != home.identity.member:
+        return None
+    from enterprise_node.rules import read_rules
+    from federation.errors import KeyongError
+    from keyong.registering import node_store
+
+    try:
+        return read_rules(node_store(home).dataset(held.dataset).rules).digest or None
+    except KeyongError:
+        return None
 
 
 def _uses(home: Home, held: Holding) -> int | None:

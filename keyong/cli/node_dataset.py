@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from keyong.cli import _output, node_dataset_preview, node_dataset_rules
 from keyong.cli._commands import Commands
-from keyong.cli._output import as_json, emit, facts, line, narrate, say, table
+from keyong.cli._output import as_json, emit, facts, line, narrate, say
 from keyong.text import explain, translate
 
 if TYPE_CHECKING:
     from federation.statements import DatasetDescription
 
 app = Commands("Register the company's own data, and choose what the catalog says of it.")
+app.add_typer(node_dataset_rules.app, name="rules")
+app.command("preview")(node_dataset_preview.preview)
 NameArgument = Annotated[
     str, typer.Argument(metavar="NAME", help="The dataset's name: a-z, 0-9, dot, hyphen, underscore.")
 ]
@@ -22,7 +27,14 @@ NameArgument = Annotated[
 @app.command()
 def add(
     name: NameArgument,
-    path: Annotated[str, typer.Argument(metavar="PATH", help="A CSV, TSV or Parquet file; it stays where it is.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A CSV, TSV or Parquet file, a folder of files, a SQLite or DuckDB database, or a postgresql:// address; "
+            "it stays where it is.",
+        ),
+    ],
     title: Annotated[str, typer.Option(metavar="TEXT", help="Title in the catalog.")],
     title_zh: Annotated[str, typer.Option(metavar="TEXT", help="Title in Chinese.")] = "",
     description: Annotated[str, typer.Option(metavar="TEXT", help="What it is, in a few sentences.")] = "",
@@ -41,26 +53,51 @@ def add(
     null: Annotated[
         list[str] | None, typer.Option(metavar="MARK", help="A mark for missing values, such as NA; repeat it.")
     ] = None,
+    table: Annotated[str, typer.Option("--table", metavar="NAME", help="The table that is read of a database.")] = "",
+    select: Annotated[
+        str, typer.Option("--select", metavar="SQL", help="A query of your own instead: one SELECT, nothing else.")
+    ] = "",
+    password_file: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="File with the database's password, readable to this account alone (0600)."),
+    ] = None,
+    password_env: Annotated[
+        str | None, typer.Option(metavar="VARIABLE", help="Environment variable with it; `node serve` needs it too.")
+    ] = None,
+    rules: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Desensitisation rules (TOML); without it, those that are set stay."),
+    ] = None,
+    no_rules: Annotated[bool, typer.Option("--no-rules", help="Take away the rules that are set.")] = False,
     simulated: Annotated[bool, typer.Option("--simulated", help="Say that the records are simulated.")] = False,
     industry: Annotated[str, typer.Option(metavar="CODE", help="Industry code of GB/T 4754.")] = "",
     level: Annotated[str, typer.Option(metavar="L1..L5", help="Security level of the data.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be published; register nothing.")] = False,
 ) -> None:
-    """Register a file as a dataset, or its next version: it is read whole, described, signed and put on record.
+    """Register a source as a dataset, or its next version: it is read whole, described, signed and put on record.
 
-    The catalog gets names and types of columns, and the number of rows as a range. No value is published, nor a
-    minimum, a maximum or a category that you did not declare.
+    The catalog gets names and types of columns as the rules leave them, and the number of rows as a range. No value is
+    published, nor a minimum, a maximum or a category that you did not declare. A file is fixed by its digest; a database is
+    read anew for each job.
 
     $ keyong node dataset add passes rolling.csv --title "Plate rolling passes" --title-zh 中厚板轧制道次
     $ keyong node dataset add passes export.csv --title Passes --encoding gb18030 --column 轧制力:number
+    $ keyong node dataset add plates ./images --title "Plate surfaces"
+    $ keyong node dataset add passes postgresql://reader@db.plant/mes --table rolling.passes --title Passes \\
+        --password-file ~/.keyong-db --rules rules.toml
     """
     from enterprise_node.datasets import inspect_source, parse_column
+    from enterprise_node.sources import credential_reference
     from keyong.cli._context import open_home
-    from keyong.registering import dataset_path, describe_dataset, register
+    from keyong.registering import describe_dataset, register
 
     home = open_home()
-    source = inspect_source(
-        dataset_path(path),
+    wanted = _rules(home, name, rules, no_rules)
+    found = inspect_source(
+        source,
+        table=table,
+        select=select,
+        credential=credential_reference(password_file, password_env),
         encoding=encoding,
         delimiter=delimiter,
         null_values=tuple(null or ()),
@@ -70,7 +107,7 @@ def add(
     described = _described(
         lambda: describe_dataset(
             home,
-            source,
+            found,
             dataset=name,
             title=title,
             title_zh=title_zh,
@@ -79,32 +116,47 @@ def add(
             simulated=simulated,
             industry=industry,
             level=level,
+            rules=wanted,
         )
     )
     if not dry_run:
-        register(home, source, described)
+        register(home, found, described, wanted)
     if as_json():
-        problems = [{"code": problem.code, "message": problem.message} for problem in source.problems]
+        problems = [{"code": problem.code, "message": problem.message} for problem in found.problems]
         emit(
             {
                 "dataset": _public(described),
-                "rows": source.rows,
-                "path": str(source.path),
+                "rows": found.rows,
+                "path": found.place,
                 "registered": not dry_run,
                 "problems": problems,
             }
         )
         return
     narrate(
-        "read {path}: {rows} rows, {columns} columns", path=source.path, rows=source.rows, columns=len(source.columns)
+        "read {path}: {rows} rows, {columns} columns", path=found.place, rows=found.rows, columns=len(found.columns)
     )
-    for problem in source.problems:
+    for problem in found.problems:
         narrate("note: {message}", message=explain(problem)[0])
     show_description(described)
     if dry_run:
         narrate("nothing was registered (--dry-run); this is what the catalog would show")
     else:
         narrate("registered; this is what the catalog shows, and no more")
+
+
+def _rules(home: Any, name: str, file: Path | None, none: bool) -> Any:
+    """The rules that a registration comes under: no rule that is set goes away unasked."""
+    from enterprise_node.rules import Rules, read_rules
+    from federation.errors import UsageError
+    from keyong.registering import node_store
+
+    if file is not None and none:
+        raise UsageError("either name a file of rules, or take all away with --no-rules")
+    if file is not None:
+        return node_dataset_rules.read_file(file)
+    before = [row.rules for row in node_store(home).datasets() if row.id == name]
+    return Rules({}) if none or not before else read_rules(before[0])
 
 
 def _described(make: Any) -> DatasetDescription:
@@ -137,26 +189,50 @@ def list_() -> None:
     if as_json():
         emit([{**_public(read_description(row)), "path": row.path, "rows": row.rows} for row in rows])
         return
-    table(
-        ("name", "title", "rows", "file"), ((row.id, read_description(row).title, row.rows, row.path) for row in rows)
+    _output.table(
+        ("name", "title", "rows", "source"), ((row.id, read_description(row).title, row.rows, row.path) for row in rows)
     )
 
 
 @app.command()
 def show(name: NameArgument) -> None:
-    """Show a registered dataset as its owner sees it: file, exact number of rows, and what is published.
+    """Show a registered dataset as its owner sees it: source, exact number of rows, rules, and what is published.
 
     $ keyong node dataset show passes
     """
+    from enterprise_node.reading import Reading
+    from enterprise_node.rules import read_rules
     from keyong.cli._context import open_home
     from keyong.registering import node_store, read_description
 
     row = node_store(open_home()).dataset(name)
     described = read_description(row)
     if as_json():
-        emit({**_public(described), "path": row.path, "rows": row.rows, "fingerprint": row.fingerprint})
+        emit(
+            {
+                **_public(described),
+                "path": row.path,
+                "rows": row.rows,
+                "fingerprint": row.fingerprint,
+                "reading": json.loads(row.reading),
+            }
+        )
         return
-    facts((("file", row.path), ("rows", row.rows), ("fingerprint", row.fingerprint)))
+    reading = Reading.from_json(row.reading)
+    facts(
+        (
+            ("source", row.path),
+            ("table", reading.table),
+            ("query", reading.select),
+            ("password in", reading.credential.partition(":")[2]),
+            ("rows", row.rows),
+            ("fingerprint", row.fingerprint),
+        )
+    )
+    if row.rules:
+        line()
+        say("before any job sees it:")
+        node_dataset_rules.print_rules(read_rules(row.rules))
     line()
     say("published:")
     show_description(described)
@@ -164,7 +240,7 @@ def show(name: NameArgument) -> None:
 
 @app.command()
 def remove(name: NameArgument) -> None:
-    """Take a dataset out of the catalog; the file stays as it is. Jobs that use it are refused from now on.
+    """Take a dataset out of the catalog; its source stays as it is. Jobs that use it are refused from now on.
 
     $ keyong node dataset remove passes
     """
@@ -175,7 +251,7 @@ def remove(name: NameArgument) -> None:
     if as_json():
         emit({"removed": name})
     else:
-        narrate("{name} is no longer registered; its file is untouched", name=name)
+        narrate("{name} is no longer registered; its source is untouched", name=name)
 
 
 def _public(described: DatasetDescription) -> dict[str, Any]:
@@ -197,9 +273,12 @@ def show_description(described: DatasetDescription) -> None:
             ("industry", described.industry),
             ("level", described.level),
             ("data version", described.data_version),
+            ("rules", described.rules),
+            ("source", translate("a database, read anew for each job") if described.live else ""),
+            ("files", translate("each row stands for one") if described.files else ""),
         )
     )
-    table(
+    _output.table(
         ("column", "type", "missing values", "unit", "from", "to", "description"),
         (
             (

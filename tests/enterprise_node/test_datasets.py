@@ -177,7 +177,7 @@ def test_places_that_are_no_files_are_refused(tmp_path: Path, write: Write) -> N
         archive.writestr("a", "b")
     (tmp_path / "torn.csv.gz").write_bytes(gzip.compress(b"a,b\n" * 1000)[:-9])
     for name, message in (
-        ("folder.csv", "is a folder"),
+        ("folder.csv", "the folder .* holds no file"),
         ("absent.csv", "no file"),
         ("renamed.csv", "neither"),
         ("torn.csv.gz", "damaged gzip"),

@@ -276,13 +276,13 @@ async def test_inv2_the_intent_is_durable_when_the_data_file_is_opened(
     from enterprise_node import stages
 
     seen: list[int] = []
-    materialise = stages.materialise
+    materialise = stages.materialise_apart
 
     def watched(*args: Any, **options: Any) -> Any:
         seen.append(len(world.entries("intent")))
         return materialise(*args, **options)
 
-    monkeypatch.setattr(stages, "materialise", watched)
+    monkeypatch.setattr(stages, "materialise_apart", watched)
     plan = world.plan(world.agreement())
     await world.open(plan)
     assert seen == []

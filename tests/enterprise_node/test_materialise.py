@@ -10,7 +10,7 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from enterprise_node import materialise as module
+from enterprise_node import extraction as module
 from enterprise_node.datasets import SourceDescription, inspect_source, parse_column
 from enterprise_node.materialise import Snapshot, materialise
 from enterprise_node.source_file import DatasetChangedError

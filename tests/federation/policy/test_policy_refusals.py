@@ -77,6 +77,13 @@ OUTPUTS: list[tuple[str, str, Any, dict[str, Any], str]] = [
         {"slot_seconds": 5},
         "at time slots of 5 seconds, and the agreement demands 60 or more",
     ),
+    (
+        "rules",
+        "fed:rules",
+        {"@value": "sha256:" + "a" * 64, "@type": "xsd:string"},
+        {"rules": "sha256:" + "b" * 64},
+        "desensitised by the rules sha256:bbbb",
+    ),
 ]
 
 
