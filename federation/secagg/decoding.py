@@ -119,7 +119,8 @@ def _put_floats(mean: NDArray[np.float64], base: Array | None, out: Array) -> No
         mean += base
     if out.dtype != np.float64:
         largest = float(np.finfo(out.dtype).max)
-        np.clip(mean, -largest, largest, out=mean)
+        if mean.size and not -largest <= float(mean.min()) <= float(mean.max()) <= largest:  # two scans, half a clip
+            np.clip(mean, -largest, largest, out=mean)
     np.copyto(out, mean, casting="unsafe")
 
 

@@ -110,8 +110,9 @@ def differences(arrays: Arrays, sent: Arrays, segment: Segment, buffer: Floats) 
         if segment.wide and base is not None:
             _integer_difference(own[start:stop], base[start:stop], values)
         elif base is not None:
+            np.copyto(values, own[start:stop])  # first: subtracting shorter fractions as float64 would buffer both
             with np.errstate(over="ignore"):  # float64's largest less its smallest is inf, and saturates as it should
-                np.subtract(own[start:stop], base[start:stop], out=values, dtype=np.float64)
+                np.subtract(values, base[start:stop], out=values)
         else:
             np.copyto(values, own[start:stop])
         yield slice(segment.start + start, segment.start + stop), values
