@@ -437,6 +437,7 @@ class Line:
             outcome=outcome,
             code=code,
             seconds=round((receipt.ended - receipt.started).total_seconds(), 3),
+            parts={part: round(spent, 6) for part, spent in job.laps.seconds.items()},
         )
         proof = await self._record.proof(appended)
         if step.admitted.demands(step.invocation.action).review:

@@ -17,7 +17,17 @@ from sandbox._attest import attest
 from sandbox._identity import Identity, allot_identity
 from sandbox._meter import Meter
 from sandbox._own_uid import start_own_uid
-from sandbox._started import START_SECONDS, Started, cannot, end_process, first_process, last_words, memory_file, reap
+from sandbox._started import (
+    START_SECONDS,
+    Started,
+    cannot,
+    end_process,
+    first_process,
+    join_group,
+    last_words,
+    memory_file,
+    reap,
+)
 from sandbox.errors import SandboxError
 from sandbox.spec import Evidence, SessionSpec, Tier
 
@@ -115,20 +125,22 @@ def _spawn(
     named = dict.fromkeys(("/sandbox/launch.py", "/etc/passwd", "/etc/group"), 0)
     options = _bubblewrap.arguments(spec, roles, masked, named, without=without)
     digest = _bubblewrap.arguments_digest(options, launcher, inner_python, launcher_source)
+    abi = _confirm(channel, monitor, init, identity, without)
+    group = join_group(spec, init, undo, without)
     evidence = Evidence(
         tier=Tier.T2,
         kernel=os.uname().release,
-        landlock_abi=_confirm(channel, monitor, init, identity, without),
+        landlock_abi=abi,
         seccomp_digest=_seccomp.filter_digest(filter_program),
         arguments_digest=digest,
-        limits_by="supervisor",
+        limits_by="cgroup" if group else "supervisor",
         runtime_digest=spec.runtime.digest,
     )
     try:
         meter = Meter(init, ("/tmp", "/dev/shm", *spec.scratch))
     except OSError:  # over already
         raise cannot("launcher", last_words(monitor)) from None
-    return Started(monitor, init, handle, channel, identity, evidence, meter)
+    return Started(monitor, init, handle, channel, identity, evidence, meter, group=group)
 
 
 def _confirm(

@@ -21,7 +21,17 @@ from sandbox._attest import attest, does_not_hold
 from sandbox._identity import Identity, allot_identity, hold_if_free
 from sandbox._meter import UidMeter
 from sandbox._session_root import ROOTS, SessionRoot, remove_root
-from sandbox._started import START_SECONDS, Started, cannot, end_process, first_process, last_words, memory_file, reap
+from sandbox._started import (
+    START_SECONDS,
+    Started,
+    cannot,
+    end_process,
+    first_process,
+    join_group,
+    last_words,
+    memory_file,
+    reap,
+)
 from sandbox.errors import SandboxError
 from sandbox.spec import Evidence, SessionSpec, Tier
 
@@ -127,13 +137,15 @@ def start_own_uid(spec: SessionSpec, *, without: frozenset[str] = frozenset()) -
             monitor, init, handle, channel = _spawn(launch, control_read, filter_program, undo)
         finally:
             os.close(control_read)
+        abi = _confirm(channel, monitor, init, identity, without)
+        group = join_group(spec, init, undo, without)
         evidence = Evidence(
             tier=Tier.T1,
             kernel=os.uname().release,
-            landlock_abi=_confirm(channel, monitor, init, identity, without),
+            landlock_abi=abi,
             seccomp_digest=_seccomp.filter_digest(filter_program),
             arguments_digest=launch.digest(source),
-            limits_by="supervisor",
+            limits_by="cgroup" if group else "supervisor",
             runtime_digest=spec.runtime.digest,
         )
         bounds = {root.tmp: spec.limits.scratch_bytes}
@@ -141,7 +153,7 @@ def start_own_uid(spec: SessionSpec, *, without: frozenset[str] = frozenset()) -
         meter = UidMeter(identity.uid, bounds)
         undo.pop_all()
     return Started(
-        monitor, init, handle, channel, identity, evidence, meter, root, alive, partial(end_uid, identity.uid)
+        monitor, init, handle, channel, identity, evidence, meter, root, alive, group, partial(end_uid, identity.uid)
     )
 
 

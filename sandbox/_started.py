@@ -10,16 +10,17 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from sandbox._cgroup import Group, open_group
 from sandbox._identity import Identity
 from sandbox._meter import Meter, UidMeter
 from sandbox._session_root import SessionRoot
 from sandbox.errors import SandboxError
-from sandbox.spec import Evidence
+from sandbox.spec import Evidence, SessionSpec
 
 START_SECONDS = 30.0
 
@@ -41,6 +42,9 @@ class Started:
     alive: IO[bytes] | None = None
     """Our end of the reaper's control pipe (T1): its closing, by whatever cause, ends the session."""
 
+    group: Group | None = None
+    """The session's own control group, where this process may make one."""
+
     sweep: Callable[[], None] = lambda: None
     """Ends whoever outlived the monitor; none of the session is left when it returns."""
 
@@ -61,6 +65,8 @@ class Started:
         """
         if self.alive is not None:
             self.alive.close()
+        if self.group is not None:
+            self.group.remove()
         try:
             if self.root is not None:
                 self.root.remove()
@@ -75,6 +81,26 @@ class Started:
         finally:
             if self.identity is not None:
                 self.identity.release()
+
+
+def join_group(spec: SessionSpec, init: int, undo: ExitStack, without: frozenset[str]) -> Group | None:
+    """Put a session that has not run anything of its own yet into a control group with its bounds; ``None`` without one."""
+    group = open_group() if "cgroup" not in without else None
+    if group is None:
+        return None
+    try:
+        group.bound(spec.limits, scratch_bytes(spec))
+        group.enter(init)
+    except OSError:
+        group.remove()
+        return None
+    undo.callback(group.remove)
+    return group
+
+
+def scratch_bytes(spec: SessionSpec) -> int:
+    """What a session's places in memory may hold together."""
+    return spec.limits.scratch_bytes + spec.limits.shm_bytes + sum(spec.scratch.values())
 
 
 @contextmanager

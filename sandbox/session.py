@@ -23,7 +23,7 @@ from sandbox._launch import start
 from sandbox._laying import lay
 from sandbox._memory_files import can_look
 from sandbox._meter import exceeded
-from sandbox._started import START_SECONDS, Started
+from sandbox._started import START_SECONDS, Started, scratch_bytes
 from sandbox.errors import SandboxError
 from sandbox.spec import Ending, Evidence, LimitName, Limits, SessionSpec, Tier
 
@@ -147,6 +147,8 @@ class Session:
         if self._started is None:
             raise AssertionError("a session is ready or has failed")
         narrow_bounds(self._started.init, self._started.uid, process_bounds(limits))
+        if self._started.group is not None:
+            self._started.group.bound(limits, scratch_bytes(self._spec))
 
     def stdout(self) -> bytes:
         """Return what the job has printed so far, cut at the limit; for the data owner's eyes only."""
@@ -260,7 +262,7 @@ class Session:
                     self._limit = "output"
                 elif now - looked >= _TICK:
                     looked = now
-                    self._limit = exceeded(started.meter.sample(limits), limits)
+                    self._limit = exceeded(started.meter.sample(limits), limits) or _broken(started)
             if self._limit is not None:
                 self._strike()
 
@@ -292,6 +294,8 @@ class Session:
                     pass
             stream.close()
         with self._lock:
+            if self._limit is None and not self._killed and "supervisor" not in self._without:
+                self._limit = _broken(started)  # the kernel was faster than the supervisor
             if self._limit is not None:
                 self._ending = Ending("limit", self._limit)
             elif self._killed:
@@ -304,6 +308,10 @@ class Session:
             started.clear()
         except SandboxError as error:
             self._left = error
+
+
+def _broken(started: Started) -> LimitName | None:
+    return started.group.broken() if started.group is not None else None
 
 
 def _streams(started: Started) -> list[tuple[IO[bytes], str]]:

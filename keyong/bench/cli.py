@@ -143,6 +143,20 @@ def reconnect_(
     report(measure(repetitions))
 
 
+@app.command("sandbox")
+def sandbox_(
+    revocations: Annotated[int, typer.Option(min=1, metavar="N", help="How many revocations.")] = 10,
+) -> None:
+    """What isolation costs: a session's start, cold and in waiting, the line around a step, and a revocation's end of it all.
+
+    $ keyong bench sandbox
+    """
+    from keyong.bench.report import report
+    from keyong.bench.sandbox import measure
+
+    report(measure(revocations=revocations))
+
+
 @app.command("all")
 def all_(full: Full = False) -> None:
     """Every published figure, one benchmark after the other; a figure that is not measured is a failure.

@@ -43,6 +43,13 @@ ROWS = (
     Row("rest", "coordinator-rest-memory", "MB", 200),
     Row("start", "verify-help-seconds", "s", 0.3),
     Row("reconnect", "reconnect-seconds", "s", 5.0),
+    Row("sandbox", "acts-that-succeed", "", 0),
+    Row("sandbox", "sandboxed-python-p50", "s", 0.035),
+    Row("sandbox", "sandboxed-python-p95", "s", 0.050),
+    Row("sandbox", "session-waiting-seconds", "s", 0.050),
+    Row("sandbox", "session-cold-seconds", "s", 3.0),
+    Row("sandbox", "revocation-p95", "s", 0.020),
+    Row("sandbox", "invocation-p50", "s", 0.010),
 )
 """A megabyte is 10^6 bytes, as in the published targets."""
 MEGABYTE = 1_000_000

@@ -51,14 +51,15 @@ def agree(
     app: Path,
     count: int,
     expires: str,
-    min_participants: int = 3,
+    min_participants: int | None = 3,
 ) -> list[dict[str, Any]]:
     """Every provider offers, the consumer signs; returns the agreements once each provider holds its own."""
+    least = [] if min_participants is None else ["--min-participants", str(min_participants)]
     for provider in providers:
         provider.run(
             "agreement", "offer", "--to", consumer.name, "--dataset", dataset, "--title", title,
             "--action", "train", "--action", "evaluate", "--purpose", purpose, "--count", str(count),
-            "--expires", expires, "--app", str(app), "--protection", "none", "--min-participants", str(min_participants),
+            "--expires", expires, "--app", str(app), "--protection", "none", *least,
         )  # fmt: skip
     offers: list[dict[str, Any]] = consumer.run("inbox")["offers"]
     for offer in offers:

@@ -181,9 +181,12 @@ def ground(tier: Tier = Tier.T2, without: Sequence[str] = (), seconds: float = 8
         base = Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="keyong-attack-", ignore_cleanup_errors=True))
         )
-        (world,) = [stack.enter_context(_world(base))]
+        base.chmod(0o755)  # what an attacker may not read it shall find closed by the sandbox, not by a folder above
+        world = stack.enter_context(_world(base))
         targets = {**stack.enter_context(_around(world)), "seconds": seconds}
         stack.enter_context(_replaced(Member, "floor", property(lambda member: str(tier))))
+        if "supervisor" in layers:
+            sandboxed |= {"cgroup"}  # what adds up a session, be it the kernel
         if "pid-namespace" in layers:
             sandboxed |= {"supervisor"}  # it knows a session by that namespace
         if sandboxed:

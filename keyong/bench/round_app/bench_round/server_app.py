@@ -16,7 +16,14 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Average for as many rounds as asked."""
     arrays = ArrayRecord([np.zeros(int(context.run_config["floats"]), dtype=np.float32)])
-    strategy = FedAvg(fraction_train=1.0, fraction_evaluate=1.0, min_available_nodes=int(context.run_config["nodes"]))
+    nodes = int(context.run_config["nodes"])
+    strategy = FedAvg(
+        fraction_train=1.0,
+        fraction_evaluate=1.0,
+        min_train_nodes=nodes,
+        min_evaluate_nodes=nodes,
+        min_available_nodes=nodes,
+    )
     marks = str(context.run_config["marks"])
     strategy.start(
         grid=grid,

@@ -1,0 +1,230 @@
+"""What isolation costs, and how soon it ends: sessions cold and in waiting, a revocation, and the line around a live one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import select
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from threading import Thread
+
+from enterprise_node.materialise import Snapshot
+from enterprise_node.session import JobSession, SessionRequest
+from enterprise_node.workers import Workers
+from federation.home import Home
+from federation.statements.code import bundle_folder
+from keyong import agreeing, runtime
+from keyong.bench.figure import Figure
+from keyong.bench.line import APP, PURPOSE, Line, run_job, stand
+from keyong.bench.processes import below, pss_bytes, until_quiet
+from keyong.bench.progress import bar
+from keyong.bench.rows import MEGABYTE, published
+from keyong.client import Client
+from keyong.demo.consortium import agree, until
+from keyong.text import mark
+from sandbox import SessionSpec, Tier, open_session
+from sandbox.canary import CONCEDED, empty_runtime, try_acts
+
+STARTS, WARM, COLD, REVOCATIONS, ROUNDS = 60, 5, 3, 10, 60
+CHILDREN = 20
+BUSY_APP = Path(__file__).parent / "busy_app"
+_WAIT_SECONDS = 120.0
+
+
+def measure(
+    starts: int = STARTS, warm: int = WARM, cold: int = COLD, revocations: int = REVOCATIONS, rounds: int = ROUNDS
+) -> list[Figure]:
+    """Measure every row; T2 is what is measured."""
+    figures = _acts()
+    figures += _starts(starts)
+    figures += asyncio.run(_sessions(warm, cold))
+    with tempfile.TemporaryDirectory(prefix="keyong-bench-") as name, ExitStack() as stack:
+        line = stand(stack, Path(name), 1)
+        figures.append(_invocations(line, rounds))
+        figures.append(_revocations(line, revocations))
+    return figures
+
+
+def _acts() -> list[Figure]:
+    results, _ = try_acts()
+    succeeded = [name for name, outcome in results.items() if outcome != "blocked" and name not in CONCEDED[Tier.T2]]
+    note = (
+        f"{len(results)} forbidden acts of the canary, in a session; `make attack` adds the attacks of docs/security.md"
+    )
+    return [published("acts-that-succeed", len(succeeded), note=note)]
+
+
+def _starts(count: int) -> list[Figure]:
+    """Python that does nothing, from the call to the last process gone: namespaces, filter, Landlock and canary included."""
+    taken: list[float] = []
+    with empty_runtime() as bare, bar(mark("sessions")) as advance:
+        spec = SessionSpec(bare, ("-c", "pass"))
+        for number in range(count + 3):
+            began = time.perf_counter()
+            with open_session(spec) as session:
+                session.wait(_WAIT_SECONDS)
+                taken.append(time.perf_counter() - began)
+            advance(number, count + 3)
+    taken = taken[3:]  # the first ones read the disk
+    return [
+        published("sandboxed-python-p50", statistics.median(taken), spread=(min(taken), max(taken))),
+        published("sandboxed-python-p95", p95(taken), note=f"of {count}"),
+    ]
+
+
+async def _sessions(warm: int, cold: int) -> list[Figure]:
+    """From the wish for a session to the app imported, with torch, a model and its optimiser."""
+    found: dict[str, list[float]] = {"cold": [], "warm": []}
+    held = []
+    with tempfile.TemporaryDirectory(prefix="keyong-bench-") as name:
+        base = Path(name)
+        request = _request(base)
+        for number in range(cold + 1):
+            found["cold"].append(await _ready(base, request, number))
+        workers = Workers(base, request.runtime, 1)
+        for number in range(warm):
+            await workers.fill(Tier.T2)
+            worker = workers.take(Tier.T2)
+            if worker is None:
+                raise AssertionError("no worker waits; the log says why")
+            process = worker.session.pid
+            await asyncio.to_thread(until_quiet, below([process]))  # it waits once it has imported all
+            held.append(sum(map(pss_bytes, below([process]))) / MEGABYTE)
+            found["warm"].append(await _ready(base, replace(request, worker=worker), cold + 1 + number))
+        await workers.close()
+    taken = found["cold"][1:]
+    return [
+        published("session-waiting-seconds", statistics.median(found["warm"]), spread=_spread(found["warm"])),
+        published("session-cold-seconds", statistics.median(taken), spread=_spread(taken)),
+        Figure("waiting-worker-memory", statistics.median(held), "MB", note="PSS of one worker in waiting"),
+    ]
+
+
+def _request(base: Path) -> SessionRequest:
+    data = base / "data"
+    data.mkdir()
+    (data / "data.parquet").write_bytes(bytes(1000))
+    (data / "data.parquet").chmod(0o444)
+    data.chmod(0o555)
+    return SessionRequest(
+        bundle=bundle_folder(BUSY_APP),
+        snapshot=Snapshot(data, "", 100),
+        runtime=runtime.load(),
+        node_number=1,
+        run_id=1,
+        run_config={},
+        memory_bytes=4 << 30,
+        wall_seconds=600.0,
+        setup_seconds=600.0,
+        body_limit=1 << 20,
+        logs=base,
+    )
+
+
+async def _ready(base: Path, request: SessionRequest, number: int) -> float:
+    folder, spool = base / f"session-{number}", base / "spool"
+    folder.mkdir()
+    spool.mkdir(exist_ok=True)
+    began = time.perf_counter()
+    session = await JobSession.open(folder, request, spool)
+    taken = time.perf_counter() - began
+    await session.close()
+    return taken
+
+
+def _invocations(line: Line, rounds: int) -> Figure:
+    """The line's own time around a step that computes next to nothing, as the node's log has it."""
+    _permit(line, APP, "Steps")
+    with bar(mark("rounds")) as advance:
+        run_job(line, rounds, 10, advance, ("--min-participants", "1"))
+    taken: list[float] = []
+    for text in (line.folder / "logs" / f"{line.nodes[0].name}.log").read_text(encoding="utf-8").splitlines():
+        if text.startswith("{") and (event := json.loads(text)).get("event") == "step":
+            parts = dict(event["parts"])
+            if "session" not in parts:  # the first step of the job opened it
+                taken.append(sum(parts.values()))
+    note = f"{len(taken)} steps, all parts of the line: admission to OUTCOME, two entries made durable, the app's call inside"
+    return published("invocation-p50", statistics.median(taken), spread=_spread(taken), note=note)
+
+
+def _revocations(line: Line, count: int) -> Figure:
+    taken: list[float] = []
+    with bar(mark("revocations")) as advance:
+        for number in range(count):
+            taken.append(_revoke(line, number))
+            advance(number + 1, count)
+    note = (
+        f"from the owner's revocation, its signature and its ledger entry included, to the last of {CHILDREN + 1} processes "
+        f"gone, each child leading a session of its own, torch busy; p95 of {count}"
+    )
+    return published("revocation-p95", p95(taken), spread=_spread(taken), note=note)
+
+
+def _revoke(line: Line, number: int) -> float:
+    (node,) = line.nodes
+    service = line.services[0].pid
+    agreement = _permit(line, BUSY_APP, f"Busy {number}")
+    command = line.coordinator.command(
+        "--format", "json", "job", "run", str(BUSY_APP), "--purpose", PURPOSE, "--yes", "--min-participants", "1"
+    )
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as job:
+        try:
+            until(lambda: len(below([service])) > CHILDREN + 1, "no job runs at {name}", node.name, _WAIT_SECONDS)
+            processes = [process for process in below([service]) if process != service]
+            with Client(Home(node.home)) as client:
+                return _until_gone(processes, lambda: agreeing.revoke(client, agreement))
+        finally:
+            job.terminate()
+
+
+def _permit(line: Line, app: Path, title: str) -> str:
+    """One use of the node's rows for this app; the agreement's id."""
+    (agreement,) = agree(
+        line.coordinator, line.nodes, dataset="rows", title=title, purpose=PURPOSE, app=app, count=1, expires="1d",
+        min_participants=None,
+    )  # fmt: skip
+    return str(agreement["id"])
+
+
+def _until_gone(processes: Iterable[int], act: Callable[[], object]) -> float:
+    """Seconds from the act's begin to the end of the last process; the act may take longer."""
+    watched = select.poll()
+    handles = set()
+    for process in processes:
+        try:
+            handles.add(os.pidfd_open(process))
+        except ProcessLookupError:
+            continue
+    for handle in handles:
+        watched.register(handle, select.POLLIN)
+    left = set(handles)
+    began = time.perf_counter()
+    acting = Thread(target=act)
+    acting.start()
+    try:
+        while left:
+            for handle, _ in watched.poll(_WAIT_SECONDS * 1000):
+                watched.unregister(handle)
+                left.discard(handle)
+        return time.perf_counter() - began
+    finally:
+        acting.join()
+        for handle in handles:
+            os.close(handle)
+
+
+def p95(values: list[float]) -> float:
+    """The value that 95 of 100 do not exceed; of few, the largest."""
+    return sorted(values)[min(len(values) - 1, int(0.95 * len(values)))]
+
+
+def _spread(values: list[float]) -> tuple[float, float]:
+    return min(values), max(values)

@@ -1,0 +1,129 @@
+"""inv8: a session's control group holds what the supervisor cannot see, and evidence says which of the two held."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from sandbox import Ending, Limits, Runtime, SessionSpec, Tier, open_session
+from sandbox._cgroup import Group, open_group
+from sandbox.canary import empty_runtime
+from sandbox.session import Session
+
+MIB = 1 << 20
+BUFFERS = """
+import socket, time
+pairs = []
+while len(pairs) < 200:
+    one, other = socket.socketpair()
+    one.setblocking(False)
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    try:
+        while True:
+            one.send(b"x" * 65536)
+    except BlockingIOError:
+        pairs.append((one, other))
+time.sleep(1)
+"""
+SMALL = Limits(memory_bytes=48 * MIB, scratch_bytes=MIB, shm_bytes=MIB)
+
+
+@pytest.fixture
+def group() -> Group:
+    found = open_group()
+    if found is None:
+        pytest.skip("this process may make no control group that bounds memory and processes")
+    found.remove()
+    return found
+
+
+class NoGroup(Session):
+    _without = frozenset({"cgroup"})
+
+
+def test_what_lies_in_buffers_counts(runtime: Runtime, group: Group) -> None:
+    """The supervisor, which looks at processes, does not see it: without the group the same job goes on."""
+    small = SessionSpec(runtime, ("-c", BUFFERS.replace("200", "6000")), limits=SMALL)
+    few = SessionSpec(runtime, ("-c", BUFFERS), limits=SMALL)
+    with open_session(small) as session:
+        assert session.evidence.limits_by == "cgroup"
+        ending = session.wait(60)
+    with NoGroup(few) as session:
+        assert session.evidence.limits_by == "supervisor"
+        assert session.wait(60) == Ending("exited", exit_code=0)
+    assert ending == Ending("limit", "memory") or ending.exit_code == 1, "or it ran out of descriptors first"
+
+
+def test_a_burst_between_two_looks_ends_as_memory(runtime: Runtime, group: Group) -> None:
+    code = "kept = []\nwhile True: kept.append(bytearray(b'x' * (64 << 20)))"
+    with open_session(SessionSpec(runtime, ("-c", code), limits=SMALL)) as session:
+        assert session.wait(60) == Ending("limit", "memory")
+
+
+def test_no_group_is_left(runtime: Runtime, group: Group) -> None:
+    folder = group.memory.parent
+    before = {place.name for place in folder.iterdir() if place.is_dir()}
+    with open_session(SessionSpec(runtime, ("-c", "pass"))) as session:
+        held = {place.name for place in folder.iterdir() if place.is_dir()} - before
+        assert any(name.startswith(f"{os.getpid()}-") for name in held)
+        session.wait(60)
+    after = {place.name for place in folder.iterdir() if place.is_dir()}
+    assert not {name for name in after - before if name.startswith(f"{os.getpid()}-")}
+
+
+def test_another_session_does_not_feel_a_bomb(runtime: Runtime, group: Group) -> None:
+    """One at its limit of memory and processes; the other has all that it was given."""
+    bomb = "import os, time\nfor _ in range(30):\n if os.fork() == 0: break\nkept = bytearray(b'x' * 30_000_000)\ntime.sleep(60)"
+    work = "kept = bytearray(b'x' * 15_000_000); print(sum(range(2_000_000)))"
+    with open_session(SessionSpec(runtime, ("-c", bomb), limits=SMALL)) as first:
+        with open_session(SessionSpec(runtime, ("-c", work), limits=SMALL)) as second:
+            assert second.wait(60) == Ending("exited", exit_code=0)
+        assert first.wait(60) == Ending("limit", "memory")
+
+
+def test_where_it_may_make_none_the_supervisor_holds(runtime: Runtime) -> None:
+    with NoGroup(SessionSpec(runtime, ("-c", "pass"))) as session:
+        assert session.evidence.limits_by == "supervisor"
+
+
+def _unified(folder: Path, controllers: str, present: str) -> Path:
+    """What version 2 shows of a delegated group, as files; the kernel's side of it is not here."""
+    group = folder / "fs" / "own"
+    group.mkdir(parents=True)
+    (group / "cgroup.controllers").write_text(controllers)
+    (group / "cgroup.subtree_control").write_text("")
+    (group / "cgroup.procs").write_text(present)
+    place = folder / "proc" / "self"
+    place.mkdir(parents=True)
+    (place / "cgroup").write_text("0::/own\n")
+    (place / "mountinfo").write_text(f"30 1 0:26 / {folder / 'fs'} rw,relatime - cgroup2 cgroup2 rw\n")
+    return group
+
+
+def test_version_2_where_it_is_delegated(tmp_path: Path) -> None:
+    base = _unified(tmp_path, "cpu memory pids\n", f"{os.getpid()}\n")
+    group = open_group(tmp_path / "proc")
+    assert group is not None
+    assert group.version == 2
+    assert (base / "keyong-service" / "cgroup.procs").read_text() == str(os.getpid()), (
+        "a group with processes bounds none"
+    )
+    group.bound(Limits(memory_bytes=100 * MIB, processes=20), MIB)
+    assert int((group.memory / "memory.max").read_text()) > 100 * MIB
+    assert (group.pids / "pids.max").read_text() == "36"
+    (group.memory / "memory.events").write_text("low 0\noom 2\noom_kill 1\n")
+    assert group.broken() == "memory"
+
+
+@pytest.mark.parametrize(("controllers", "present"), [("cpu pids\n", ""), ("cpu memory pids\n", "1\n2\n")])
+def test_version_2_where_it_is_not(tmp_path: Path, controllers: str, present: str) -> None:
+    _unified(tmp_path, controllers, present)
+    assert open_group(tmp_path / "proc") is None
+
+
+def test_t1_has_one_too(group: Group, root_only: None) -> None:
+    with empty_runtime() as runtime, open_session(SessionSpec(runtime, ("-c", "pass"), tier=Tier.T1)) as session:
+        assert session.evidence.limits_by == "cgroup"
+        session.wait(60)
