@@ -65,6 +65,8 @@ def parse_json(data: bytes, *, limit: int, allow_floats: bool = False, depth_lim
         raise MalformedError(
             "the document has {size} bytes; at most {limit} are allowed here", size=len(data), limit=limit
         )
+    if _PLAIN_TEXT.fullmatch(data) is not None:
+        return data[1:-1].decode("ascii")
     quick = _canonical_value(data, min(depth_limit, MAX_DEPTH))
     if quick is not _UNKNOWN:
         return quick
@@ -130,8 +132,6 @@ def restates(value: object, data: bytes) -> bool:
 
 def _canonical_value(data: bytes, depth_limit: int) -> Any:
     """The value whose canonical bytes ``data`` is, or `_UNKNOWN` where that is not plain to see."""
-    if _PLAIN_TEXT.fullmatch(data) is not None:
-        return data[1:-1].decode("ascii")
     # Counted before anything is parsed: no depth can then cost more than its bytes.
     if data.count(b"{") + data.count(b"[") > depth_limit:
         return _UNKNOWN

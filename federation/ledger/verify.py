@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from federation.ledger._hashes import hash_entries
 from federation.ledger._last_signed import read_last_signed
 from federation.ledger._parts import run_parts
 from federation.ledger._rows import Row, stored_rows
@@ -31,7 +32,7 @@ from federation.ledger.errors import (
     UnsignedEntriesError,
 )
 from federation.ledger.export import ExportReader
-from federation.ledger.merkle import TILE_WIDTH, Frontier, TileHash, complete_root, leaf_hash, range_root
+from federation.ledger.merkle import range_root
 from federation.ledger.note import VerifierKey
 from federation.ledger.replay import Held, OnEntry, Replay
 from federation.ledger.store import DATABASE, node_source, reading, tile_source
@@ -138,7 +139,7 @@ def _verify_folder(folder: Path, replay: Replay, hash_only: bool, progress: Prog
         replay.add_held(Held(last_signed))
         replay.tiles = tile_source(connection)
         if hash_only:
-            _hash_all(connection, replay, head[0], progress)
+            _hash_all(folder, connection, replay, head[0], progress, processes)
         elif not run_parts(folder, connection, replay, head[0], processes, progress):
             _run(replay, stored_rows(connection), head[0], progress)
         _check_end(replay, final)
@@ -202,29 +203,20 @@ def _check_orphans(connection: sqlite3.Connection, replay: Replay) -> None:
             raise TileError("a stored hash of tree level {level} has no entries", level=8 * level)
 
 
-def _hash_all(connection: sqlite3.Connection, replay: Replay, total: int, progress: Progress | None) -> None:
-    """Recompute the tree a tile at a time; whatever is not as it should be is named by the full rules."""
-    cursor = connection.execute("SELECT idx, data, leaf FROM entry ORDER BY idx")
-    tiles, partial, done = Frontier(), Frontier(), 0
-    sound = True
-    while sound and (page := cursor.fetchmany(TILE_WIDTH)):
-        leaves = [leaf_hash(data) for _, data, _ in page if isinstance(data, bytes)]
-        sound = [(row[0], row[2]) for row in page] == list(enumerate(leaves, done))
-        done += len(page)
-        if len(leaves) == TILE_WIDTH:
-            root = complete_root(leaves)
-            above = [TileHash(1, tiles.size, root)]
-            above += [TileHash(tile.level + 1, tile.number, tile.hash) for tile in tiles.append(root)]
-            sound = sound and replay.tiles_hold(above)
-        else:
-            for leaf in leaves:
-                partial.append(leaf)
-        if progress is not None:
-            progress(done, total)
-    frontier = Frontier(done, tiles.stack + partial.stack)
-    if not sound or replay.final is None or frontier.root() != replay.final.checkpoint.root:
+def _hash_all(
+    folder: Path,
+    connection: sqlite3.Connection,
+    replay: Replay,
+    total: int,
+    progress: Progress | None,
+    processes: int,
+) -> None:
+    """Recompute the tree; whatever is not as it should be is named by the full rules."""
+    frontier = hash_entries(folder, connection, total, replay.tiles_hold, processes, progress)
+    if frontier is None or replay.final is None or frontier.root() != replay.final.checkpoint.root:
         _run(replay, stored_rows(connection), total, None)
         return
+    done = frontier.size
     replay.frontier = frontier
     node = node_source(connection)
     last = connection.execute("SELECT data FROM entry WHERE idx = ?", (done - 1,)).fetchone()

@@ -34,6 +34,10 @@ from federation.errors import UsageError, VerificationError
 ENVELOPE_LIMIT = 1 << 20
 MAX_SIGNATURES = 64
 _KEY_ID = re.compile(rf"[0-9a-f]{{{KEY_ID_CHARACTERS}}}", re.ASCII)
+_PLAIN_ENVELOPE = re.compile(
+    rb'\{"payload":"([A-Za-z0-9+/]*={0,2})","payloadType":"([!#-\[\]-~]{1,256})","signatures":\[\{"keyid":"([0-9a-f]{16})",'
+    rb'"sig":"([A-Za-z0-9+/]{86}==)"\}\]\}'
+)
 _PAYLOAD_TYPE = re.compile(r"[!-~]{1,256}", re.ASCII)
 
 
@@ -113,6 +117,10 @@ class Envelope:
         Raises:
             MalformedError: anything but a well-formed envelope.
         """
+        plain = _PLAIN_ENVELOPE.fullmatch(data) if len(data) <= limit else None
+        if plain is not None:  # as `to_bytes` writes it, with one signature
+            payload, kind, key_id, signature = [group.decode("ascii") for group in plain.groups()]
+            return cls(kind, _decode(payload), (Signature(key_id, _decode(signature)),))
         fields = _fields(parse_json(data, limit=limit), {"payload", "payloadType", "signatures"})
         signatures = fields["signatures"]
         if not isinstance(signatures, list) or len(signatures) > MAX_SIGNATURES:

@@ -65,6 +65,10 @@ class StatementCheck:
 
     def check(self, envelope: Envelope, *, offer: bool = False) -> None:
         """Verify one statement by the keys its authors ever had; times are not judged, for this is history."""
+        if envelope.payload_type == Invocation.TYPE:
+            Invocation.read(envelope)
+            self._by_a_coordinator(envelope)
+            return
         for member in self._authors(envelope, offer):
             self._signed_by(envelope, member)
 
@@ -81,16 +85,13 @@ class StatementCheck:
             return [JobPlan.read(envelope).requester]
         if kind == DatasetDescription.TYPE:
             return [DatasetDescription.read(envelope).provider]
-        if kind == Invocation.TYPE:
-            Invocation.read(envelope)
-            return [self._coordinator_of(envelope)]
         raise EvidenceTypeError("a statement of the unknown type {type}", type=kind[:80])
 
-    def _coordinator_of(self, envelope: Envelope) -> str:
+    def _by_a_coordinator(self, envelope: Envelope) -> None:
         for member in sorted(self._rosters.coordinators):
             try:
                 self._signed_by(envelope, member)
-                return member
+                return
             except SignatureError:
                 continue
         raise SignatureError("no coordinator of the rosters signed it")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -15,9 +16,14 @@ from federation.crypto import SigningKey
 from federation.ledger import (
     Checkpoint,
     Entry,
+    EntryMissingError,
     FieldMissingError,
     Ledger,
+    LedgerError,
+    StoredHashError,
+    TileError,
     VerifierKey,
+    _hashes,
     _parts,
     cosign,
     parse_note,
@@ -136,3 +142,86 @@ def die_in_a_worker(entry: Entry, fields: Mapping[str, Any]) -> int:
     if multiprocessing.parent_process() is not None:
         os._exit(9)
     return 1
+
+
+@pytest.fixture
+def long_history(ledger: Ledger) -> Ledger:
+    """Two whole tiles and a bit."""
+    for one in [ledger.submit("note", {"a": number}) for number in range(530)]:
+        one.result()
+    return ledger
+
+
+def root_of(ledger: Ledger) -> bytes:
+    return Checkpoint.parse(parse_note(ledger.checkpoint()).text).root
+
+
+def hashed(ledger: Ledger, monkeypatch: pytest.MonkeyPatch, processes: int) -> tuple[Any, list[int]]:
+    """The verdict on hashes alone, and where each part began (one tile each)."""
+    begun: list[int] = []
+    judge = _hashes._hash_apart if processes > 1 else _hashes._hash
+    name = judge.__name__
+
+    def noted(where: Any, start: int, stop: int) -> Any:
+        begun.append(start)
+        return judge(where, start, stop)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_hashes, "PART_TILES", 1)
+        patch.setattr(_hashes, name, noted)
+        patch.setattr(_hashes, "ProcessPoolExecutor", lambda count, **_: ThreadPoolExecutor(count))
+        verdict = verify_ledger(ledger.folder, ledger.vkey, hash_only=True, processes=processes)
+    return verdict, sorted(begun)
+
+
+def test_hashes_alone_have_one_verdict(long_history: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone, begun = hashed(long_history, monkeypatch, 1)
+    together, apart = hashed(long_history, monkeypatch, 2)
+    assert alone == together
+    assert begun == apart == [0, 256, 512]
+    assert (alone.entries, alone.root) == (long_history.size, root_of(long_history))
+
+
+def test_hashes_alone_by_real_processes(long_history: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_hashes, "PART_TILES", 1)
+    verdict = verify_ledger(long_history.folder, long_history.vkey, hash_only=True, processes=2)
+    assert verdict.root == root_of(long_history)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "index"),
+    [
+        ("UPDATE entry SET leaf = zeroblob(32) WHERE idx = 300", StoredHashError, 300),
+        (
+            "UPDATE entry SET data = CAST(replace(CAST(data AS TEXT), 'note', 'nota') AS BLOB) WHERE idx = 300",
+            LedgerError,
+            None,
+        ),
+        ("DELETE FROM entry WHERE idx = 300", EntryMissingError, 300),
+        ("UPDATE tile SET hash = zeroblob(32) WHERE level = 1 AND number = 1", TileError, None),
+    ],
+)
+def test_a_part_whose_hashes_are_wrong_is_named_by_the_full_rules(
+    long_history: Ledger,
+    tamper: Tamper,
+    monkeypatch: pytest.MonkeyPatch,
+    change: str,
+    error: type[LedgerError],
+    index: int,
+) -> None:
+    tamper(change)
+    for processes in (1, 2):
+        with pytest.raises(error) as caught:
+            hashed(long_history, monkeypatch, processes)
+        assert index is None or getattr(caught.value, "index", None) == index
+
+
+def test_a_worker_that_fails_leaves_hashes_to_the_full_rules(
+    long_history: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_hashes, "_hash_apart", lambda *_: None)
+    monkeypatch.setattr(_hashes, "ProcessPoolExecutor", lambda count, **_: ThreadPoolExecutor(count))
+    monkeypatch.setattr(_hashes, "PART_TILES", 1)
+    assert verify_ledger(long_history.folder, long_history.vkey, hash_only=True, processes=2).root == root_of(
+        long_history
+    )
