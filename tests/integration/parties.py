@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, ClassVar
 
+from keyong.demo.leash import MARK
 from tests.integration.forkserver import TREE, Forked, ForkServer, Request
 
 WAIT_SECONDS = 120.0
@@ -65,7 +66,9 @@ class Ended:
 
 def environment(**more: str) -> dict[str, str]:
     """The environment of a command: this tree first, English, and nothing else of ours."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR", "KEYONG_RUNTIMES") if name in os.environ}
+    kept = {
+        name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR", "KEYONG_RUNTIMES", MARK) if name in os.environ
+    }
     return {**kept, "PYTHONPATH": str(TREE), "LC_ALL": "C.UTF-8", "KEYONG_WAITING_WORKERS": "0", **more}
 
 

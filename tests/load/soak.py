@@ -24,6 +24,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from keyong.demo.leash import leash
 from tests.integration.apps import client_that, server_with, write_app
 from tests.integration.consortium import PURPOSE, Consortium, free_port
 from tests.integration.parties import Party, Service, until
@@ -218,7 +219,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=1200)
     parser.add_argument("--out", type=Path, default=Path("soak"))
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="keyong-soak-") as name:
+    with leash(), tempfile.TemporaryDirectory(prefix="keyong-soak-") as name:
         folder = Path(name)
         consortium = Soaked(folder)
         try:
