@@ -2,6 +2,8 @@
 SHELL := /bin/bash
 PY := .venv/bin/python
 KEYONG_SHARED ?= ../shared
+# One more than the smallest machine has cores: tests wait for one another's processes much of the time.
+WORKERS ?= 3
 export KEYONG_SHARED
 
 .PHONY: setup demo grid-load test lint types unit long attack crash network load soak container bench bench-smoke proto text lock clean help
@@ -31,10 +33,10 @@ types: setup ## static types
 	@.venv/bin/mypy
 
 unit: setup ## the tests alone
-	@$(PY) -m pytest -n 2 --dist loadgroup
+	@$(PY) -m pytest -n $(WORKERS) --dist loadgroup
 
-long: setup ## what `make test` leaves out because a shorter test shows the same
-	@KEYONG_LONG=1 $(PY) -m pytest -n 2 --dist loadgroup -m long
+long: setup ## what `make test` leaves out because a shorter test shows the same, and many more examples of each property
+	@KEYONG_LONG=1 $(PY) -m pytest -n $(WORKERS) --dist loadgroup --timeout 1800 -m "long or hypothesis"
 
 crash: setup ## a thousand kills of node, coordinator and requester, a thousand of the ledger, every fault of a disk
 	@KEYONG_CRASH_CYCLES=1000 KEYONG_ALL_FAULTS=1 $(PY) -m pytest -s --timeout 7200 tests/faults tests/federation/ledger/test_ledger_crash.py

@@ -11,12 +11,17 @@ from typing import TYPE_CHECKING, Any
 from federation.wire import credentials as credentials  # isort: skip
 
 import pytest
+from hypothesis import settings
 
 from tests.figures import figures as figures
 from tests.figures import tell
 
 if TYPE_CHECKING:
     from tests.integration.consortium import Consortium
+
+settings.register_profile("default run", parent=settings.default, deadline=None, max_examples=100)
+settings.register_profile("long", parent=settings.default, deadline=None, max_examples=1000)
+settings.load_profile("long" if os.environ.get("KEYONG_LONG") else "default run")
 
 CANNOT_ISOLATE = ("the sandbox needs", "cannot isolate", "runtime", "jobs cannot run", "not installed", "torch is not")
 """What reasons to skip say where the sandbox or its runtime is missing."""

@@ -53,6 +53,7 @@ def test_inv2_a_node_is_killed_in_a_round(consortium: Consortium, stuck: Path) -
     assert not any((mill.home / "sessions").iterdir()), "the crash's snapshot was left behind"
 
 
+@pytest.mark.long
 def test_a_job_ends_where_too_few_are_left(consortium: Consortium, stuck: Path) -> None:
     mill = consortium.mill("c")
     running = _begin(consortium, stuck)

@@ -101,6 +101,7 @@ def main(grid: Grid, context: Context) -> None:
 """
 
 
+@pytest.mark.long
 def test_flowers_pytorch_quickstart_runs_and_learns(
     write_app: Callable[..., Any],
     start_client: Callable[..., Any],

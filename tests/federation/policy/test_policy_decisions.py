@@ -275,7 +275,7 @@ def build(bare_json: Any, permitted: list[Any], banned: list[Any]) -> Policy:
     return read(bare_json(permission=permitted, **({"prohibition": banned} if banned else {})))
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=settings.default.max_examples // 2)
 @given(
     permitted=permissions,
     banned=prohibitions,
@@ -296,7 +296,7 @@ def test_inv1_adding_a_constraint_never_permits_more(permitted, banned, extra, a
     assert before.permit or not after.permit
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=settings.default.max_examples // 2)
 @given(permitted=permissions, banned=prohibitions, extra=rules)
 def test_inv1_adding_a_prohibition_never_permits_more(permitted, banned, extra, bare_json, ask) -> None:
     before = decide("", build(bare_json, permitted, banned), ask())
@@ -304,7 +304,7 @@ def test_inv1_adding_a_prohibition_never_permits_more(permitted, banned, extra, 
     assert before.permit or not after.permit
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=settings.default.max_examples // 2)
 @given(permitted=permissions, banned=prohibitions, lost=st.sets(st.sampled_from(FIELDS), min_size=1))
 def test_inv1_knowing_less_never_permits_more(permitted, banned, lost, bare_json, ask) -> None:
     policy = build(bare_json, permitted, banned)
@@ -313,7 +313,7 @@ def test_inv1_knowing_less_never_permits_more(permitted, banned, lost, bare_json
     assert before.permit or not after.permit
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=settings.default.max_examples // 2)
 @given(permitted=permissions, banned=prohibitions)
 def test_inv7_a_record_explains_itself(permitted, banned, bare_json, ask) -> None:
     """A permit rests on satisfied entries of the permission that it names, none missing; a denial on something else."""

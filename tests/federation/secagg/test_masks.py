@@ -53,7 +53,7 @@ def test_a_cohort_of_one_two_or_more_than_a_graph_holds_is_refused() -> None:
     st.integers(0, PRIME - 1),
     st.randoms(use_true_random=False),
 )
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=settings.default.max_examples // 5)
 def test_any_threshold_shares_give_the_secret_and_fewer_another(size: Any, secret: int, random: Any) -> None:
     holders, needed = size
     shares = dict(enumerate(split(secret, needed, holders, secrets.randbelow), start=1))
@@ -127,7 +127,7 @@ def _rounds(draw: Any) -> Any:
 
 
 @given(_rounds())
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=settings.default.max_examples // 5)
 def test_inv5_a_masked_sum_is_the_plain_sum_to_the_last_bit_whoever_vanishes(drawn: Any) -> None:
     n, left, silent, forms, weights, ring = drawn
     sent = {"arrays": {f"a{at}": np.zeros(shape, dtype=dtype) for at, (dtype, shape) in enumerate(forms)}}

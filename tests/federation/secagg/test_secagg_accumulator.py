@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from federation.secagg import (
@@ -69,7 +69,6 @@ def test_every_other_byte_string_is_refused() -> None:
         Accumulator(LAYOUT, other, 3).add(reply(1))
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 200), min_size=1, max_size=30), st.integers(0, 2**16))
 def test_any_cut_of_interleaved_streams_gives_the_same_sum(cuts: list[int], seed: int) -> None:
     whole = accumulator()

@@ -53,7 +53,7 @@ shapes = st.lists(st.integers(0, 4), max_size=3).map(tuple)
 dtypes = st.sampled_from(["float16", "float32", "float64", "int8", "int64", "uint8", "uint64", "bool"])
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=settings.default.max_examples // 2)
 @given(st.data())
 def test_the_sum_is_exact_and_the_mean_within_its_bound(data: st.DataObject) -> None:
     n = data.draw(st.integers(1, 64))

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -190,7 +190,6 @@ moments = st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1)).map(
 )
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     issued=moments,
     last=st.integers(0, 10**7),
@@ -213,7 +212,6 @@ def test_round_trip(issued: datetime, last: int, number: int, attempt: int, node
     assert parse_instant(instant_text(issued)) == issued
 
 
-@settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_any_changed_byte_of_an_envelope_is_refused(data: st.DataObject) -> None:
     whole = bytearray(invocation().seal(KEY).to_bytes())

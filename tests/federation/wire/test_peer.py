@@ -271,7 +271,7 @@ def frame(number: int, part: str, data: bytes, size: int) -> Frame:
     return Frame(exchange=number)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(0, 6), PARTS, st.binary(max_size=8), st.integers(0, 2**64 - 1)), max_size=12))
 def test_whatever_frames_come_the_peer_answers_or_ends_with_a_code(tmp_path: Any, frames: Any) -> None:
     async def main() -> None:
