@@ -400,14 +400,14 @@ class MaskedExchanges:
         async def abort(node: str) -> None:
             try:
                 incoming = await self._links.call(node, "mask.abort", header, timeout=ANSWER_SECONDS)
+                sealed = Envelope.from_bytes(asked.invocations[node])
+                told, step = Opening.from_bytes(incoming.header), Invocation.read(sealed)
+                answer = await asyncio.to_thread(
+                    verify_receipt, self._home, self._plan, sealed, step, told.receipt, told.proof, now()
+                )
             except KeyongError as error:
                 log.info("nothing-to-give-up", node=node, code=code_from(error.code))
                 return
-            sealed = Envelope.from_bytes(asked.invocations[node])
-            told = Opening.from_bytes(incoming.header)
-            answer = await asyncio.to_thread(
-                verify_receipt, self._home, self._plan, sealed, Invocation.read(sealed), told.receipt, told.proof, now()
-            )
             await self._noted(answer, result)
             self._cohort.fell(node, "round-aborted", away=True)
 

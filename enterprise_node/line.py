@@ -273,6 +273,8 @@ class Line:
                 job.answers = {envelope.digest: answer}
                 return answer
             finally:
+                if job.masks is not None:
+                    job.masks.over()
                 self._running.discard(envelope.digest)
                 job.touched = time.monotonic()
 

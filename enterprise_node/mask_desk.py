@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from enterprise_node.job import Job, JobEndedError
@@ -46,11 +47,13 @@ class MaskDesk:
 
     async def _keys(self, peer: Peer, message: Incoming) -> Outgoing:
         asked = MaskKeys.from_bytes(message.header)
-        _, masks = self._masks(asked.plan)
+        job, masks = self._masks(asked.plan)
         if masks.round is not None and not masks.round.answer.done():
             # Who asks for new keys has given up what was not opened, and lost the link before it could say so.
             masks.round.decide(ABORTED)
-            await asyncio.shield(masks.round.answer)
+            with contextlib.suppress(MaskingError):
+                await asyncio.shield(masks.round.answer)
+        if job.stopped.is_set():
             raise JobEndedError("an attempt of a round was given up here", code="no-such-job")
         announced = await asyncio.to_thread(
             masks.announce, asked.participants, asked.first, asked.attempt, asked.rounds

@@ -195,6 +195,11 @@ class JobMasks:
         )
         self.round = MaskedRound(context, self._masks.scope)
 
+    def over(self) -> None:
+        """The step has ended, one way or another: whoever still waits for its round is told."""
+        if self.round is not None and not self.round.answer.done():
+            self.round.fail(MaskingError("the step ended before its masked vector left"))
+
     def keys(self, invocation: Invocation) -> list[MaskKey]:
         """The masks of this node's vector; once a round."""
         if self._masks is None:

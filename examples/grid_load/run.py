@@ -106,7 +106,6 @@ def _train(files: dict[str, Path], folder: Path, config: list[str]) -> tuple[Pat
             count=1,
             expires="7d",
         )
-        print("the agreements permit UNPROTECTED updates in words: masks are not built yet", flush=True)
         arguments = [part for pair in config for part in ("--config", pair)]
         start = time.monotonic()
         institute.show("job", "run", str(APP), "--purpose", PURPOSE, "--yes", *arguments)

@@ -50,8 +50,12 @@ def stand(stack: ExitStack, folder: Path, count: int) -> Line:
     return Line(folder, coordinator, tuple(nodes), tuple(services))
 
 
-def permit(line: Line, uses: int = 1) -> None:
-    """Let every node offer so many uses of its dataset for the benchmark's app, and the coordinator sign."""
+def permit(line: Line, uses: int = 1, protection: str = "none") -> None:
+    """Let every node offer so many uses of its dataset for the benchmark's app, and the coordinator sign.
+
+    Args:
+        protection: ``masked`` or ``none``; of several agreements a job rests on the newest.
+    """
     for node in line.nodes:
         node.run("peers", "accept", "--all")
     agree(
@@ -63,6 +67,7 @@ def permit(line: Line, uses: int = 1) -> None:
         app=APP,
         count=uses,
         expires="1d",
+        protection=protection,
     )
 
 

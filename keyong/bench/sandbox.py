@@ -190,6 +190,7 @@ def _permit(line: Line, app: Path, title: str) -> str:
     (agreement,) = agree(
         line.coordinator, line.nodes, dataset="rows", title=title, purpose=PURPOSE, app=app, count=1, expires="1d",
         min_participants=None,
+        protection="none",
     )  # fmt: skip
     return str(agreement["id"])
 

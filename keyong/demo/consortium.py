@@ -52,6 +52,7 @@ def agree(
     count: int,
     expires: str,
     min_participants: int | None = 3,
+    protection: str = "masked",
 ) -> list[dict[str, Any]]:
     """Every provider offers, the consumer signs; returns the agreements once each provider holds its own."""
     least = [] if min_participants is None else ["--min-participants", str(min_participants)]
@@ -59,7 +60,7 @@ def agree(
         provider.run(
             "agreement", "offer", "--to", consumer.name, "--dataset", dataset, "--title", title,
             "--action", "train", "--action", "evaluate", "--purpose", purpose, "--count", str(count),
-            "--expires", expires, "--app", str(app), "--protection", "none", *least,
+            "--expires", expires, "--app", str(app), "--protection", protection, *least,
         )  # fmt: skip
     offers: list[dict[str, Any]] = consumer.run("inbox")["offers"]
     for offer in offers:

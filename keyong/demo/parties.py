@@ -138,6 +138,10 @@ class Service:
             )
         return item
 
+    def told(self, event: str) -> list[dict[str, Any]]:
+        """All events of that name so far."""
+        return [item for item in self._events if item.get("event") == event]
+
     def kill(self) -> None:
         """End the process as a failure would: SIGKILL."""
         self._process.kill()

@@ -17,7 +17,7 @@ from typing import Any
 from keyong.cli._output import line, say, table
 from keyong.demo import figures
 from keyong.demo.consortium import agree, begin, until
-from keyong.demo.parties import DemoError, Party
+from keyong.demo.parties import DemoError, Party, Service
 from keyong.text import mark, translate, translate_data
 
 APP = Path("examples/plate_mills/app")
@@ -31,7 +31,9 @@ MILLS = {
     "mill-d": "Dalian Demonstration Plate Mill",
 }
 """Member ids and legal entities; the companies are made up, and their records are simulated."""
-EXPIRY_SECONDS = 10
+EXPIRY_SECONDS = 20
+FAILURE_ROUNDS = 3
+"""Of the job in which a mill is lost."""
 
 
 class Story:
@@ -69,6 +71,7 @@ class Story:
             self._train()
             self._compare()
             self._predict()
+            self._drop_out(stack)
             self._refuse()
         self._verify()
         self._close()
@@ -120,8 +123,8 @@ class Story:
             self.institute.show("agreement", "show", first)
             line()
             say(
-                "IMPORTANT: masks that hide single updates are not built yet. The mills' agreements therefore permit "
-                "UNPROTECTED updates in words, and every status and receipt says so."
+                "the mills' replies will be MASKED: the coordinator adds vectors that say nothing, and enough mills together "
+                "open their sum; nobody sees one mill's update, not even coordinator and institute together"
             )
 
     def _agreements(
@@ -137,7 +140,6 @@ class Story:
             app=APP,
             count=count,
             expires=expires,
-            min_participants=min(3, len(chosen)),
         )
 
     def _train(self) -> None:
@@ -204,6 +206,45 @@ class Story:
             sys.stdout.flush()
             subprocess.run([*command, "--entry-thickness-mm", "30", "--exit-thickness-mm", "25"], check=True)
 
+    def _drop_out(self, stack: ExitStack) -> None:
+        with self._act(
+            mark("A mill's power fails in the middle of a round; the others open the sum without it, exactly")
+        ):
+            gone, left = self.mills[-1], self.mills[:-1]
+            say(
+                "two sums that differ by one company would say something of that one, so nodes open only one of them; "
+                "here the owners know the models to be long apart, and allow it:"
+            )
+            for mill in left:
+                line(f"$ keyong --home {mill.home} node openings --allow passes")
+                mill.run("node", "openings", "--allow", "passes")
+            arguments = self._job_arguments(FAILURE_ROUNDS)
+            line("$ keyong " + " ".join(arguments))
+            running = Service(
+                self.institute.command("--format", "json", *arguments), self._logs / "drop-out.log", "drop-out"
+            )
+            with running:
+                running.wait_for("round")
+                assert gone.service is not None
+                gone.service.kill()
+                say("  {mill} is gone, without a word", mill=gone.name)
+                fell = running.wait_for("fell-out")["data"]["round"]
+                running.wait_for("done")
+                rounds = [one["data"] for one in running.told("round")]
+            rows = {mill.name: int(mill.run("node", "dataset", "show", "passes")["rows"]) for mill in self.mills}
+            expected = sum(rows[mill.name] for mill in left)
+            after = [one for one in rounds if one["exchange"] >= fell and one["participants"] == len(left)]
+            if not after or any(one["total_weight"] != expected for one in after):
+                raise DemoError("the rounds after the failure are not those of the mills that were left")
+            say(
+                "  exchange {number} was opened by {count} mills; its masked weights add up to exactly {weight} passes, theirs",
+                number=after[0]["exchange"],
+                count=len(left),
+                weight=expected,
+            )
+            gone.service = stack.enter_context(gone.serve("node", "serve", logs=self._logs))
+            gone.service.wait_for("attached")
+
     def _refuse(self) -> None:
         with self._act(
             mark("What nobody agreed to does not happen: four refusals, each naming its clause, exit code 3")
@@ -214,18 +255,13 @@ class Story:
             model = changed / "rolling" / "client_app.py"
             model.write_text(model.read_text(encoding="utf-8") + "# one changed line\n", encoding="utf-8")
             self._refusal(mark("one changed line of code"), self._job_arguments(1, app=changed))
-            say("a short job takes the second and last use:")
-            self.institute.run(*self._job_arguments(1))
             self._refusal(mark("uses exhausted"), self._job_arguments(1))
-            say(
-                "{mill} signs an agreement for {seconds} seconds only, and they pass:",
-                mill="mill-a",
-                seconds=EXPIRY_SECONDS,
-            )
-            agreement = self._agreements(f"{EXPIRY_SECONDS}s", 5, self.mills[:1], purpose=BRIEF_PURPOSE)[0]
-            end = datetime.fromisoformat(agreement["expires"])
+            say("three mills sign agreements for {seconds} seconds only, and they pass:", seconds=EXPIRY_SECONDS)
+            brief = self._agreements(f"{EXPIRY_SECONDS}s", 5, self.mills[:3], purpose=BRIEF_PURPOSE)
+            end = max(datetime.fromisoformat(agreement["expires"]) for agreement in brief)
             until(lambda: datetime.now(UTC) > end, "time stands still for {name}", "the demo")
-            arguments = [*self._job_arguments(1, purpose=BRIEF_PURPOSE), "--dataset", "mill-a/passes"]
+            datasets = [part for mill in self.mills[:3] for part in ("--dataset", f"{mill.name}/passes")]
+            arguments = [*self._job_arguments(1, purpose=BRIEF_PURPOSE), *datasets]
             self._refusal(mark("an agreement that has expired"), arguments)
 
     def _refusal(self, what: str, arguments: list[str]) -> None:

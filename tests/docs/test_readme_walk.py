@@ -106,7 +106,7 @@ def walker(tmp_path: Path) -> Iterator[Walker]:
 def test_the_walk_as_it_stands(walker: Walker, tmp_path: Path) -> None:
     for line in walk():
         walker.follow(line)
-    assert len(walker.offers) == 2
+    assert len(walker.offers) == 3
     coefficients = [float(text) for text in (tmp_path / "result/output/coefficients.txt").read_text().split()]
     assert coefficients == pytest.approx([2.5, 1.2, 0.3], abs=0.1)
     assert (tmp_path / "result" / "model.safetensors").stat().st_size > 0
