@@ -140,7 +140,7 @@ class Accumulator:
         if not max(low, 1) <= weight <= high or totals[SATURATED] > expected_count * elements:
             raise AggregateVoidError("the total weight is not one that the plan allows; the round is void")
         arrays = decode_arrays(
-            self._sums, self.layout, self.encoding, self._n, expected_count, weight, sent, store or Heap()
+            self._sums, self.layout, self.encoding, self._n, expected_count, weight, sent, store or Heap(self.layout)
         )
         metrics = decode_metrics(totals, self.layout, self.encoding, self._n, expected_count, weight)
         return Aggregate(arrays, metrics, weight, expected_count, totals[SATURATED])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from typing import Any, Protocol
 
@@ -16,9 +17,14 @@ from federation.secagg.layout import FIRST_METRIC, Array, Arrays, Layout, Segmen
 from federation.secagg.reply import Part
 from federation.statements import Encoding
 
+_RUN = 32 * CHUNK
+"""Elements that one thread decodes before it takes more."""
+_THREADS = 2
+"""A model is decoded while nobody else of the round has anything to do."""
+
 
 class Store(Protocol):
-    """Where decoded arrays are put: chunk by chunk, each once, in the order of the layout."""
+    """Where decoded arrays are put: chunk by chunk, each once, by several threads."""
 
     def put(self, segment: Segment, start: int, values: Array) -> None:
         """Take the elements of an array from ``start`` on; ``values`` is overwritten afterwards."""
@@ -30,15 +36,15 @@ class Store(Protocol):
 class Heap:
     """Decoded arrays in memory of their own."""
 
-    def __init__(self) -> None:
+    def __init__(self, layout: Layout) -> None:
         self._arrays: dict[str, dict[str, Array]] = {}
+        for segment in layout.segments:
+            array: Array = np.empty(segment.shape, dtype=segment.dtype)
+            self._arrays.setdefault(segment.record, {})[segment.name] = array
 
     def put(self, segment: Segment, start: int, values: Array) -> None:
         """Copy them in."""
-        entries = self._arrays.setdefault(segment.record, {})
-        if segment.name not in entries:
-            entries[segment.name] = np.empty(segment.shape, dtype=segment.dtype)
-        entries[segment.name].reshape(-1)[start : start + len(values)] = values
+        self._arrays[segment.record][segment.name].reshape(-1)[start : start + len(values)] = values
 
     def arrays(self) -> dict[str, dict[str, Array]]:
         """The arrays."""
@@ -68,8 +74,9 @@ def decode_arrays(
         AggregateVoidError: an element exceeds what so many replies of this weight can add up to.
     """
     share = weight / encoding.weight_maximum
-    buffer = np.empty(CHUNK, dtype=np.float64)
-    for segment in layout.segments:
+
+    def decode(run: tuple[Segment, int]) -> None:
+        segment, first = run
         total = sums["wide" if segment.wide else "narrow"]
         total = total[segment.start : segment.start + segment.size]
         signed = total.view(np.int32 if total.itemsize == 4 else np.int64)
@@ -78,18 +85,28 @@ def decode_arrays(
         # each reply adds at most share * one, rounded; the factor is float64's own rounding on the way
         limit = share * one * (1 + 1e-12) + count
         base = flat(sent, segment) if segment.relative else None
-        mean: Array = np.empty(min(CHUNK, segment.size), dtype=segment.dtype)
-        for start in range(0, segment.size or 1, CHUNK):
-            stop = min(start + CHUNK, segment.size)
-            values = buffer[: stop - start]
+        last = min(first + _RUN, segment.size)
+        put = _put_integers if segment.wide else _put_floats
+        buffer = np.empty(min(CHUNK, last - first), dtype=np.float64)
+        mean: Array = np.empty(len(buffer), dtype=segment.dtype)
+        for start in range(first, last, CHUNK):
+            stop = min(start + CHUNK, last)
+            values, chunk = buffer[: stop - start], mean[: stop - start]
             np.copyto(values, signed[start:stop])
-            if values.size and not (-limit <= float(values.min()) and float(values.max()) <= limit):
+            if not (-limit <= float(values.min()) and float(values.max()) <= limit):
                 raise AggregateVoidError("an element exceeds what so many replies can add up to; the round is void")
             values *= bound / (share * one)
-            put = _put_integers if segment.wide else _put_floats
-            chunk = mean[: stop - start]
             put(values, None if base is None else base[start:stop], chunk)
             store.put(segment, start, chunk)
+
+    runs = [(segment, first) for segment in layout.segments for first in range(0, segment.size, _RUN)]
+    if layout.narrow_size + layout.wide_size <= _RUN:
+        for run in runs:
+            decode(run)
+    else:
+        with ThreadPoolExecutor(_THREADS, "decode") as threads:
+            for _ in threads.map(decode, runs):
+                pass
     return store.arrays()
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from coordinator.aggregate_file import AggregateFile, arrays_bytes
 from federation.jobs.codec import Content, describe
-from federation.secagg import Accumulator, Layout, choose_encoding, encode
+from federation.secagg import Accumulator, AggregateVoidError, Layout, choose_encoding, decoding, encode
 from federation.statements import ArraySpec, StageOutput
 from federation.wire.memory_file import file_of
 
@@ -61,3 +61,15 @@ def test_nobody_can_change_it_afterwards() -> None:
     arrays = summed().finish(2, SENT, file).arrays
     with pytest.raises(ValueError, match="read-only"):
         arrays["model"]["w"][0] = 1
+
+
+def test_several_threads_decode_what_one_does_and_fail_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    total, file = summed(), AggregateFile(LAYOUT)
+    plain = total.finish(2, SENT)
+    monkeypatch.setattr(decoding, "_RUN", 1000)
+    filed = total.finish(2, SENT, file)
+    np.testing.assert_array_equal(filed.arrays["model"]["w"], plain.arrays["model"]["w"])
+    np.testing.assert_array_equal(filed.arrays["more"]["mask"], plain.arrays["more"]["mask"])
+    total._sums["narrow"][-1] = 2**31 - 1  # no sum of two honest replies
+    with pytest.raises(AggregateVoidError):
+        total.finish(2, SENT, AggregateFile(LAYOUT))
