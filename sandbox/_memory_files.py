@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable
-from pathlib import Path
+
+from sandbox._proc import read_proc
 
 _MARK = "/memfd:"
 _SHARE = 20  # looks at mappings are at most this part of the time
@@ -60,7 +61,7 @@ def resident(process: str) -> dict[str, int]:
     """Return how much of each memory file is counted in a process's proportional shared memory already."""
     found: dict[str, int] = {}
     inode, pss = "", 0
-    for line in Path(f"/proc/{process}/smaps").read_text(encoding="latin-1").splitlines():
+    for line in read_proc(f"/proc/{process}/smaps").splitlines():
         key, _, rest = line.partition(" ")
         if not key.endswith(":"):
             inode = line.split(None, 5)[4] if _MARK in line else ""
@@ -87,7 +88,7 @@ def _opened(process: str) -> Iterable[os.stat_result]:
 
 def _mappings(process: str) -> Iterable[tuple[str, int]]:
     try:
-        text = Path(f"/proc/{process}/maps").read_text(encoding="latin-1")
+        text = read_proc(f"/proc/{process}/maps")
     except OSError:
         return
     for line in text.splitlines() if _MARK in text else ():

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sandbox._memory_files import MemoryFiles, resident
+from sandbox._proc import read_proc
 from sandbox._trees import entries
 from sandbox.spec import LimitName, Limits
 
@@ -80,7 +81,7 @@ class _Totals(ABC):
         cpu = 0.0
         for name in members:
             try:
-                fields = Path(f"/proc/{name}/stat").read_text(encoding="latin-1").rsplit(")", 1)[1].split()
+                fields = read_proc(f"/proc/{name}/stat").rsplit(")", 1)[1].split()
                 memory += _status_bytes(name, "status", ("RssAnon:", "RssShmem:"))
             except (OSError, IndexError):
                 continue
@@ -149,7 +150,7 @@ class UidMeter(_Totals):
         self._next_walk = 0.0
 
     def _belongs(self, name: str) -> bool:
-        for line in Path(f"/proc/{name}/status").read_text(encoding="latin-1").splitlines():
+        for line in read_proc(f"/proc/{name}/status").splitlines():
             if line.startswith("Uid:"):
                 return self._uid in line.split()
         return False
@@ -193,7 +194,7 @@ def exceeded(usage: Usage, limits: Limits) -> LimitName | None:
 
 def _status_bytes(name: str, file: str, keys: tuple[str, ...]) -> int:
     total = 0
-    for line in Path(f"/proc/{name}/{file}").read_text(encoding="latin-1").splitlines():
+    for line in read_proc(f"/proc/{name}/{file}").splitlines():
         if line.startswith(keys):
             total += int(line.split()[1]) << 10
     return total

@@ -11,13 +11,14 @@ from __future__ import annotations
 import os
 import statistics
 import tempfile
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from keyong.bench import flower, streams
 from keyong.bench.figure import Figure, over
 from keyong.bench.line import permit, run_job, stand
-from keyong.bench.processes import Peak
+from keyong.bench.processes import Peak, below, cpu_seconds
 from keyong.bench.progress import bar
 from keyong.bench.rows import MEGABYTE, published
 from keyong.text import mark
@@ -37,16 +38,33 @@ def measure(rounds: int = 40, floats: int = FLOATS, *, compare: bool = True) -> 
     with tempfile.TemporaryDirectory(prefix="keyong-bench-") as name, ExitStack() as stack:
         line = stand(stack, Path(name), NODES)
         permit(line, uses=2)
+        marks = [_spent()]
         with bar(mark("governed rounds")) as advance:
             times = run_job(line, rounds, floats, advance)
+        marks.append(_spent())
         # A run of its own: whoever looks at eleven processes ten times a second takes a third of a core from them.
         with bar(mark("governed rounds")) as advance, Peak(lambda: [os.getpid()], frozenset([os.getpid()])) as peak:
             run_job(line, MEMORY_ROUNDS, floats, advance)
+        marks.append(_spent())
     other = _flower(floats) if compare and flower.available() else None
-    figures = [*_ours(times, floats, peak, other), *(_theirs(other) if other else [])]
+    figures = [*_ours(times, floats, peak, other), *_cpu(marks, rounds), *(_theirs(other) if other else [])]
     if floats >= STREAMED_FROM:
         figures += _streams(floats, statistics.median(times[1:]))
     return figures
+
+
+def _spent() -> float:
+    return sum(cpu_seconds(process) for process in below([os.getpid()]) if process != os.getpid())
+
+
+def _cpu(marks: Sequence[float], rounds: int) -> list[Figure]:
+    """Processor time of a round: what the longer job took more than the shorter one, whose start and end cost the same."""
+    before, between, after = marks
+    more = rounds - MEMORY_ROUNDS
+    if more < MEMORY_ROUNDS:
+        return []
+    note = "processor time of all services and sessions in a round, which other load on the machine hardly changes"
+    return [Figure("round-cpu-seconds", ((between - before) - (after - between)) / more, "s", note=note)]
 
 
 def _flower(floats: int) -> flower.FlowerRun:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from keyong.bench import everything
+from keyong.bench import everything, round
 from keyong.bench.certificate import write_certificate
 from keyong.bench.figure import Figure, over
 from keyong.bench.flower import Mark, poll_share
@@ -132,3 +132,11 @@ def test_the_certificate_fits_its_key_and_its_address(tmp_path: Path) -> None:
 def test_flower_is_never_imported_here() -> None:
     program = "import sys, keyong.bench.flower, keyong.bench.round, keyong.bench.rest; sys.exit('flwr' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_the_start_of_a_job_is_no_part_of_its_rounds_processor_time() -> None:
+    started, each = 3.0, 0.12
+    long, short = started + 40 * each, started + round.MEMORY_ROUNDS * each
+    (figure,) = round._cpu([1.0, 1.0 + long, 1.0 + long + short], 40)
+    assert (figure.figure, figure.value) == ("round-cpu-seconds", pytest.approx(each))
+    assert round._cpu([1.0, 2.0, 3.0], round.MEMORY_ROUNDS + 1) == []
