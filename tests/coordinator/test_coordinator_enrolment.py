@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import subprocess
 import sys
 from dataclasses import replace
@@ -21,6 +22,7 @@ from federation.statements import Invitation, Root, RosterHistory
 from federation.stores import open_engine
 from federation.wire import messages as m
 from federation.wire.dial import Address, dial
+from federation.wire.peer import Peer
 from tests.coordinator.parties import Consortium, request_of
 
 ROOT = Path(__file__).parents[2]
@@ -32,13 +34,23 @@ def invite(quiet: Consortium, member: str = "mill-x", **options: Any) -> Invitat
     )
 
 
-async def ask(invitation: Invitation, envelope: Any, method: str = "enrol") -> list[Any]:
-    """Dial with the ticket and enrol; the chain that comes back."""
+def enter(invitation: Invitation, timeout: float = 3) -> contextlib.AbstractAsyncContextManager[Peer]:
+    """Dial with the ticket."""
     address = Address(invitation.address, invitation.coordinator, invitation.coordinator_certificate)
     ticket = invitation.ticket_key.encode(), invitation.ticket_certificate.encode()
-    async with dial(address, *ticket, timeout=3) as peer:
-        answer = await peer.call(method, m.Envelopes(envelopes=(m.pack(envelope),)).to_bytes(), timeout=10)
+    return dial(address, *ticket, timeout=timeout)
+
+
+async def ask_over(peer: Peer, envelope: Any, method: str = "enrol") -> list[Any]:
+    """Enrol over a link; the chain that comes back."""
+    answer = await peer.call(method, m.Envelopes(envelopes=(m.pack(envelope),)).to_bytes(), timeout=10)
     return [m.unpack(text) for text in m.Envelopes.from_bytes(answer.header).envelopes]
+
+
+async def ask(invitation: Invitation, envelope: Any, method: str = "enrol") -> list[Any]:
+    """Dial with the ticket and enrol; the chain that comes back."""
+    async with enter(invitation) as peer:
+        return await ask_over(peer, envelope, method)
 
 
 async def test_an_invitation_of_another_process_works_once(quiet: Consortium):
@@ -56,11 +68,14 @@ async def test_an_invitation_of_another_process_works_once(quiet: Consortium):
 
 async def test_of_two_uses_at_the_same_time_one_enters(quiet: Consortium):
     invitation = invite(quiet)
-    async with quiet.serving(nodes=False):
-        tries = [ask(invitation, request_of(NewKeys("mill-x", root=False), invitation)) for _ in range(4)]
+    async with quiet.serving(nodes=False), contextlib.AsyncExitStack() as links:
+        # Every link stands before the first use: later the ticket opens none.
+        peers = [await links.enter_async_context(enter(invitation, timeout=30)) for _ in range(4)]
+        tries = [ask_over(peer, request_of(NewKeys("mill-x", root=False), invitation)) for peer in peers]
         results = await asyncio.gather(*tries, return_exceptions=True)
     assert sum(isinstance(result, list) for result in results) == 1
-    assert all(result.code == "enrolment" for result in results if isinstance(result, KeyongError))
+    refused = [result for result in results if not isinstance(result, list)]
+    assert all(isinstance(result, KeyongError) and result.code == "enrolment" for result in refused), refused
     roster = Home(quiet.institute.path).history.latest
     assert [member.id for member in roster.members].count("mill-x") == 1
 
