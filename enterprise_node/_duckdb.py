@@ -51,6 +51,7 @@ def confined(work: Path, readable: Path, writable: Path | None = None) -> Iterat
     try:
         paths = ", ".join(literal(str(path)) for path in (readable, writable) if path is not None)
         connection.execute(f"SET allowed_paths = [{paths}]")
+        connection.execute("SET enable_progress_bar = false")  # it would be printed among the data of a command
         connection.execute("SET enable_external_access = false")
         connection.execute("SET lock_configuration = true")
         yield connection

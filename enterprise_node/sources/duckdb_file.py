@@ -31,6 +31,7 @@ def copy_rows(path: Path, reading: Reading, target: Path) -> None:
         ) from None
     try:
         connection.execute(f"SET allowed_paths = [{literal(str(target))}]")
+        connection.execute("SET enable_progress_bar = false")
         connection.execute("SET enable_external_access = false")
         connection.execute("SET lock_configuration = true")
         query = reading.select or f"SELECT * FROM {'.'.join(map(identifier, reading.table.split('.')))}"

@@ -157,6 +157,23 @@ def sandbox_(
     report(measure(revocations=revocations))
 
 
+@app.command("materialise")
+def materialise_(
+    rows: Annotated[int, typer.Option(min=1000, metavar="N", help="How many rows.")] = 10_000_000,
+    repetitions: Annotated[int, typer.Option(min=1, metavar="N", help="How many snapshots; medians count.")] = 3,
+) -> None:
+    """A job's snapshot of a large Parquet file of ten columns under two rules, in units of DuckDB's plain copy of it.
+
+    And the largest resident memory of the process that makes it.
+
+    $ keyong bench materialise
+    """
+    from keyong.bench.materialise import measure
+    from keyong.bench.report import report
+
+    report(measure(rows, repetitions))
+
+
 @app.command("all")
 def all_(full: Full = False) -> None:
     """Every published figure, one benchmark after the other; a figure that is not measured is a failure.

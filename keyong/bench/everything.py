@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from keyong.bench import ledger, memory, reconnect, rest, round, sandbox, start, verify
+from keyong.bench import ledger, materialise, memory, reconnect, rest, round, sandbox, start, verify
 from keyong.bench.figure import Figure
 from keyong.bench.report import show
 from keyong.bench.rows import BENCHES, check_complete
@@ -25,6 +25,7 @@ def benches(full: bool) -> dict[str, Bench]:
         "rest": rest.measure,
         "start": start.measure,
         "reconnect": reconnect.measure,
+        "materialise": materialise.measure,
         "sandbox": sandbox.measure,
     }
 

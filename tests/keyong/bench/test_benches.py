@@ -8,7 +8,7 @@ import pytest
 
 from federation.errors import UnavailableError
 from keyong import runtime
-from keyong.bench import flower, ledger, memory, reconnect, rest, round, start, streams, verify
+from keyong.bench import flower, ledger, materialise, memory, reconnect, rest, round, start, streams, verify
 from keyong.bench.figure import Figure
 from keyong.bench.rows import check_complete
 
@@ -92,3 +92,9 @@ def test_reconnect() -> None:
 
 def test_streams() -> None:
     assert streams.measure(1_000_000, clients=2, repetitions=2) > 0
+
+
+def test_materialise() -> None:
+    figures = materialise.measure(200_000, 1)
+    check_complete("materialise", figures)
+    assert values(figures)["materialise-memory"] > 20
