@@ -170,7 +170,7 @@ class UidMeter(_Totals):
                 for state in entries(place):
                     files += 1
                     held += 0 if stat.S_ISDIR(state.st_mode) else state.st_blocks << 9
-                    if held > bound or files > most:
+                    if held >= bound or files > most:
                         return files, True
             except FileNotFoundError:  # the session is ending
                 continue

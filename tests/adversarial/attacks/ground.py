@@ -112,11 +112,11 @@ class Ground:
         before = len(self.world.entries("intent")), len(self.world.entries("outcome"))
         receipt, answer = await self.world.invoke(plan, mode=" ".join(names))
         session = self.world.line.jobs[plan.digest].session
-        namespace = _namespace(session._session) if session is not None else ""
-        await self.world.line.close_job(plan.digest)
+        with _namespace(session._session if session is not None else None) as namespace:
+            await self.world.line.close_job(plan.digest)
+            left = _members(namespace)
         after = len(self.world.entries("intent")), len(self.world.entries("outcome"))
         recorded = after == (before[0] + 1, before[1] + 1) and receipt.intent >= 0
-        left = _members(namespace)
         header = Invoked.from_bytes(answer.header)
         leaving = header.reply.encode() + b"".join(bytes(part) for part in answer.body)
         told = receipt.code.encode() + leaving
@@ -154,11 +154,21 @@ class Ground:
         return {one["name"]: one for one in found}
 
 
-def _namespace(session: Session) -> str:
+@contextlib.contextmanager
+def _namespace(session: Session | None) -> Iterator[str]:
+    """A session's pid namespace, held open: its number would be given to another session's."""
     try:
-        return os.readlink(f"/proc/{session._started.init}/ns/pid") if session._started else ""
+        if session is None or session._started is None:
+            raise FileNotFoundError
+        place = f"/proc/{session._started.init}/ns/pid"
+        descriptor = os.open(place, os.O_RDONLY)
     except OSError:
-        return ""
+        yield ""
+        return
+    try:
+        yield f"pid:[{os.fstat(descriptor).st_ino}]"
+    finally:
+        os.close(descriptor)
 
 
 def _members(namespace: str) -> int:

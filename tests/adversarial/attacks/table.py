@@ -24,7 +24,7 @@ LAYERS = {
 """Layers that can be left out one at a time, each of which something rests on."""
 SECOND_WALLS = {
     "network-namespace": "The filter refuses every socket but a local one, and Landlock the host's abstract ones; without "
-    "those two, TCP, UDP, HTTP and the host's abstract sockets open up.",
+    "those two, TCP, UDP and the host's abstract sockets open up.",
     "read-only": "Landlock grants no writing outside of scratch, and the files are another user's where root runs the node.",
     "own-uid": "Where root starts the node. Read-only `/proc/sys` and Landlock each hold off what root's uid would open "
     "(`core_pattern`).",
