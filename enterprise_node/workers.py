@@ -90,9 +90,15 @@ class Workers:
         return None
 
     async def fill(self, tier: Tier) -> None:
-        """Start as many as are wanted, one after the other; what cannot be started is tried again later."""
+        """Start as many as are wanted, one after the other; what cannot be started is tried again later. None at T3,
+        whose sessions cannot be looked at as closely before they are handed over."""
         async with self._filling:
-            while len(self._waiting) < self._size and not self._closed and time.monotonic() >= self._not_before:
+            while (
+                tier is not Tier.T3
+                and len(self._waiting) < self._size
+                and not self._closed
+                and time.monotonic() >= self._not_before
+            ):
                 try:
                     worker = await in_thread(lambda: self._start(tier), undo=self._discard)
                 except (SandboxError, OSError) as error:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from sandbox import _bubblewrap, _kernel, _launcher, _seccomp, _staging
 from sandbox._attest import attest
+from sandbox._gvisor import start_gvisor
 from sandbox._identity import Identity, allot_identity
 from sandbox._meter import Meter
 from sandbox._own_uid import start_own_uid
@@ -45,15 +46,17 @@ def start(spec: SessionSpec, *, without: frozenset[str] = frozenset()) -> Starte
     Raises:
         SandboxError: a layer is missing, or a forbidden act succeeded; nothing is left running.
     """
-    if spec.tier not in (Tier.T1, Tier.T2):
+    if spec.tier is Tier.T0:
         raise SandboxError(
             "isolation {tier} is not available",
             code="tier",
-            hint="demand T2 or T1; T3 is not part of this release, and T0 never holds real data",
+            hint="demand T1 or stronger; a plain subprocess holds nothing off",
             tier=spec.tier,
         )
     if spec.tier is Tier.T1:
         return start_own_uid(spec, without=without)
+    if spec.tier is Tier.T3:
+        return start_gvisor(spec, without=without)
     program = _bubblewrap.find_bubblewrap()
     machine = _kernel.check_kernel()
     with ExitStack() as undo:

@@ -43,17 +43,17 @@ def probe(python: Path = Path("/usr/bin/python3")) -> Report:
         if all(layer.present for layer in layers)
         else Layer("session", False, fix="fix the above")
     )
-    refusals = {
-        Tier.T3: "needs gVisor or a microVM, which this release does not start",
-        Tier.T0: "is no isolation, and not part of this release",
-    }
+    refusals = {Tier.T0: "is no isolation, and not part of this release"}
+    gvisor = _session(python, Tier.T3)
+    if not gvisor.present:
+        refusals[Tier.T3] = gvisor.fix
     missing = [layer for layer in layers if not layer.present]
     if missing:
         refusals[Tier.T2] = "; ".join(f"{layer.name}: {layer.fix}" for layer in missing)
     own_uid = _session(python, Tier.T1)
     if not own_uid.present:
         refusals[Tier.T1] = own_uid.fix
-    return Report(tuple(layers), tuple(tier for tier in (Tier.T2, Tier.T1) if tier not in refusals), refusals)
+    return Report(tuple(layers), tuple(tier for tier in (Tier.T3, Tier.T2, Tier.T1) if tier not in refusals), refusals)
 
 
 def _system() -> Layer:

@@ -98,7 +98,8 @@ class Session:
     @property
     def sees_files(self) -> bool:
         """Whether a memory file that the job is given counts against its limit; where not, none may be given."""
-        return self._started is not None and can_look(str(self._started.init))
+        # Of gVisor's process only gVisor's own memory is seen.
+        return self._started is not None and self._spec.tier is not Tier.T3 and can_look(str(self._started.init))
 
     @property
     def ending(self) -> Ending | None:

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import click
 import typer
 
 from keyong.cli._output import as_json, emit, facts, narrate
-from keyong.cli._tiers import TIERS, tell_what_is_weaker
+from keyong.cli._tiers import tell_what_is_weaker
 
 
 def tier(
     floor: Annotated[
-        str | None, typer.Argument(metavar="[T1|T2]", click_type=TIERS, help="The weakest isolation you accept.")
+        str | None,
+        typer.Argument(
+            metavar="[T1|T2|T3]", click_type=click.Choice(["T1", "T2", "T3"]), help="The weakest isolation you accept."
+        ),
     ] = None,
 ) -> None:
     """Show the weakest isolation accepted for jobs on this machine, or accept another.
 
     What you accept is entered in the roster, where the others see it, and in your ledger. A node uses the strongest tier
-    that its machine has, and refuses to serve where that is below the floor.
+    that its machine has, and refuses to serve where that is below the floor. T3 (gVisor) is several times slower, so it is
+    used only where it is the floor.
 
     $ keyong node tier
     $ keyong node tier T1

@@ -249,9 +249,12 @@ def attempt(function: Callable[[], object]) -> str:
             os._exit(0)
         finally:
             os._exit(98)
-    handle = os.pidfd_open(child)
-    ended = bool(select.select([handle], [], [], 10)[0])
-    os.close(handle)
+    try:
+        handle = os.pidfd_open(child)
+        ended = bool(select.select([handle], [], [], 10)[0])
+        os.close(handle)
+    except OSError:  # gVisor's older kernels have no such call
+        ended = True
     if not ended:
         os.kill(child, signal.SIGKILL)
     status = os.waitpid(child, 0)[1]

@@ -199,6 +199,29 @@ def probe_namespaces() -> None:
             raise Refused("network namespace")
 
 
+def probe_gvisor(items: "list[tuple[str, str]]") -> None:
+    """Raise where the kernel is not gVisor's, or this process has or reaches more than it should."""
+    if not os.path.exists("/proc/sentry-meminfo"):
+        raise Refused("gvisor")
+    with open("/proc/self/status") as file:
+        status = dict(line.split(":", 1) for line in file if ":" in line)
+    if any(int(status[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapBnd")):
+        raise Refused("capabilities")
+    probe_namespaces()
+    if {int(name) for name in os.listdir("/proc/self/fd")} - {0, 1, 2, 3, 4}:
+        raise Refused("descriptors")
+    for path in ("/etc/shadow", "/run/keyong-sessions", "/root", "/home", "/var", "/sys/kernel/uevent_seqnum"):
+        if opens(path, os.O_RDONLY):
+            raise Refused("read " + path)
+    places = [path for kind, path in items if kind in ("rx", "r")]
+    for path in ("/", "/dev", "/etc", *filter(os.path.isdir, places)):
+        if opens(path + "/canary", os.O_WRONLY | os.O_CREAT):
+            raise Refused("write " + path)
+    for kind, path in items:
+        if kind == "rw" and os.listdir(path):
+            raise Refused("leftover " + path)
+
+
 def enclose(descriptor: int, *, close: bool = True) -> None:
     """Leave the channel as descriptor 3, a null stdin, and nothing else that was inherited."""
     if descriptor != 3:
@@ -246,6 +269,9 @@ def main() -> None:
                 number, bound = map(int, value.split(":"))
                 if syscall(PRLIMIT[column], 0, number, words(bound, bound), None) != 0:
                     raise Refused("limit")
+        if any(kind == "gvisor" for kind, _ in items):
+            skipped |= {"canary", "landlock"}  # both are about the machine's kernel, which is not the job's
+            probe_gvisor(items)  # type: ignore[arg-type]
         if "canary" not in skipped:
             probe_self(own)  # reads more of /proc/self than Landlock leaves
         abi = 0

@@ -16,7 +16,19 @@ from pathlib import Path
 
 import pytest
 
-from sandbox import Ending, Limits, Mount, Runtime, SandboxError, SessionSpec, Tier, _launch, _launcher, open_session
+from sandbox import (
+    Ending,
+    Limits,
+    Mount,
+    Runtime,
+    SandboxError,
+    SessionSpec,
+    Tier,
+    _bubblewrap,
+    _launch,
+    _launcher,
+    open_session,
+)
 from sandbox._meter import Meter
 from sandbox.session import Session
 
@@ -261,11 +273,15 @@ def test_missing_source_is_refused(runtime: Runtime, tmp_path: Path) -> None:
         open_session(SessionSpec(runtime, ("-c", "pass"), mounts=(Mount(tmp_path / "none", "/data"),)))
 
 
-@pytest.mark.parametrize("tier", [Tier.T0, Tier.T3])
-def test_tier_that_is_not_there_is_refused(runtime: Runtime, tier: Tier) -> None:
+@pytest.mark.parametrize(("tier", "code"), [(Tier.T0, "tier"), (Tier.T3, "layer")])
+def test_tier_that_is_not_there_is_refused(
+    runtime: Runtime, tier: Tier, code: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if tier is Tier.T3:
+        monkeypatch.setattr(_bubblewrap, "_PLACES", str(tmp_path))
     with pytest.raises(SandboxError, match=tier) as caught:
         open_session(SessionSpec(runtime, ("-c", "pass"), tier=tier))
-    assert caught.value.code == "tier"
+    assert caught.value.code == code
     assert caught.value.hint
 
 

@@ -138,7 +138,7 @@ class Ground:
         if receipt.outcome != "ok":
             return "" if "*" in attack.codes or receipt.code in attack.codes else f"ended as {receipt.code}"
         if attack.name == "replies.hidden_zeros":
-            return "bits left" if HIDDEN in leaving or not receipt.normalised else ""
+            return "bits left" if HIDDEN[:4] in leaving or HIDDEN[4:] in leaving else ""
         return "nobody stopped it"
 
     def errors(self) -> str:
