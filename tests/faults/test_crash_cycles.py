@@ -1,6 +1,6 @@
 """inv2: whoever is killed, at whatever point, the next start finds every acknowledged entry and goes on.
 
-``KEYONG_CRASH_CYCLES`` sets how often (20 by default; 1,000 with ``make crash``), ``KEYONG_CRASH_SEED`` what chance does.
+``KEYONG_CRASH_CYCLES`` sets how often (50 by default; 1,000 with ``make crash``), ``KEYONG_CRASH_SEED`` what chance does.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pytest
 from tests.faults import consortium, forked
 from tests.faults.cycles import Cycles
 
-CYCLES = int(os.environ.get("KEYONG_CRASH_CYCLES", "20"))
+CYCLES = int(os.environ.get("KEYONG_CRASH_CYCLES", "50"))
 SEED = int(os.environ.get("KEYONG_CRASH_SEED", "20260722"))
 
 
