@@ -143,6 +143,24 @@ def reconnect_(
     report(measure(repetitions))
 
 
+@app.command("masks")
+def masks_(
+    rounds: Annotated[int, typer.Option(min=5, metavar="N", help="How many rounds; the first is left out.")] = 21,
+    full: Full = False,
+) -> None:
+    """What masks cost: at a node, in the sum, on the line, and in a whole governed round, on against off.
+
+    The sum is compared with Flower's own averaging of the same vectors, and masks with CKKS as NVFLARE configures it.
+
+    $ keyong bench masks
+    $ keyong bench masks --full
+    """
+    from keyong.bench.masks import measure
+    from keyong.bench.report import report
+
+    report(measure(rounds, full=full))
+
+
 @app.command("sandbox")
 def sandbox_(
     revocations: Annotated[int, typer.Option(min=1, metavar="N", help="How many revocations.")] = 10,

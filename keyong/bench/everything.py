@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from keyong.bench import ledger, materialise, memory, reconnect, rest, round, sandbox, start, verify
+from keyong.bench import ledger, masks, materialise, memory, reconnect, rest, round, sandbox, start, verify
 from keyong.bench.figure import Figure
 from keyong.bench.report import show
 from keyong.bench.rows import BENCHES, check_complete
@@ -27,6 +27,7 @@ def benches(full: bool) -> dict[str, Bench]:
         "reconnect": reconnect.measure,
         "materialise": materialise.measure,
         "sandbox": sandbox.measure,
+        "masks": lambda: masks.measure(full=full),
     }
 
 

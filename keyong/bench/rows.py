@@ -52,6 +52,13 @@ ROWS = (
     Row("sandbox", "invocation-p50", "s", 0.010),
     Row("materialise", "materialise-ratio", "x", 3.0),
     Row("materialise", "materialise-memory", "MB", 1000),
+    Row("masks", "masks-10-node-seconds", "s", 0.006),
+    Row("masks", "masks-10-sum-ratio", "x", 1.7),
+    Row("masks", "masks-100-node-seconds", "s", 0.050),
+    Row("masks", "masks-100-sum-ratio", "x", 2.5),
+    Row("masks", "masks-upload-ratio", "x", 1.02),
+    Row("masks", "masks-round-added-seconds", "s", 0.030),
+    Row("masks", "masks-round-million-seconds", "s", 0.3),
 )
 """A megabyte is 10^6 bytes, as in the published targets."""
 MEGABYTE = 1_000_000

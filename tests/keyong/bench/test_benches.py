@@ -8,7 +8,7 @@ import pytest
 
 from federation.errors import UnavailableError
 from keyong import runtime
-from keyong.bench import flower, ledger, materialise, memory, reconnect, rest, round, start, streams, verify
+from keyong.bench import flower, ledger, masks, materialise, memory, reconnect, rest, round, start, streams, verify
 from keyong.bench.figure import Figure
 from keyong.bench.rows import check_complete
 
@@ -98,3 +98,10 @@ def test_materialise() -> None:
     figures = materialise.measure(200_000, 1)
     check_complete("materialise", figures)
     assert values(figures)["materialise-memory"] > 20
+
+
+def test_masks(monkeypatch: pytest.MonkeyPatch) -> None:
+    _runtime()
+    monkeypatch.setattr(masks, "PARAMETERS", 100_000)
+    figures = masks.measure(5)
+    check_complete("masks", figures)
