@@ -24,7 +24,9 @@ from tests.integration.apps import write_app
 from tests.integration.parties import Ended, Party, Service, until
 
 MILLS = ("mill-a", "mill-b", "mill-c")
-ROWS = {"mill-a": 200, "mill-b": 300, "mill-c": 500, "mill-d": 400}
+ROWS = {"mill-a": 200, "mill-b": 300, "mill-c": 500}
+FURTHER_ROWS = 400
+"""Of each mill beyond the usual three."""
 PURPOSE = "fed:ProcessOptimization"
 
 
@@ -90,7 +92,8 @@ class Consortium:
             self.join(mill)
 
         def serve(mill: Party) -> None:
-            write_records(self.records(mill), ROWS[mill.name], seed=sorted(ROWS).index(mill.name))
+            rows = ROWS.get(mill.name, FURTHER_ROWS)
+            write_records(self.records(mill), rows, seed=self.mills.index(mill))
             mill.ok("node", "dataset", "add", "passes", self.records(mill), "--title", "Passes", "--simulated")
             self.serve_node(mill)
 
