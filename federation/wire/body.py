@@ -20,7 +20,7 @@ CHUNK_BYTES = 1024 * 1024
 MEMORY_BYTES = 4 * 1024 * 1024
 """Bodies up to this size stay in memory."""
 _SHARE = 4
-"""A body goes into a memory file where that takes at most this part of the memory that is free."""
+"""Bodies go into memory files where all that arrive take at most this part of the memory that is free."""
 SPOOLLESS_BYTES = 64 * 1024 * 1024
 """Longest body of a party that has no folder to spool to."""
 
@@ -44,11 +44,11 @@ class Body:
 
     Args:
         hashed: take its digest as it comes.
-        lent: a session is to have it: a large one goes into a memory file then, which the session is given as it is, and
-            which takes the place of the copy in memory that the session would need beside the file.
+        lent: a session is to have it, and others that arrive for sessions take so many bytes: a large one goes into a memory
+            file then, which the session is given as it is, in place of the copy in memory that it would need beside the file.
     """
 
-    def __init__(self, size: int, spool: Path | None, *, hashed: bool = False, lent: bool = False) -> None:
+    def __init__(self, size: int, spool: Path | None, *, hashed: bool = False, lent: int | None = None) -> None:
         if spool is None and size > SPOOLLESS_BYTES:
             raise _no_room(size)
         self.size = size
@@ -57,7 +57,8 @@ class Body:
         self._memory = bytearray()
         self._view: memoryview | None = None
         self._hash = hashlib.sha256() if hashed and size > MEMORY_BYTES else None
-        self._lent = MemoryFile(size) if lent and MEMORY_BYTES < size <= free_memory() // _SHARE else None
+        lends = lent is not None and size > MEMORY_BYTES and lent + size <= free_memory() // _SHARE
+        self._lent = MemoryFile(size) if lends else None
         if size > MEMORY_BYTES and spool is not None and self._lent is None:
             try:
                 self._file = tempfile.TemporaryFile(dir=spool, buffering=0)  # noqa: SIM115  # closed when it is mapped

@@ -388,7 +388,7 @@ class Peer:
                     self._forget(number)
                     self._note(Frame(exchange=number, fault=Fault(code="body-stalled", params={"exit": "5"})))
 
-    def _assemble(self, head: Head, limit: int, *, lent: bool = False) -> _Assembly:
+    def _assemble(self, head: Head, limit: int, *, lent: int | None = None) -> _Assembly:
         if len(head.header) > HEADER_BYTES or head.body_bytes > limit:
             raise BodyError(
                 "a message of {size} bytes is larger than the {limit} bytes taken here",
@@ -451,7 +451,8 @@ class Peer:
             return
         try:
             limit = self._body_limit if self._requests is None else self._requests.get(head.method, 0)
-            assembly = self._assemble(head, min(limit, self._body_limit), lent=head.method in self._lent)
+            others = sum(one.size for one in self._inbound.values()) if head.method in self._lent else None
+            assembly = self._assemble(head, min(limit, self._body_limit), lent=others)
         except BodyError as error:
             self._note(Frame(exchange=number, fault=fault_of(error, tell=self._tell)))
             return

@@ -272,7 +272,7 @@ async def test_a_body_that_came_for_a_session_is_given_to_it_as_it_is(
     ends: Ends, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = memoryview(os.urandom(MEMORY_BYTES + FILE_FROM))
-    body = Body(len(content), tmp_path, hashed=True, lent=True)
+    body = Body(len(content), tmp_path, hashed=True, lent=0)
     for start in range(0, len(content), FILE_FROM):
         body.write(content[start : start + FILE_FROM])
     assert body.view == content and body.view.readonly and body.digest == body_digest([content])
@@ -286,10 +286,12 @@ async def test_a_body_that_came_for_a_session_is_given_to_it_as_it_is(
 
 
 def test_a_body_that_memory_has_no_room_for_is_spooled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("federation.wire.body.free_memory", lambda: MEMORY_BYTES)
-    body = Body(MEMORY_BYTES + 1, tmp_path, lent=True)
-    body.write(bytes(MEMORY_BYTES + 1))
-    assert len(body.view) == MEMORY_BYTES + 1 and file_of([body.view]) is None
+    size = MEMORY_BYTES + 1
+    for free, others, lends in ((4 * size, 0, True), (4 * size - 1, 0, False), (4 * size, 1, False), (0, 0, False)):
+        monkeypatch.setattr("federation.wire.body.free_memory", lambda free=free: free)
+        body = Body(size, tmp_path, lent=others)
+        body.write(bytes(size))
+        assert len(body.view) == size and (file_of([body.view]) is not None) == lends
 
 
 def test_what_memory_is_free_is_known_here() -> None:
