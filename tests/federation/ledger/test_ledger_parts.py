@@ -1,6 +1,7 @@
 """A ledger verified in parts has the verdict it has in one go; what one part takes for granted, another one proves.
 
-That each way to tamper is found in parts too, under its own name, is in ``test_ledger_tampering``.
+That each way to tamper is found in parts too, under its own name, is in ``test_ledger_tampering`` and
+``test_ledger_forging``.
 """
 
 from __future__ import annotations
