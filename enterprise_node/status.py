@@ -10,6 +10,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from enterprise_node.approvals import Approvals
+from enterprise_node.held import HeldOutputs
 from enterprise_node.job import Job
 from enterprise_node.record import Record
 from enterprise_node.store import NodeStore
@@ -103,6 +105,10 @@ class NodeStatus(_Part):
     roster_expires: str
     free_bytes: int
     spool_bytes: int = 0
+    approvals_waiting: int = 0
+    """Codes that wait for the owner's approval (``keyong node approvals list``)."""
+    outputs_held: int = 0
+    """Outputs that wait for the owner's release (``keyong node review list``)."""
 
 
 def stored(home: Home, record: Record, store: NodeStore, holdings: Holdings) -> NodeStatus:
@@ -126,6 +132,8 @@ def stored(home: Home, record: Record, store: NodeStore, holdings: Holdings) -> 
         roster_expires=instant_text(latest.expires),
         free_bytes=free_bytes(home.path),
         spool_bytes=spooled_bytes(home.path / "spool"),
+        approvals_waiting=sum(one.state == "waiting" for one in Approvals(home, record.ledger).known()),
+        outputs_held=sum(row.decision is None for row in HeldOutputs(home, record.ledger).rows()),
     )
 
 

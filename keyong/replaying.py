@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from federation.statements import (
     Receipt,
     instant_text,
 )
+
+_APPROVAL = re.compile(r"(sha256:[0-9a-f]{64}), entry (\d+),")
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,8 @@ class DecisionReplay:
     _agreements: set[str] = field(default_factory=set)
     _sealed_agreements: bool = False
     _columns: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    _approvals: dict[str, int] = field(default_factory=dict)
+    """Of each approval the entry that grants it, or -1 where it was refused or withdrawn since."""
     _plans: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
 
     def on_entry(self, entry: Entry, fields: Mapping[str, Any]) -> int:
@@ -74,6 +79,9 @@ class DecisionReplay:
             case "dataset" if isinstance(fields.get("description"), bytes):
                 description = DatasetDescription.read(Envelope.from_bytes(fields["description"]))
                 self._columns[description.data_version] = tuple(column.name for column in description.columns)
+            case "approval":
+                granted = fields.get("state") == "granted"
+                self._approvals[str(fields.get("approval", ""))] = entry.index if granted else -1
             case "intent":
                 return self._intent(entry, fields)
             case "denied":
@@ -139,11 +147,22 @@ class DecisionReplay:
             known["columns"] = shown_columns(contract.policy, known["action"], self._columns[data_version])
         differences = decide_again(contract.policy, record, known)
         if record.permit:
-            differences += _not_in_force(contract, entry)
+            differences += _not_in_force(contract, entry) + self._not_approved(record)
         if differences:
             self._find(entry, record, differences)
         else:
             self.same += 1
+
+    def _not_approved(self, record: DecisionRecord) -> tuple[Difference, ...]:
+        """A permit that names an approval which no entry before grants, or one after it withdrew."""
+        for judged in record.constraints:
+            if judged.operand == "duty" and judged.right == "odrl:obtainConsent" and judged.satisfied:
+                named = _APPROVAL.search(judged.left)
+                if "" in self._approvals:  # one was erased or not disclosed: it may be this
+                    return ()
+                if named is None or self._approvals.get(named[1], -1) != int(named[2]):
+                    return (Difference("duty", judged.left, "no such approval on record before this"),)
+        return ()
 
     def _find(self, entry: Entry, record: DecisionRecord, differences: tuple[Difference, ...]) -> None:
         self.findings.append(Finding(entry.index, record.agreement, differences))

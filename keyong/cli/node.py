@@ -141,6 +141,8 @@ def _show(found: dict[str, Any]) -> None:
             ("ledger entries", found["ledger"]["entries"]),
             ("last checkpoint", found["ledger"]["checkpoint"]),
             ("open steps", found["ledger"]["open_steps"]),
+            ("codes to approve", found.get("approvals_waiting") or ""),
+            ("outputs to review", found.get("outputs_held") or ""),
             ("roster version", found["roster_version"]),
             ("roster expires", found["roster_expires"]),
             ("disk free", mebibytes(found["free_bytes"])),

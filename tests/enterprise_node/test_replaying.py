@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from enterprise_node.approvals import Approvals
 from federation import correspondence
 from federation.ledger import Entry
 from federation.statements import Revocation
@@ -120,3 +121,24 @@ async def test_a_permit_after_the_revocation_is_found(world: Any, monkeypatch: p
     ledger = world.record.ledger
     again = judged([(entry, dict(ledger.fields(entry.index))) for entry in ledger.entries(0, ledger.size)])
     assert found(again) == [{"agreement"}]
+
+
+async def test_a_permit_that_rests_on_an_approval_is_judged_by_the_entry_that_grants_it(world: Any) -> None:
+    plan = world.plan(world.agreement(approval=True, review=False, max_leak_bits=10**6), leak_bits=10_000)
+    assert (await world.open(plan)).code == "approval"
+    approvals = Approvals(world.home, world.record.ledger)
+    approvals.grant(approvals.known()[0], "", world.clock())
+    assert (await world.open(plan)).permitted
+    assert (await world.invoke(plan))[0].outcome == "ok"
+    await world.line.close()
+    ledger = world.record.ledger
+    history = [(entry, dict(ledger.fields(entry.index))) for entry in ledger.entries(0, ledger.size)]
+    assert judged(history).findings == []
+    withdrawn = [
+        (entry, fields | {"state": "withdrawn"} if entry.kind == "approval" else fields) for entry, fields in history
+    ]
+    assert found(judged(withdrawn)) == [{"duty"}]
+    without = [pair for pair in history if pair[0].kind != "approval"]
+    assert found(judged(without)) == [{"duty"}]
+    sealed = [(entry, {} if entry.kind == "approval" else fields) for entry, fields in history]
+    assert judged(sealed).findings == []

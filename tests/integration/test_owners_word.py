@@ -27,7 +27,7 @@ def test_code_is_approved_and_each_output_released_also_after_a_crash(consortium
     mill.ok("node", "approvals", "grant", waiting["id"][7:15], "--note", "read")
 
     running = institute.start(*job)
-    until(lambda: mill.ok("node", "review", "list").json, "no output is held")
+    until(lambda: mill.ok("node", "review", "list").json, "no output is held", seconds=300)
     (held,) = mill.ok("node", "review", "list").json
     assert mill.service is not None
     mill.service.kill()
