@@ -15,8 +15,10 @@ def test_code_is_approved_and_each_output_released_also_after_a_crash(consortium
     mill, institute = consortium.mill("a"), consortium.institute
     clauses = ("--purpose", PURPOSE, "--expires", "30d", "--protection", "none")
     (offer,) = consortium.agree([mill], *clauses, "--approval", "--review", "--max-leak-bits", "5000")
+    consortium.agree([consortium.mill("b")], *clauses)
     app = write_app(tmp_path / "app")
-    job = ("job", "run", app, "--purpose", PURPOSE, "--dataset", "mill-a/passes", "--action", "train", "--yes")
+    datasets = ("--dataset", "mill-a/passes", "--dataset", "mill-b/passes")
+    job = ("job", "run", app, "--purpose", PURPOSE, *datasets, "--action", "train", "--yes")
 
     institute.run(*job, form="text").refused(3, "the owner has to approve this code")
     (waiting,) = mill.ok("node", "approvals", "list").json
