@@ -9,7 +9,6 @@ digests whenever they are read.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sqlite3
 import tomllib
@@ -89,7 +88,11 @@ class Approvals:
     def ask(self, admitted: AdmittedPlan, bundle: CodeBundle) -> None:
         """Put a plan's code before the owner; blocking. What cannot be kept is asked for again with the next try."""
         name = approval_id(admitted.plan, admitted.agreement_digest)
-        request = {"plan": admitted.envelope.to_bytes().decode(), "agreement": admitted.agreement_digest}
+        request = {
+            "plan": admitted.envelope.to_bytes().decode(),
+            "agreement": admitted.agreement_digest,
+            "app": app_name(bundle),
+        }
         try:
             self._make_room(admitted.plan.requester)
             path = self._code(bundle.digest)
@@ -208,9 +211,7 @@ class Approvals:
         if before is not None and (before.state != GRANTED or bits <= before.leak_bits):
             return None
         ground = str(self._read(name).get("agreement", ""))
-        app = "?"
-        with contextlib.suppress(OSError, KeyongError):  # shown as unknown; it cannot be granted without its code
-            app = app_name(CodeBundle.from_bytes(self._code(plan.code).read_bytes()))
+        app = str(self._read(name).get("app", "?"))[:120]
         asked = instant_text(plan.issued)
         return Approval(name, plan.code, ground, app, plan.requester, bits, "waiting", -1, asked, plan)
 

@@ -58,6 +58,8 @@ from sandbox import Runtime, Tier
 
 log = structlog.get_logger("keyong.node")
 
+TIDY_SECONDS = 3600.0
+"""How often logs whose time is over are looked for."""
 OPEN_JOBS = 16
 """Jobs open at once; each may hold a sandbox, a snapshot and its code."""
 
@@ -100,6 +102,7 @@ class Line:
         self._kept = KeptReplies(home.folder("answers"))
         self._release = Release(home, record, clock)
         self._steps = StepLog(home)
+        self._tidied = time.monotonic()
         self._running: set[str] = set()
         self._unsettled = False
         self._draining = False
@@ -526,6 +529,9 @@ class Line:
         await self._close_all({digest: reason for digest, reason in reasons.items() if reason})
         await asyncio.to_thread(self._kept.sweep, self._clock(), self._grounds.ended)
         await self._withdraw_held()
+        if time.monotonic() - self._tidied > TIDY_SECONDS:
+            await asyncio.to_thread(self._steps.sweep)
+            self._tidied = time.monotonic()
         if self._unsettled:
             await self.close_open_steps()
             self._unsettled = False
