@@ -44,13 +44,17 @@ class OutputSummary(_Part):
     metrics: dict[str, float]
     l2: float
     """Norm over all floating point arrays together: what the plan's clip bounds."""
+    rows: int
+    """Of the snapshot that it was computed on."""
     bytes: int
     normalised: int
     saturated: int
     leak_bits: int
 
 
-def summarise(gated: GatedReply, sent: Arrays, layout: Layout, saturated: int, leak_bits: int) -> OutputSummary:
+def summarise(
+    gated: GatedReply, sent: Arrays, layout: Layout, saturated: int, leak_bits: int, rows: int
+) -> OutputSummary:
     """What the owner is shown of a reply that passed the gate; takes no memory of the reply's size."""
     buffer = np.empty(CHUNK, dtype=np.float64)
     arrays, squares = [], 0.0
@@ -79,6 +83,7 @@ def summarise(gated: GatedReply, sent: Arrays, layout: Layout, saturated: int, l
         arrays=tuple(arrays),
         metrics=metrics,
         l2=math.sqrt(squares),
+        rows=rows,
         bytes=gated.bytes,
         normalised=gated.normalised,
         saturated=saturated,

@@ -93,7 +93,7 @@ class Stages:
                 header, buffers, saturated = text.decode(), list[Buffer](views), 0
                 output_digest = content_digest(text, views)
                 padding = padding_of(protected) if plan.slot_seconds else 0
-            summary = summarise(gated, sent.arrays, layout, saturated, bits) if reviewed else None
+            summary = summarise(gated, sent.arrays, layout, saturated, bits, weight) if reviewed else None
             shown = 0 if masks else weight  # what is under the masks is said nowhere else
             return Done(buffers, header, output_digest, shown, gated.normalised, saturated, bits, padding, summary)
 

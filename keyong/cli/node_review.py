@@ -85,7 +85,7 @@ def show(identifier: IdArgument) -> None:
             ("stage", head.stage),
             ("held since", head.held),
             ("until", head.deadline),
-            ("rows", head.weight),
+            ("rows", summary.rows),
             ("bytes", summary.bytes),
             ("bits at most", summary.leak_bits),
             ("L2 norm", f"{summary.l2:.6g}"),

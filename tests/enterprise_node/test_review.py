@@ -170,7 +170,11 @@ async def test_the_owner_sees_forms_norms_and_figures_before_deciding(world: Any
     (array,) = head.summary.arrays
     assert (array.name, array.dtype, array.shape, array.sent) == ("0", "float32", (2,), True)
     assert (array.l2, array.largest, head.summary.l2, head.summary.normalised) == (3.0, 3.0, 3.0, 1)
-    assert head.summary.metrics == {"loss": 0.5, "num-examples": 3.0} and head.summary.leak_bits > 0
+    assert (
+        head.summary.metrics == {"loss": 0.5, "num-examples": 3.0}
+        and head.summary.rows == 3
+        and head.summary.leak_bits > 0
+    )
     decide(world, row, "released")
     receipt, _ = await asking
     assert (receipt.normalised, receipt.saturated) == (0, 0)  # the asker is told of neither
