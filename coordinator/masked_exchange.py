@@ -364,7 +364,8 @@ class MaskedExchanges:
                     result.fallen.get(node) or self._cohort.away.get(node) or self._cohort.out.get(node, "node-offline")
                 )
                 self._cohort.fell(node, code, away=False)
-            elif node in one.fallen:
+            elif node in one.fallen:  # in the sum, and lost since: whoever follows the job is told
+                result.fallen[node] = one.fallen[node]
                 self._cohort.fell(node, one.fallen[node], away=node in one.away)
 
     # -- giving up ----------------------------------------------------------------------------------------------------

@@ -229,7 +229,7 @@ class Story:
                 gone.service.kill()
                 say("  {mill} is gone, without a word", mill=gone.name)
                 fell = running.wait_for("fell-out")["data"]["round"]
-                running.wait_for("done")
+                running.wait_for("end")
                 rounds = [one["data"] for one in running.told("round")]
             rows = {mill.name: int(mill.run("node", "dataset", "show", "passes")["rows"]) for mill in self.mills}
             expected = sum(rows[mill.name] for mill in left)
