@@ -136,7 +136,11 @@ class Ground:
         if ROW in told or (receipt.outcome != "ok" and leaving):
             return "a value left"
         if receipt.outcome != "ok":
-            return "" if "*" in attack.codes or receipt.code in attack.codes else f"ended as {receipt.code}"
+            return (
+                ""
+                if attack.codes & {"*", receipt.code} or receipt.code == "limit-reached"
+                else f"ended as {receipt.code}"
+            )
         if attack.name == "replies.hidden_zeros":
             return "bits left" if HIDDEN[:4] in leaving or HIDDEN[4:] in leaving else ""
         return "nobody stopped it"

@@ -23,7 +23,7 @@ EVERY = os.environ.get("KEYONG_ATTACK") == "1"
 ATTACKS = catalogue()
 ACTS = [one.name for one in ATTACKS.values() if one.kind == "act"]
 OTHERS = [one.name for one in ATTACKS.values() if one.kind != "act"]
-QUICK = ["replies.value_in_a_name", "replies.hidden_zeros", "replies.exception_text", "resources.memory_bomb"]
+QUICK = ["replies.value_in_a_name", "replies.hidden_zeros", "replies.exception_text", "resources.hang"]
 PAIRS = {
     ("network-namespace", "landlock"): {"network.abstract_socket", "network.datagram_pair"},
     ("network-namespace", "seccomp", "landlock"): {"network.tcp", "network.udp_out"},
