@@ -97,6 +97,7 @@ async def test_a_bad_project_or_run_config_asks_no_node(live: Consortium, app):
 # An app that takes hold of the session's channel and speaks for itself.
 TAKE = """
 import gc, json, os, struct, time
+gc.unfreeze()  # what the session imported and made before the app is out of the collector's sight otherwise
 def channel():
     return next(o for o in gc.get_objects() if type(o).__name__ == "Channel")._socket
 def frame(header, body=b"", size=None):
