@@ -15,7 +15,7 @@ from federation.ledger import Ledger
 from federation.wire import messages as m
 from federation.wire.patience import ANSWER_SECONDS
 from federation.wire.peer import Incoming, Outgoing, Peer
-from federation.witnessing import Witnessing
+from federation.witnessing import WITNESSED_SINCE, Witnessing
 
 log = structlog.get_logger("keyong.coordinator")
 
@@ -45,6 +45,10 @@ class Attestation:
             self._under_way.discard(pair)
 
     async def _carry(self, request: m.WitnessAsk) -> bytes:
+        if request.witness in self._links.online and self._links.version(request.witness) < WITNESSED_SINCE:
+            raise UnavailableError(
+                "{member} runs a release that witnesses nothing", code="witness-older", member=request.witness
+            )
         answer = await self._links.call(request.witness, "witness.add", request.to_bytes(), timeout=ANSWER_SECONDS)
         return bytes(answer.header)
 

@@ -14,7 +14,7 @@ from federation.ledger import Ledger, Witness, WitnessRefusedError
 from federation.wire.messages import WitnessAnswer, WitnessAsk
 from federation.wire.patience import ANSWER_SECONDS
 from federation.wire.peer import Incoming, Outgoing, Peer
-from federation.witnessing import Witnessing, log_key, witness_name
+from federation.witnessing import WITNESSED_SINCE, Witnessing, log_key, witness_name
 
 log = structlog.get_logger("keyong.witness")
 
@@ -57,7 +57,10 @@ class Attestation:
         return WitnessAnswer(status=200, body=line.decode())
 
     async def run(self, peer: Peer) -> None:
-        """Show each new state of our ledger to the witnesses, as long as the link lives."""
+        """Show each new state of our ledger to the witnesses, as long as the link lives; a coordinator of before carries none."""
+        if peer.version < WITNESSED_SINCE:
+            await peer.ended()
+            return
 
         async def ask(member: str, request: bytes) -> tuple[int, bytes]:
             header = WitnessAsk(witness=member, request=base64.b64encode(request).decode()).to_bytes()

@@ -31,7 +31,7 @@ from federation.errors import KeyongError, UnavailableError, UsageError
 MAX_FILE_BYTES: Final = 64 << 30
 """Largest file of a snapshot, or of what is needed on the way to it."""
 RESERVE_BYTES: Final = 1 << 30
-"""What a snapshot leaves free of the disk, where the ledger has to be written too."""
+"""What a snapshot leaves free of the disk, where the ledger has to be written too; half of what is free where that is less."""
 REPORT_SECONDS: Final = 10.0
 _ANSWER_BYTES: Final = 64 << 20
 _BOOT: Final = (
@@ -69,10 +69,10 @@ async def extract_apart(order: Order, *, seconds: float, log: Any) -> Extracted:
     Raises:
         KeyongError: as `extract`; SourceSlowError where the time is over.
     """
-    free = shutil.disk_usage(Path(order.folder).parent).free - RESERVE_BYTES
+    free = shutil.disk_usage(Path(order.folder).parent).free
     start = {
         "path": [os.path.abspath(entry) for entry in sys.path],  # noqa: PTH100  # an entry may be empty: here
-        "file_bytes": max(0, min(MAX_FILE_BYTES, free)),
+        "file_bytes": min(MAX_FILE_BYTES, free - min(RESERVE_BYTES, free // 2)),
         "order": order.document(),
     }
     process = await asyncio.create_subprocess_exec(

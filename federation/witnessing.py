@@ -38,6 +38,10 @@ RETRY_SECONDS: Final = 10.0
 """How soon a witness is asked again that could not be reached, or refused."""
 
 
+WITNESSED_SINCE: Final = 3
+"""Version of the protocol that first carried requests to witnesses."""
+
+
 def witness_name(consortium: str, member: str) -> str:
     """The name in a member's cosignatures."""
     return f"{ledger_origin(consortium, member)}/witness"

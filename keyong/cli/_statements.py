@@ -19,6 +19,15 @@ from federation.statements import (
     Revocation,
     verify,
 )
+from federation.statements.masking import (
+    Acknowledgement,
+    KeyAnnouncement,
+    MaskedInput,
+    ReleasedShares,
+    SealedShares,
+    SurvivorSet,
+    Withdrawal,
+)
 from keyong.cli._evidence import Rosters
 from keyong.text import explain
 
@@ -65,10 +74,11 @@ class StatementCheck:
 
     def check(self, envelope: Envelope, *, offer: bool = False) -> None:
         """Verify one statement by the keys its authors ever had; times are not judged, for this is history."""
-        if envelope.payload_type == Invocation.TYPE:
-            Invocation.read(envelope)
-            self._by_a_coordinator(envelope)
-            return
+        for one in (Invocation, SurvivorSet):
+            if envelope.payload_type == one.TYPE:
+                one.read(envelope)
+                self._by_a_coordinator(envelope)
+                return
         for member in self._authors(envelope, offer):
             self._signed_by(envelope, member)
 
@@ -85,6 +95,11 @@ class StatementCheck:
             return [JobPlan.read(envelope).requester]
         if kind == DatasetDescription.TYPE:
             return [DatasetDescription.read(envelope).provider]
+        for masking in (KeyAnnouncement, MaskedInput, Acknowledgement, ReleasedShares, Withdrawal):
+            if kind == masking.TYPE:
+                return [masking.read(envelope).node]
+        if kind == SealedShares.TYPE:
+            return [SealedShares.read(envelope).sender]
         raise EvidenceTypeError("a statement of the unknown type {type}", type=kind[:80])
 
     def _by_a_coordinator(self, envelope: Envelope) -> None:

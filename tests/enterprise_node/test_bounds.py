@@ -82,7 +82,7 @@ async def _replied(world: Any, tmp_path: Path) -> Content:
     """What the node takes of a reply of a megabyte and more, where two floats were sent."""
     job = _Job()
     channel = SessionChannel(job.channel, body_limit=2**30, spool=tmp_path)
-    request = SimpleNamespace(logs=tmp_path, snapshot=SimpleNamespace(rows=100))
+    request = SimpleNamespace(logs=tmp_path, snapshot=SimpleNamespace(rows=100), worker=None)
     session = JobSession(tmp_path, job, channel, request)  # type: ignore[arg-type]
     plan = world.plan(world.agreement())
     assert (await world.open(plan)).permitted

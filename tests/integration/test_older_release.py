@@ -258,8 +258,9 @@ async def test_this_node_at_a_coordinator_of_the_older_release(
         assert shape(json.loads(asked.header)) == shape(json.loads(asked.recorded.header)), asked.method
 
 
-MINE = {"isolation", "runtime", "intent"}
-"""Of a receipt: this machine's, and where the ledger stands after its own entries."""
+MINE = {"isolation", "runtime", "intent", "saturated", "leak_bits"}
+"""Of a receipt: this machine's, where the ledger stands after its own entries, and what this release states otherwise: the
+owner keeps the count of saturated elements, and the bits that may have left are filled in."""
 
 
 def compare(recorded: Any, answered: Any) -> None:

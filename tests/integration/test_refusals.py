@@ -84,11 +84,14 @@ def test_inv1_too_few_participants(consortium: Consortium, alone: Path) -> None:
     done.refused(3, "mill-a", "participants")
 
 
-def test_inv8_masks_are_demanded_and_not_there(consortium: Consortium, alone: Path) -> None:
+def test_inv8_what_must_be_masked_does_not_leave_alone(consortium: Consortium, alone: Path) -> None:
+    """An agreement that permits no unmasked reply: one node cannot be masked, and its reply goes nowhere."""
     clauses = ("--purpose", "fed:EnergyManagement", "--expires", "1d", "--min-participants", "1")
     consortium.agree([consortium.mill("c")], *clauses)
+    intents = len(consortium.entries(consortium.mill("c"), "intent"))
     done = consortium.job(alone, "--dataset", "mill-c/passes", purpose="fed:EnergyManagement")
-    done.refused(3, "mill-c", "protection")
+    assert done.code == 3, done.err
+    assert len(consortium.entries(consortium.mill("c"), "intent")) == intents
 
 
 def test_inv1_revoked_before_and_while_a_job_runs(consortium: Consortium, tmp_path: Path) -> None:

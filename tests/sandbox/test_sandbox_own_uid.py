@@ -286,7 +286,7 @@ print(found)
         ("import threading, time\nfor _ in range(40): threading.Thread(target=time.sleep, args=(99,)).start()",
          Limits(processes=20), "processes"),
         ("import os, time\nopen(os.environ['TMPDIR'] + '/a', 'wb').write(bytes(9 << 20)); time.sleep(99)",
-         Limits(scratch_bytes=8 << 20, file_bytes=64 << 20), None),
+         Limits(scratch_bytes=8 << 20, file_bytes=64 << 20), "disk"),
         ("import os, time\nfor n in range(20): open(os.environ['TMPDIR'] + f'/{n}', 'wb').write(bytes(1 << 20))\n"
          "time.sleep(99)", Limits(scratch_bytes=8 << 20), "disk"),
         ("import os, time\nfor n in range(200): open(os.environ['TMPDIR'] + f'/{n}', 'wb')\ntime.sleep(99)",
