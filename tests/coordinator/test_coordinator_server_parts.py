@@ -97,13 +97,14 @@ async def test_a_bad_project_or_run_config_asks_no_node(live: Consortium, app):
 # An app that takes hold of the session's channel and speaks for itself.
 TAKE = """
 import gc, json, os, struct, time
-gc.unfreeze()  # what the session imported and made before the app is out of the collector's sight otherwise
 def channel():
+    gc.unfreeze()  # what the session made before the app's turn is out of the collector's sight otherwise
     return next(o for o in gc.get_objects() if type(o).__name__ == "Channel")._socket
 def frame(header, body=b"", size=None):
     raw = header if isinstance(header, bytes) else json.dumps(header).encode()
     channel().sendall(struct.pack(">IQ", len(raw), len(body) if size is None else size) + raw + body)
 def ids():
+    gc.unfreeze()
     return list(next(o for o in gc.get_objects() if type(o).__name__ == "JobGrid").get_node_ids())
 CONTENT = {"v": 1, "arrays": [["arrays", [["w", "float32", [3]]]]], "metrics": [], "configs": []}
 def exchange(**changes):

@@ -172,7 +172,9 @@ def told(node: OlderEnd) -> list[tuple[str, Any, Any]]:
     """Where what was asked of the node differs from what the older coordinator asked, by method, field by field."""
     found = []
     for asked in node.asked:
-        assert asked.recorded is not None, asked.method
+        if asked.recorded is None:  # a method that it does not know
+            found.append((asked.method, True, None))
+            continue
         ours, theirs = (document(asked.header), document(asked.recorded.header))
         found += [(asked.method, ours.get(k), theirs.get(k)) for k in {*ours, *theirs} if ours.get(k) != theirs.get(k)]
     return found
