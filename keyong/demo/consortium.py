@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -37,8 +38,18 @@ def begin(stack: ExitStack, founder: Party, members: Sequence[Party], name: str,
     for member in members:
         invitation = folder / "invitations" / member.name
         founder.run("consortium", "invite", member.name, "--entity", entities[member.name], "-o", str(invitation))
-        member.run("join", str(invitation), "--fingerprint", fingerprint)
+    two_at_a_time(
+        members,
+        lambda one: one.run("join", str(folder / "invitations" / one.name), "--fingerprint", fingerprint),
+    )
     return fingerprint
+
+
+def two_at_a_time(parties: Sequence[Party], work: Callable[[Party], Any]) -> None:
+    """Have each party do some work, as many at once as the smallest machine has cores; raises what the first raised."""
+    with ThreadPoolExecutor(2) as threads:
+        for done in [threads.submit(work, party) for party in parties]:
+            done.result()
 
 
 def agree(
@@ -56,18 +67,23 @@ def agree(
 ) -> list[dict[str, Any]]:
     """Every provider offers, the consumer signs; returns the agreements once each provider holds its own."""
     least = [] if min_participants is None else ["--min-participants", str(min_participants)]
-    for provider in providers:
-        provider.run(
+    two_at_a_time(
+        providers,
+        lambda provider: provider.run(
             "agreement", "offer", "--to", consumer.name, "--dataset", dataset, "--title", title,
             "--action", "train", "--action", "evaluate", "--purpose", purpose, "--count", str(count),
             "--expires", expires, "--app", str(app), "--protection", protection, *least,
-        )  # fmt: skip
+        ),
+    )  # fmt: skip
     offers: list[dict[str, Any]] = consumer.run("inbox")["offers"]
     for offer in offers:
         consumer.run("agreement", "sign", offer["id"])
-    for provider in providers:
+
+    def arrived(provider: Party) -> None:
         wanted = {offer["digest"] for offer in offers if offer["provider"] == provider.name}
         until(partial(_holds, provider, wanted), "no signed agreement reached {name}", provider.name)
+
+    two_at_a_time(providers, arrived)
     return offers
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from keyong.cli._output import line, say, table
 from keyong.demo import figures
-from keyong.demo.consortium import agree, begin, until
+from keyong.demo.consortium import agree, begin, two_at_a_time, until
 from keyong.demo.parties import DemoError, Party, Service
 from keyong.text import mark, translate, translate_data
 
@@ -93,7 +93,8 @@ class Story:
             mark("Each mill registers its own rolling records; what it publishes is the schema, never a value")
         ):
             say("these records are SIMULATED by a physical model of hot plate rolling (examples/plate_mills/README.md)")
-            for mill in self.mills:
+
+            def register(mill: Party) -> None:
                 letter = mill.name.removeprefix("mill-")
                 subprocess.run(
                     [sys.executable, "-m", "examples.plate_mills.simulate", "--mill", letter, "--seed", str(self._seed),
@@ -104,6 +105,9 @@ class Story:
                     "node", "dataset", "add", "passes", str(self._records / f"mill_{letter}.csv"),
                     "--title", "Plate rolling passes", "--title-zh", "中厚板轧制道次记录", "--simulated",
                 )  # fmt: skip
+
+            two_at_a_time(self.mills, register)
+            for mill in self.mills:
                 rows = mill.run("node", "dataset", "show", "passes")["rows"]
                 say("  {mill}: {rows} passes, kept in its own folder", mill=mill.name, rows=rows)
 
@@ -113,8 +117,7 @@ class Story:
             for service in services:
                 service.wait_for("attached")
                 say("  {mill} has tried its sandbox against forbidden acts, and is connected", mill=service.name)
-            for mill in self.mills:
-                mill.run("peers", "accept", "--all")
+            two_at_a_time(self.mills, lambda mill: mill.run("peers", "accept", "--all"))
 
     def _agree(self) -> None:
         with self._act(mark("Offers become agreements: signed by the mill, then by the institute")):
@@ -163,7 +166,6 @@ class Story:
             )
             models = self.folder / "models"
             models.mkdir()
-            figures.train_alone(self.mills, self._records, models, self._seed, self._rounds)
             records = sorted(str(path) for path in self._records.glob("mill_?.csv"))
             pooled = models / "pooled.safetensors"
             command = [
@@ -176,7 +178,12 @@ class Story:
                 str(self._seed),
                 *figures.as_many(self._rounds),
             ]
-            subprocess.run([*command, *records], check=True, capture_output=True)
+            with subprocess.Popen(
+                [*command, *records], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            ) as longest:
+                figures.train_alone(self.mills, self._records, models, self._seed, self._rounds)
+            if longest.returncode:
+                raise subprocess.CalledProcessError(longest.returncode, command)
             named = {f"{mill.name} alone": models / f"{mill.name}.safetensors" for mill in self.mills}
             named |= {"federated": self.folder / "result" / "model.safetensors", "pooled": pooled}
             rows = figures.judge(self.mills, self._records, named, models)
@@ -218,7 +225,7 @@ class Story:
             )
             for mill in left:
                 line(f"$ keyong --home {mill.home} node openings --allow passes")
-                mill.run("node", "openings", "--allow", "passes")
+            two_at_a_time(left, lambda mill: mill.run("node", "openings", "--allow", "passes"))
             arguments = self._job_arguments(FAILURE_ROUNDS)
             line("$ keyong " + " ".join(arguments))
             running = Service(

@@ -27,11 +27,11 @@ def _keyong(*arguments: str, home: Path) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "KEYONG_HOME": str(home), "NO_COLOR": "1"}
     return subprocess.run(
         [sys.executable, "-m", "keyong", *arguments],
-        capture_output=True, text=True, env=environment, cwd=ROOT, timeout=280, check=False,
+        capture_output=True, text=True, env=environment, cwd=ROOT, timeout=420, check=False,
     )  # fmt: skip
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(450)
 @pytest.mark.xdist_group("demo")
 def test_the_whole_story(tmp_path: Path) -> None:
     _ready()
