@@ -71,9 +71,9 @@ class Story:
             self._train()
             self._compare()
             self._predict()
-            brief = self._refuse()
+            self._refuse()
             self._drop_out(stack)
-            self._refuse_what_is_over(brief)
+            self._refuse_what_is_over()
         self._verify()
         self._close()
 
@@ -253,8 +253,7 @@ class Story:
             gone.service = stack.enter_context(gone.serve("node", "serve", logs=self._logs))
             gone.service.wait_for("attached")
 
-    def _refuse(self) -> list[dict[str, Any]]:
-        """What no agreement permits; returns agreements that will have passed when they are asked for."""
+    def _refuse(self) -> None:
         with self._act(mark("What nobody agreed to does not happen: each refusal names its clause, exit code 3")):
             self._refusal(mark("another purpose"), self._job_arguments(1, purpose=OTHER_PURPOSE))
             changed = self.folder / "changed-app"
@@ -262,12 +261,11 @@ class Story:
             model = changed / "rolling" / "client_app.py"
             model.write_text(model.read_text(encoding="utf-8") + "# one changed line\n", encoding="utf-8")
             self._refusal(mark("one changed line of code"), self._job_arguments(1, app=changed))
-            line()
-            say("three mills sign agreements for {seconds} seconds only", seconds=EXPIRY_SECONDS)
-            return self._agreements(f"{EXPIRY_SECONDS}s", 5, self.mills[:3], purpose=BRIEF_PURPOSE)
 
-    def _refuse_what_is_over(self, brief: list[dict[str, Any]]) -> None:
+    def _refuse_what_is_over(self) -> None:
         with self._act(mark("What was agreed is used up, or over: two more refusals")):
+            say("three mills sign agreements for {seconds} seconds only", seconds=EXPIRY_SECONDS)
+            brief = self._agreements(f"{EXPIRY_SECONDS}s", 5, self.mills[:3], purpose=BRIEF_PURPOSE)
             self._refusal(mark("uses exhausted"), self._job_arguments(1))
             end = max(datetime.fromisoformat(agreement["expires"]) for agreement in brief)
             until(lambda: datetime.now(UTC) > end, "time stands still for {name}", "the demo")
