@@ -6,21 +6,14 @@ import asyncio
 import base64
 from collections.abc import Awaitable, Callable, Mapping
 
-import structlog
-
 from coordinator.links import Links
-from federation.errors import KeyongError, UnavailableError
+from federation.errors import UnavailableError
 from federation.home import Home
 from federation.ledger import Ledger
 from federation.wire import messages as m
 from federation.wire.patience import ANSWER_SECONDS
 from federation.wire.peer import Incoming, Outgoing, Peer
 from federation.witnessing import WITNESSED_SINCE, Witnessing
-
-log = structlog.get_logger("keyong.coordinator")
-
-ATTEST_SECONDS = 0.5
-"""How soon a new state of the ledger is shown to the witnesses; what was written between goes with the next."""
 
 
 class Attestation:
@@ -61,11 +54,4 @@ class Attestation:
             return answer.status, answer.body.encode()
 
         clock = asyncio.get_running_loop().time
-        witnessing = Witnessing(self._home, self._ledger, ask, None, clock)
-        while True:
-            try:
-                await witnessing.advance()
-            except (KeyongError, OSError) as error:
-                # Nobody waits for this loop: it must outlive a full disk.
-                log.warning("attestation-put-off", error=type(error).__name__)
-            await asyncio.sleep(ATTEST_SECONDS)
+        await Witnessing(self._home, self._ledger, ask, None, clock).run()

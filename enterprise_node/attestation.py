@@ -18,9 +18,6 @@ from federation.witnessing import WITNESSED_SINCE, Witnessing, log_key, witness_
 
 log = structlog.get_logger("keyong.witness")
 
-ATTEST_SECONDS = 0.5
-"""How soon a new state of the ledger is shown to the witnesses; what was written between goes with the next."""
-
 
 class Attestation:
     """Cosigns what others' ledgers sign, and has ours cosigned.
@@ -68,10 +65,4 @@ class Attestation:
             return answer.status, answer.body.encode()
 
         clock = asyncio.get_running_loop().time
-        witnessing = Witnessing(self._home, self._ledger, ask, self._store.accepted, clock)
-        while True:
-            try:
-                await witnessing.advance()
-            except UnavailableError as error:
-                log.warning("attestation-put-off", code=error.code)
-            await asyncio.sleep(ATTEST_SECONDS)
+        await Witnessing(self._home, self._ledger, ask, self._store.accepted, clock).run()

@@ -34,6 +34,8 @@ log = structlog.get_logger("keyong.witness")
 
 Ask = Callable[[str, bytes], Awaitable[tuple[int, bytes]]]
 """Takes a member and a request's body to that member's witness; gives the status and what was answered."""
+ATTEST_SECONDS: Final = 0.5
+"""How soon a new state of the ledger is shown to the witnesses; what was written between goes with the next."""
 RETRY_SECONDS: Final = 10.0
 """How soon a witness is asked again that could not be reached, or refused."""
 
@@ -134,6 +136,15 @@ class Witnessing:
         """The size that every witness cosigned. Whom the owner accepts, and who joins, is an entry: then it is another."""
         self._cosigned: dict[str, int] = {}
         self._not_before: dict[str, float] = {}
+
+    async def run(self) -> None:
+        """Show each new state to the witnesses, for ever: nobody waits for this, so it outlives a full disk."""
+        while True:
+            try:
+                await self.advance()
+            except (KeyongError, OSError) as error:
+                log.warning("attestation-put-off", error=type(error).__name__)
+            await asyncio.sleep(ATTEST_SECONDS)
 
     async def advance(self) -> int:
         """Ask every witness that has not cosigned the newest state; returns how many did now. Never raises for a witness.
