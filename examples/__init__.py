@@ -1,0 +1,1 @@
+"""Complete stories, each run with one command; see the README of each."""
