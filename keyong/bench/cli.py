@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -34,6 +34,10 @@ def round_(
         int, typer.Option(min=21, metavar="N", help="How many rounds; the first is reported apart.")
     ] = 40,
     floats: Annotated[int, typer.Option(min=1, metavar="N", help="Size of the model.")] = 1000,
+    protection: Annotated[
+        Literal["none", "masked"],
+        typer.Option(metavar="none|masked", help="What the agreements demand of every reply."),
+    ] = "none",
     compare: Compare = True,
 ) -> None:
     """Seconds of a governed round over three nodes: real processes, TLS, sandbox, policy and ledger on.
@@ -44,12 +48,13 @@ def round_(
 
     $ keyong bench round
     $ keyong bench round --floats 25000000
+    $ keyong bench round --floats 25000000 --protection masked
     $ keyong --format json bench round --rounds 100 --no-compare
     """
     from keyong.bench.report import report
     from keyong.bench.round import measure
 
-    report(measure(rounds, floats, compare=compare))
+    report(measure(rounds, floats, compare=compare, protection=protection))
 
 
 @app.command("memory")

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Literal
 
 from keyong.bench import flower, streams
 from keyong.bench.figure import Figure, over
@@ -24,6 +25,7 @@ from keyong.bench.rows import MEGABYTE, published
 from keyong.text import mark
 
 NODES = 3
+Protection = Literal["none", "masked"]
 FLOATS = 1000
 BIG_FLOATS = 25_000_000
 STREAMED_FROM = 1_000_000
@@ -33,11 +35,21 @@ MEMORY_ROUNDS = 5
 NVFLARE = "NVFLARE (its published figures; not measured here): 2.5 s a round with 1,000 floats, 5.4 s and 5.0 GB with 25,000,000"
 
 
-def measure(rounds: int = 40, floats: int = FLOATS, *, compare: bool = True) -> list[Figure]:
-    """Measure over ``rounds`` rounds, the first one apart; raises :class:`DemoError` where the job does not run."""
+def measure(
+    rounds: int = 40, floats: int = FLOATS, *, compare: bool = True, protection: Protection = "none"
+) -> list[Figure]:
+    """Measure over ``rounds`` rounds, the first one apart.
+
+    Args:
+        protection: ``none`` as what it is compared with, which masks nothing; or ``masked``, whose figures have names of
+            their own.
+
+    Raises:
+        DemoError: the job does not run.
+    """
     with tempfile.TemporaryDirectory(prefix="keyong-bench-") as name, ExitStack() as stack:
         line = stand(stack, Path(name), NODES)
-        permit(line, uses=2)
+        permit(line, uses=2, protection=protection)
         marks = [_spent()]
         with bar(mark("governed rounds")) as advance:
             times = run_job(line, rounds, floats, advance)
@@ -47,7 +59,7 @@ def measure(rounds: int = 40, floats: int = FLOATS, *, compare: bool = True) -> 
             run_job(line, MEMORY_ROUNDS, floats, advance)
         marks.append(_spent())
     other = _flower(floats) if compare and flower.available() else None
-    figures = [*_ours(times, floats, peak, other), *_cpu(marks, rounds), *(_theirs(other) if other else [])]
+    figures = [*_ours(times, floats, peak, other, protection), *_cpu(marks, rounds), *(_theirs(other) if other else [])]
     if floats >= STREAMED_FROM:
         figures += _streams(floats, statistics.median(times[1:]))
     return figures
@@ -72,14 +84,22 @@ def _flower(floats: int) -> flower.FlowerRun:
         return flower.run_rounds(Path(name), FLOWER_ROUNDS, floats, NODES, advance)
 
 
-def _ours(times: list[float], floats: int, peak: Peak, other: flower.FlowerRun | None) -> list[Figure]:
+def _ours(
+    times: list[float], floats: int, peak: Peak, other: flower.FlowerRun | None, protection: Protection
+) -> list[Figure]:
     steady = times[1:]
     median, spread = statistics.median(steady), (min(steady), max(steady))
     engine = f"Flower {other.version}'s deployment engine, same app, same run" if other else ""
     theirs = statistics.median(other.rounds[1:]) if other else None
     held, held_there = peak.total / MEGABYTE, other.peak.total / MEGABYTE if other else None
     prefix = {FLOATS: "", BIG_FLOATS: "big-"}.get(floats)
-    if prefix is None:
+    if protection == "masked":
+        prefix = "masked-" + (prefix or "")
+        note = f"{floats:,} floats, every reply under masks"
+        seconds = Figure(
+            f"{prefix}round-seconds", median, "s", None, "at most", engine, over(median, theirs), spread, note
+        )
+    elif prefix is None:
         seconds = Figure("round-seconds-other", median, "s", None, "at most", engine, over(median, theirs), spread)
     else:
         note = f"{floats:,} floats; {NVFLARE}"
@@ -90,9 +110,8 @@ def _ours(times: list[float], floats: int, peak: Peak, other: flower.FlowerRun |
     if prefix == "big-":
         memory = published("big-round-memory", held, compared_with=engine, other=held_there, note=memory_note)
     else:
-        memory = Figure(
-            "round-memory", held, "MB", compared_with=engine, ratio=over(held, held_there), note=memory_note
-        )
+        name = "masked-round-memory" if protection == "masked" else "round-memory"
+        memory = Figure(name, held, "MB", compared_with=engine, ratio=over(held, held_there), note=memory_note)
     start = prefix or ""
     return [
         seconds,
