@@ -153,6 +153,7 @@ async def _frames(stream: Any) -> AsyncIterator[Frame | Chunk]:
     try:
         async for frame in stream:
             yield frame
+            del frame
     except grpc.aio.AioRpcError as error:
         if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
             raise LinkRefusedError(

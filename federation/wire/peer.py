@@ -337,6 +337,7 @@ class Peer:
     async def _read(self) -> None:
         async for frame in self._frames:
             self._take(frame)
+            del frame  # while the next is awaited, of each link
 
     def _take(self, frame: Frame | Chunk) -> None:
         if isinstance(frame, Chunk):
