@@ -9,7 +9,14 @@
 
 from __future__ import annotations
 
-from federation.crypto.canonical import MAX_DEPTH, MAX_SAFE_INTEGER, canonical_json, parse_json, restates
+from federation.crypto.canonical import (
+    MAX_DEPTH,
+    MAX_SAFE_INTEGER,
+    canonical_json,
+    parse_json,
+    restates,
+    restates_plainly,
+)
 from federation.crypto.digests import DIGEST_PREFIX, check_digest_text, digest, sha256, sha256_hex
 from federation.crypto.errors import (
     CanonicalError,
@@ -60,6 +67,7 @@ __all__ = [
     "read_private",
     "remove_unfinished",
     "restates",
+    "restates_plainly",
     "server_name",
     "sha256",
     "sha256_hex",

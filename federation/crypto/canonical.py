@@ -13,6 +13,7 @@ import re
 from json.scanner import make_scanner
 from typing import Any, Final, NoReturn
 
+import orjson
 import rfc8785
 
 from federation.crypto.errors import CanonicalError, MalformedError
@@ -97,7 +98,7 @@ def parse_json(data: bytes, *, limit: int, allow_floats: bool = False, depth_lim
     return value
 
 
-# The quick way: what the standard library's encoder writes back byte for byte is canonical, and within the domain of reader
+# The quick way: what a plain encoder writes back byte for byte is canonical, and within the domain of reader
 # and writer. It only ever accepts; whatever it does not recognise goes the long way, which alone refuses and says why.
 
 
@@ -113,7 +114,22 @@ def _safe_integer(text: str) -> int:
 
 _UNKNOWN: Final = object()
 _scan = make_scanner(json.JSONDecoder(parse_int=_safe_integer, parse_float=_refuse, parse_constant=_refuse))  # type: ignore[arg-type]  # typeshed takes itself for its context
-_write = json.JSONEncoder(ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")).encode
+
+
+def _write(value: object) -> bytes:
+    """As RFC 8785 has it, wherever `_RARE_CHARACTER` and floats do not occur."""
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_STRICT_INTEGER)
+
+
+def restates_plainly(value: object, data: bytes) -> bool:
+    """Whether ``data`` is the canonical form of ``value``, and that is plain to see; False says nothing.
+
+    For values whose types are known to admit no float: of all else that is not within the domain, nothing is ever equal.
+    """
+    try:
+        return data.isascii() and _write(value) == data
+    except (TypeError, RecursionError):
+        return False
 
 
 def restates(value: object, data: bytes) -> bool:
@@ -122,12 +138,7 @@ def restates(value: object, data: bytes) -> bool:
     For a model that was read from these bytes: does it say what they say? What was read once is not read again: in bytes
     that hold safe integers and no key twice, equal ASCII text is all there is to compare.
     """
-    try:
-        if data.isascii() and _write(value) == data.decode("ascii"):
-            return True
-    except (ValueError, TypeError, RecursionError):
-        return False
-    return canonical_json(value) == data
+    return restates_plainly(value, data) or canonical_json(value) == data
 
 
 def _canonical_value(data: bytes, depth_limit: int) -> Any:
@@ -141,21 +152,22 @@ def _canonical_value(data: bytes, depth_limit: int) -> Any:
             return _UNKNOWN
         value, _ = _scan(text, 0)
         # Also refuses a key given twice, a second spelling of anything, and what follows the value.
-        return value if _write(value) == text else _UNKNOWN
-    except (ValueError, StopIteration):
+        return value if _write(value) == data else _UNKNOWN
+    except (ValueError, TypeError, StopIteration):
         return _UNKNOWN
 
 
 def _written_plainly(value: object) -> bytes | None:
     """The canonical bytes of ``value``, or None where that is not plain to see."""
     try:
-        text = _write(value)
-        if text.count("{") + text.count("[") > MAX_DEPTH:
+        data = _write(value)
+        if data.count(b"{") + data.count(b"[") > MAX_DEPTH:
             return None
+        text = data.decode("utf-8")
         if not text.isascii() and _RARE_CHARACTER.search(text) is not None:
             return None
-        # Read back: a float, a key that is no text or a foreign type was written as something else than it is.
-        return text.encode("utf-8") if _scan(text, 0)[0] == value else None
+        # Read back: a float or a foreign type was written as something else than it is.
+        return data if _scan(text, 0)[0] == value else None
     except (ValueError, TypeError, StopIteration, RecursionError):
         return None
 

@@ -20,10 +20,11 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
-from federation.ledger._rows import stored_rows
+from federation.ledger._findings import Findings, Position
+from federation.ledger._rows import stored_pages
 from federation.ledger.merkle import frontier_at
 from federation.ledger.note import VerifierKey
-from federation.ledger.replay import Findings, Held, OnEntry, Position, Replay
+from federation.ledger.replay import Held, OnEntry, Replay
 from federation.ledger.store import DATABASE, node_source, reading, tile_source
 
 PART_ENTRIES = 8192
@@ -124,7 +125,7 @@ def _judge(start: int, stop: int) -> Part | None:
         replay.tiles = tile_source(connection)
         begin = _claimed(connection, start)
         replay.begin_at(begin)
-        for _ in replay.run(stored_rows(connection, (start, stop))):
+        for _ in replay.run(stored_pages(connection, (start, stop))):
             pass
         if replay.frontier.size == stop and not replay.forked:
             return Part(begin, replay.position(), replay.findings())

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from typing import NamedTuple
 
 from federation.ledger.entry import Field
 from federation.ledger.errors import LedgerUnreadableError
 from federation.ledger.store import read_field
 
-_PAGE = 512
+PAGE = 256
 
 
 class Columns(NamedTuple):
@@ -23,8 +23,7 @@ class Columns(NamedTuple):
     leaf: object
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class Row:
+class Row(NamedTuple):
     """One entry: its place, its bytes, opened fields, the checkpoint signed when it was the last, stored columns."""
 
     index: int
@@ -33,28 +32,50 @@ class Row:
     note: bytes | None = None
     columns: Columns | None = None
 
+    def __repr__(self) -> str:
+        return f"Row({self.index})"  # never what is in it
 
-def stored_rows(connection: sqlite3.Connection, part: tuple[int, int] | None = None) -> Iterator[Row]:
+
+Page = Sequence[Row]
+"""Some entries in a row, of the store or of an export."""
+
+
+def paged(rows: Iterable[Row]) -> Iterator[Page]:
+    """``rows``, some at a time."""
+    rows = iter(rows)
+    while page := list(islice(rows, PAGE)):
+        yield page
+
+
+def stored_rows(connection: sqlite3.Connection) -> Iterator[Row]:
+    """Yield all stored entries by their stored index."""
+    return chain.from_iterable(stored_pages(connection))
+
+
+def stored_pages(connection: sqlite3.Connection, part: tuple[int, int] | None = None) -> Iterator[Page]:
     """Yield all stored entries by their stored index, page by page; or those of a part, from one index to before another."""
     columns = "SELECT idx, data, kind, ref, time, leaf FROM entry"
     if part is None:
         cursor = connection.execute(f"{columns} ORDER BY idx")
     else:
         cursor = connection.execute(f"{columns} WHERE idx >= ? AND idx < ? ORDER BY idx", part)
-    while page := cursor.fetchmany(_PAGE):
+    while page := cursor.fetchmany(PAGE):
         first, last = page[0][0], page[-1][0]
         if not all(isinstance(row[0], int) and isinstance(row[1], bytes) for row in page):
             raise LedgerUnreadableError("an entry is not stored as bytes at a whole number")
         fields: dict[int, dict[str, Field]] = {}
         for index, name, form, salt, payload in connection.execute(
-            "SELECT idx, name, form, salt, payload FROM field WHERE idx BETWEEN ? AND ?", (first, last)
+            "SELECT idx, name, form, salt, payload FROM field WHERE idx BETWEEN ? AND ? ORDER BY idx, name",
+            (first, last),
         ):
             fields.setdefault(index, {})[str(name)] = read_field(form, salt, payload, index)
         notes = dict(
             connection.execute("SELECT size, note FROM checkpoint WHERE size BETWEEN ? AND ?", (first + 1, last + 1))
         )
-        for row in page:
-            note = notes.get(row[0] + 1)
-            if note is not None and not isinstance(note, bytes):
-                raise LedgerUnreadableError("the checkpoint over entry {index} is not stored as bytes", index=row[0])
-            yield Row(row[0], row[1], fields.get(row[0], {}), note, Columns(*row[2:]))
+        for size, note in notes.items():
+            if not isinstance(note, bytes):
+                raise LedgerUnreadableError("the checkpoint over entry {index} is not stored as bytes", index=size - 1)
+        yield [
+            Row(index, data, fields.get(index, {}), notes.get(index + 1), Columns(kind, ref, time, leaf))
+            for index, data, kind, ref, time, leaf in page
+        ]

@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from federation.crypto import canonical_json, parse_json
 from federation.ledger.errors import EntryRefusedError, FieldModifiedError, LedgerUnreadableError
@@ -36,7 +36,7 @@ NONCE_BYTES = 16
 
 Clock = Callable[[], datetime]
 Form = Literal["json", "raw"]
-_DOMAINS: dict[str, bytes] = {
+DOMAINS: Final[dict[str, bytes]] = {
     "json": b"keyong/ledger/field/v1/json\x00",
     "raw": b"keyong/ledger/field/v1/raw\x00",
 }
@@ -47,14 +47,14 @@ _NUMBER_PATTERN = r"(?:0|[1-9][0-9]{0,14})"
 _KIND = re.compile(_KIND_PATTERN, re.ASCII)
 _FIELD = re.compile(_FIELD_PATTERN, re.ASCII)
 _PAIR = re.compile(rf'"({_FIELD_PATTERN})":"([0-9a-f]{{64}})"', re.ASCII)
-_ENVELOPE = re.compile(
-    (
-        rf'{{"fields":{{((?:{_PAIR_PATTERN}(?:,{_PAIR_PATTERN})*)?)}},"index":({_NUMBER_PATTERN}),'
-        rf'"kind":"({_KIND_PATTERN})","nonce":"([0-9a-f]{{32}})","prev":"([0-9a-f]{{64}})",'
-        rf'"ref":(null|{_NUMBER_PATTERN}),'
-        rf'"time":"([0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}T[0-9]{{2}}:[0-9]{{2}}:[0-9]{{2}}\.[0-9]{{3}}Z)","v":{VERSION}}}'
-    ).encode("ascii")
+_REST_PATTERN = (
+    rf'"index":({_NUMBER_PATTERN}),"kind":"({_KIND_PATTERN})","nonce":"([0-9a-f]{{32}})","prev":"([0-9a-f]{{64}})",'
+    rf'"ref":(null|{_NUMBER_PATTERN}),'
+    rf'"time":"([0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}T[0-9]{{2}}:[0-9]{{2}}:[0-9]{{2}}\.[0-9]{{3}}Z)","v":{VERSION}}}'
 )
+REST: Final = re.compile(_REST_PATTERN.encode("ascii"))
+"""What follows the fields in an envelope: index, kind, nonce, prev, ref, time."""
+_ENVELOPE = re.compile(rf'{{"fields":{{((?:{_PAIR_PATTERN}(?:,{_PAIR_PATTERN})*)?)}},{_REST_PATTERN}'.encode("ascii"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +70,19 @@ class Entry:
     fields: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class Field:
+class Field(NamedTuple):
     """What opens one commitment; never shown, because the payload is business data."""
 
     form: Form
     salt: bytes
     payload: bytes
 
+    def __repr__(self) -> str:
+        return f"Field({self.form!r}, ...)"
+
     def commitment(self) -> str:
         """Return SHA256(domain | salt | payload) in hex."""
-        return hashlib.sha256(_DOMAINS[self.form] + self.salt + self.payload).hexdigest()
+        return hashlib.sha256(DOMAINS[self.form] + self.salt + self.payload).hexdigest()
 
     def value(self) -> Any:
         """Return the JSON value, or the raw bytes."""
@@ -101,6 +103,11 @@ def check_kind(kind: str) -> str:
     return kind
 
 
+def is_field_name(name: str) -> bool:
+    """Whether a field can have this name."""
+    return _FIELD.fullmatch(name) is not None
+
+
 def seal_all(fields: Mapping[str, object]) -> dict[str, Field]:
     """Seal each field, within the limits of an entry.
 
@@ -108,7 +115,7 @@ def seal_all(fields: Mapping[str, object]) -> dict[str, Field]:
         EntryRefusedError: a bad name, too many fields, or more than 1 MiB of payload.
     """
     for name in fields:
-        if _FIELD.fullmatch(name) is None:
+        if not is_field_name(name):
             raise EntryRefusedError("a field's name is 1 to 64 characters A-Z, a-z, 0-9, '_', '.' and '-'")
     sealed = {name: seal(value) for name, value in fields.items()}
     check_sealed(sealed)

@@ -16,7 +16,6 @@ import json
 import os
 import sqlite3
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +104,7 @@ class ExportReader:
                 note = self._text(line["checkpoint"])
                 self.final_note = note
                 if pending is not None:
-                    yield replace(pending, note=note)
+                    yield pending._replace(note=note)
                     pending = None
                 elif index:
                     raise LedgerUnreadableError("two checkpoints follow one entry", index=index - 1)

@@ -26,7 +26,9 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
-from federation.ledger._rows import Row
+from federation.ledger._findings import CLOSING, ERASURE, INTENT, NO_LEAF, Findings, Position
+from federation.ledger._pages import Terms, accept
+from federation.ledger._rows import Page, Row
 from federation.ledger.checkpoint import SignedCheckpoint, open_checkpoint
 from federation.ledger.entry import Entry, check_field, decode
 from federation.ledger.errors import (
@@ -52,10 +54,6 @@ from federation.ledger.note import VerifierKey
 OnEntry = Callable[[Entry, Mapping[str, Any]], int | None]
 """Sees an entry with its opened values; may say how many things in it it checked."""
 TileSource = Callable[[int, int], object]
-INTENT = "intent"
-CLOSING = frozenset({"outcome", "aborted"})
-ERASURE = "erasure"
-_NO_LEAF = bytes(32)
 
 
 @dataclass(slots=True)
@@ -65,30 +63,6 @@ class Held:
     signed: SignedCheckpoint
     index: int | None = None
     data: bytes | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """Where the next entry goes: the tree's right edge, the last leaf and time."""
-
-    size: int = 0
-    stack: tuple[bytes, ...] = ()
-    leaf: bytes = _NO_LEAF
-    time: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Findings:
-    """What was found in a part of a history, beside that its entries follow one another."""
-
-    anchored: int
-    anchors: tuple[str, ...]
-    open_intents: tuple[int, ...]
-    strays: tuple[tuple[int, int], ...]
-    absent: Mapping[int, frozenset[str]]
-    erasures: tuple[tuple[int, list[Any]], ...]
-    erased: int
-    checked: int
 
 
 @dataclass(slots=True)
@@ -125,7 +99,7 @@ class Replay:
     withheld: int = 0
     checked: int = 0
     _erasures: list[tuple[int, list[Any]]] = field(default_factory=list)
-    _leaf: bytes = _NO_LEAF
+    _leaf: bytes = NO_LEAF
     _signed_size: int = 0
     _absent: dict[int, set[str]] = field(default_factory=dict)
     _states: dict[int, list[Held]] = field(default_factory=dict)
@@ -152,12 +126,17 @@ class Replay:
 
     def begin_at(self, position: Position) -> None:
         """Go on from there, as if all entries before it had been judged: whoever says so has to show it."""
+        self._move(position)
+        self._signed_size = position.size
+
+    def _move(self, position: Position) -> None:
         self.frontier = Frontier(position.size, list(position.stack))
-        self._leaf, self.time, self._signed_size = position.leaf, position.time, position.size
+        self._leaf, self.time = position.leaf, position.time
 
     def findings(self) -> Findings:
         """What was found in a part of a history, to be joined to what was found before it."""
         return Findings(
+            self._signed_size,
             self.anchored,
             self.anchors,
             tuple(self.open_intents),
@@ -165,12 +144,14 @@ class Replay:
             {index: frozenset(names) for index, names in self._absent.items()},
             tuple(self._erasures),
             self.erased,
+            self.withheld,
             self.checked,
         )
 
     def follow(self, position: Position, findings: Findings) -> None:
         """Take what was found in the part that follows, and ends at ``position``."""
-        self.begin_at(position)
+        self._move(position)
+        self._signed_size = max(self._signed_size, findings.signed)
         if findings.anchored:
             self.anchored, self.anchors = findings.anchored, findings.anchors
         for index, ref in findings.strays:
@@ -181,6 +162,7 @@ class Replay:
                 self._erase(ref, names)
         self._absent.update({index: set(names) for index, names in findings.absent.items()})
         self.erased += findings.erased
+        self.withheld += findings.withheld
         self.checked += findings.checked
 
     def add_held(self, one: Held) -> None:
@@ -201,15 +183,48 @@ class Replay:
         """The indices of the entries that others hold."""
         return sorted(self._contents)
 
-    def run(self, rows: Iterable[Row]) -> Iterator[int]:
-        """Judge ``rows``; yields how many were judged after each, so that the caller can show progress."""
-        iterator = iter(rows)
-        row = next(iterator, None)
-        while row is not None:
-            following = next(iterator, None)
-            self._judge(row, following, iterator)
+    def run(self, pages: Iterable[Page]) -> Iterator[int]:
+        """Judge ``pages``; yields how many entries were judged after each, so that the caller can show progress."""
+        iterator = iter(pages)
+        waiting: Page | None = next(iterator, None)
+        while waiting is not None:
+            page, waiting = waiting, None
+            if not self._accepted(page):
+                waiting = self._judge_each(page, iterator)
             yield self.frontier.size
-            row = following
+            waiting = waiting or next(iterator, None)
+
+    def _accepted(self, page: Page) -> bool:
+        """Take a page that holds as a whole; False, and nothing is changed, where its entries have to be judged each."""
+        start, stop = self.frontier.size, self.frontier.size + len(page)
+        if any(start <= index < stop for index in self._contents) or any(start < size <= stop for size in self._states):
+            return False
+        terms = Terms(self.vkey, self.witnesses, self.tiles_hold, self.all_fields)
+        found = accept(page, self.position(), terms)
+        if found is None:
+            return False
+        self.follow(found.end, found.findings)
+        for entry, row in zip(found.entries, page, strict=True):
+            self._show(entry, row)
+        return True
+
+    def _judge_each(self, page: Page, following: Iterator[Page]) -> Page | None:
+        """Judge each entry of ``page`` by the rules; returns the page after it, if that had to be fetched."""
+        after: list[Page] = []
+
+        def beyond() -> Iterator[Row]:
+            for one in following:
+                after.append(one)
+                yield from one
+
+        rest = chain(page, beyond())
+        row = next(rest, None)
+        for _ in page:
+            assert row is not None
+            coming = next(rest, None)
+            self._judge(row, coming, rest)
+            row = coming
+        return after[0] if after else None
 
     def finish(self, final: SignedCheckpoint) -> None:
         """Raise what can only be said at the end: fields gone without record, and forks."""
@@ -258,6 +273,9 @@ class Replay:
         if self._fork is None and self.frontier.size in self._states:
             self.compare_state(self.frontier.size, self.frontier.root())
         self._reconcile(entry, row)
+        self._show(entry, row)
+
+    def _show(self, entry: Entry, row: Row) -> None:
         if self.on_entry is not None:
             self.checked += self.on_entry(entry, {name: one.value() for name, one in row.fields.items()}) or 0
 

@@ -17,7 +17,7 @@ from typing import Literal
 from federation.ledger._hashes import hash_entries
 from federation.ledger._last_signed import read_last_signed
 from federation.ledger._parts import run_parts
-from federation.ledger._rows import Row, stored_rows
+from federation.ledger._rows import Page, paged, stored_pages
 from federation.ledger.bundle import verify_bundle
 from federation.ledger.checkpoint import SignedCheckpoint, open_checkpoint
 from federation.ledger.entry import decode
@@ -141,7 +141,7 @@ def _verify_folder(folder: Path, replay: Replay, hash_only: bool, progress: Prog
         if hash_only:
             _hash_all(folder, connection, replay, head[0], progress, processes)
         elif not run_parts(folder, connection, replay, head[0], processes, progress):
-            _run(replay, stored_rows(connection), head[0], progress)
+            _run(replay, stored_pages(connection), head[0], progress)
         _check_end(replay, final)
         if head != (replay.frontier.size, replay.frontier.root()):
             raise HeadError("the stored head is not that of the entries")
@@ -152,7 +152,7 @@ def _verify_folder(folder: Path, replay: Replay, hash_only: bool, progress: Prog
 
 def _verify_export(path: Path, replay: Replay, progress: Progress | None) -> Verdict:
     with ExportReader(path) as reader:
-        _run(replay, reader.rows(), reader.size, progress)
+        _run(replay, paged(reader.rows()), reader.size, progress)
         count = replay.frontier.size
         if reader.size > count:
             raise TruncatedError("the tail is missing from entry {index} on", index=count)
@@ -163,8 +163,8 @@ def _verify_export(path: Path, replay: Replay, progress: Progress | None) -> Ver
         return _verdict(replay, final, judged=True)
 
 
-def _run(replay: Replay, rows: Iterator[Row], total: int, progress: Progress | None) -> None:
-    for done in replay.run(rows):
+def _run(replay: Replay, pages: Iterator[Page], total: int, progress: Progress | None) -> None:
+    for done in replay.run(pages):
         if progress is not None and (done % _PROGRESS_EVERY == 0 or done == total):
             progress(done, total)
 
@@ -214,7 +214,7 @@ def _hash_all(
     """Recompute the tree; whatever is not as it should be is named by the full rules."""
     frontier = hash_entries(folder, connection, total, replay.tiles_hold, processes, progress)
     if frontier is None or replay.final is None or frontier.root() != replay.final.checkpoint.root:
-        _run(replay, stored_rows(connection), total, None)
+        _run(replay, stored_pages(connection), total, None)
         return
     done = frontier.size
     replay.frontier = frontier

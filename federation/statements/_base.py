@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints, ValidationError
 
-from federation.crypto import PublicKey, SigningKey, canonical_json, parse_json, restates
+from federation.crypto import PublicKey, SigningKey, canonical_json, parse_json, restates, restates_plainly
 from federation.errors import VerificationError
 from federation.statements.dsse import Envelope, add_signature, sign, verify
 
@@ -53,9 +53,14 @@ def _utc_seconds(value: datetime) -> datetime:
         raise ValueError("a time lies outside the calendar") from None
 
 
+_SECONDS_LENGTH = len("2026-03-01T12:00:00")
+
+
 def instant_text(value: datetime) -> str:
     """RFC 3339 in UTC to the second, the one form in which times are signed."""
-    return value.astimezone(UTC).replace(microsecond=0, tzinfo=None).isoformat() + "Z"
+    if value.tzinfo is not UTC:
+        value = value.astimezone(UTC)
+    return value.isoformat()[:_SECONDS_LENGTH] + "Z"
 
 
 def parse_instant(text: str) -> datetime:
@@ -93,6 +98,9 @@ class Statement(Part):
     """
 
     TYPE: ClassVar[str]
+    CLOSED: ClassVar[bool] = False
+    """Whether no field, however deep, can hold a float or a value of any type: then a statement that says what its bytes say
+    was read from their canonical form, and there is no need to read them twice."""
     LATER: ClassVar[tuple[str, ...]] = ()
     """Fields that a later release added: left out of the payload while they have their default, so that statements from
     before still read as they were signed, and parties that do not know them read ours."""
@@ -140,6 +148,21 @@ class Statement(Part):
     @classmethod
     def from_payload(cls, payload: bytes) -> Self:
         """Parse stored bytes; they must be the canonical form of what they say."""
+        return cls._read_plainly(payload) or cls._read_strictly(payload)
+
+    @classmethod
+    def _read_plainly(cls, payload: bytes) -> Self | None:
+        """The statement that writes itself as ``payload``; None says nothing."""
+        if not cls.CLOSED or len(payload) > MAX_STATEMENT_BYTES:
+            return None
+        try:
+            statement = cls.model_validate_json(payload)
+        except ValidationError:
+            return None
+        return statement if restates_plainly(statement._said(), payload) else None
+
+    @classmethod
+    def _read_strictly(cls, payload: bytes) -> Self:
         value: Any = parse_json(payload, limit=MAX_STATEMENT_BYTES)
         try:
             statement = cls.model_validate(value)

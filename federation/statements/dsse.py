@@ -34,9 +34,9 @@ from federation.errors import UsageError, VerificationError
 ENVELOPE_LIMIT = 1 << 20
 MAX_SIGNATURES = 64
 _KEY_ID = re.compile(rf"[0-9a-f]{{{KEY_ID_CHARACTERS}}}", re.ASCII)
-_PLAIN_ENVELOPE = re.compile(
-    rb'\{"payload":"([A-Za-z0-9+/]*={0,2})","payloadType":"([!#-\[\]-~]{1,256})","signatures":\[\{"keyid":"([0-9a-f]{16})",'
-    rb'"sig":"([A-Za-z0-9+/]{86}==)"\}\]\}'
+_PLAIN_BEGIN = b'{"payload":"'
+_PLAIN_REST = re.compile(
+    rb'","payloadType":"([!#-\[\]-~]{1,256})","signatures":\[\{"keyid":"([0-9a-f]{16})","sig":"([A-Za-z0-9+/]{86}==)"\}\]\}'
 )
 _PAYLOAD_TYPE = re.compile(r"[!-~]{1,256}", re.ASCII)
 
@@ -117,10 +117,13 @@ class Envelope:
         Raises:
             MalformedError: anything but a well-formed envelope.
         """
-        plain = _PLAIN_ENVELOPE.fullmatch(data) if len(data) <= limit else None
-        if plain is not None:  # as `to_bytes` writes it, with one signature
-            payload, kind, key_id, signature = [group.decode("ascii") for group in plain.groups()]
-            return cls(kind, _decode(payload), (Signature(key_id, _decode(signature)),))
+        if len(data) <= limit and data.startswith(_PLAIN_BEGIN):
+            end = data.find(b'"', len(_PLAIN_BEGIN))
+            plain = _PLAIN_REST.fullmatch(data, end)
+            if plain is not None:  # as `to_bytes` writes it, with one signature
+                kind, key_id, signature = plain.groups()
+                value = Signature(key_id.decode("ascii"), _unbase64(signature))
+                return cls(kind.decode("ascii"), _unbase64(data[len(_PLAIN_BEGIN) : end]), (value,))
         fields = _fields(parse_json(data, limit=limit), {"payload", "payloadType", "signatures"})
         signatures = fields["signatures"]
         if not isinstance(signatures, list) or len(signatures) > MAX_SIGNATURES:
@@ -253,11 +256,22 @@ def _encode(data: bytes) -> str:
 
 
 def _decode(item: object) -> bytes:
-    text = _text(item)
     try:
-        data = base64.b64decode(text.encode("ascii"), validate=True)
-    except (binascii.Error, UnicodeEncodeError):
+        return _unbase64(_text(item).encode("ascii"))
+    except UnicodeEncodeError:
         raise MalformedError("a field of the envelope is not base64") from None
-    if _encode(data) != text:  # spare bits set, or padding in excess: two spellings of one envelope
+
+
+def _unbase64(text: bytes) -> bytes:
+    """The bytes that ``text`` is the one canonical base64 of."""
+    try:
+        data = binascii.a2b_base64(text, strict_mode=True)
+    except binascii.Error:
+        raise MalformedError("a field of the envelope is not base64") from None
+    # Four characters say three bytes in one way; only the last ones can hold spare bits that are set, or padding in excess.
+    tail = len(data) % 3
+    if len(text) != (len(data) + 2) // 3 * 4 or (
+        tail and text[-4:] != binascii.b2a_base64(data[-tail:], newline=False)
+    ):
         raise MalformedError("a field of the envelope is not base64 in its canonical form")
     return data

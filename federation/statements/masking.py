@@ -40,6 +40,7 @@ class KeyAnnouncement(Statement):
     """A node's keys for some rounds in a row, fresh for them and bound to them."""
 
     TYPE: ClassVar[str] = "application/vnd.keyong.key-announcement.v1+json"
+    CLOSED: ClassVar[bool] = True
 
     plan: Digest
     roster: Digest
@@ -65,6 +66,7 @@ class SealedShares(Statement):
     """One node's shares for one other, of all its announced rounds, sealed to it."""
 
     TYPE: ClassVar[str] = "application/vnd.keyong.sealed-shares.v1+json"
+    CLOSED: ClassVar[bool] = True
 
     plan: Digest
     cohort: Digest
@@ -78,6 +80,7 @@ class MaskedInput(Statement):
     """A node says which masked vector it sent; with it, that it saw this cohort and this content."""
 
     TYPE: ClassVar[str] = "application/vnd.keyong.masked-input.v1+json"
+    CLOSED: ClassVar[bool] = True
 
     plan: Digest
     invocation: Digest
@@ -96,6 +99,7 @@ class SurvivorSet(Statement):
     """The coordinator says whose masked vectors it adds up; one for each attempt of a round."""
 
     TYPE: ClassVar[str] = "application/vnd.keyong.survivor-set.v1+json"
+    CLOSED: ClassVar[bool] = True
 
     plan: Digest
     cohort: Digest
@@ -113,6 +117,7 @@ class Acknowledgement(Statement):
     """A node accepts a survivor set: it will release shares for this one and for no other."""
 
     TYPE: ClassVar[str] = "application/vnd.keyong.acknowledgement.v1+json"
+    CLOSED: ClassVar[bool] = True
 
     plan: Digest
     cohort: Digest
@@ -127,6 +132,7 @@ class ReleasedShares(Statement):
     """A node's shares for one round: of each survivor's self-mask seed, of each other's mask key, of none both."""
 
     TYPE: ClassVar[str] = "application/vnd.keyong.released-shares.v1+json"
+    CLOSED: ClassVar[bool] = True
 
     plan: Digest
     cohort: Digest
@@ -141,6 +147,7 @@ class Withdrawal(Statement):
     """A node takes back a masked vector that it sent; who sees this before releasing shares gives up the round."""
 
     TYPE: ClassVar[str] = "application/vnd.keyong.withdrawal.v1+json"
+    CLOSED: ClassVar[bool] = True
 
     plan: Digest
     node: MemberId

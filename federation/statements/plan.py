@@ -206,6 +206,7 @@ class Invocation(Statement):
     """One step of a plan at one node, signed by the coordinator."""
 
     TYPE: ClassVar[str] = "application/vnd.keyong.invocation.v1+json"
+    CLOSED: ClassVar[bool] = True
 
     plan: Digest
     node: MemberId

@@ -60,6 +60,7 @@ class Receipt(Statement):
     """The outcome of one invocation at one node."""
 
     TYPE: ClassVar[str] = "application/vnd.keyong.receipt.v1+json"
+    CLOSED: ClassVar[bool] = True
     LATER: ClassVar[tuple[str, ...]] = ("rules",)
 
     node: MemberId
