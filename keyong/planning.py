@@ -35,6 +35,7 @@ from federation.statements import (
     OutputSchema,
     PlannedDataset,
     StageOutput,
+    instant_text,
 )
 from federation.statements.code import CodeBundle
 from federation.statements.plan import Action, Aggregation, Protection
@@ -81,16 +82,18 @@ def choose(
 
     Judged here with what the requester can know; the node judges again, with what it knows. Where a dataset has agreements but
     none that fits, the newest one for this purpose is taken all the same (the newest of all where none is for it), so that the
-    node's refusal names the clause that matters and is on record.
+    node's refusal names the clause that matters and is on record. One that has expired is never taken: no plan outlives it, so
+    no node could be asked.
 
     Raises:
-        NoAgreementError: a named dataset has no agreement in force, or none has.
+        NoAgreementError: a named dataset has no agreement in force, or only such as have expired; or none has any other.
         UsageError: a named dataset is not published.
     """
     me = home.identity.member
     mine = [held for held in holdings.list("in-force") if held.consumer == me]
     wanted = _wanted(catalog, datasets)
     chosen: list[Choice] = []
+    over: list[Agreement] = []
     for published in wanted if datasets else catalog:
         description = published.description
         candidates = [
@@ -107,16 +110,34 @@ def choose(
                     dataset=description.dataset,
                 )
             continue
-        fitting = [pair for pair in candidates if _permits(pair[1], home, purpose, actions, code, description)]
-        meant = [pair for pair in candidates if _is_for(pair[1], home, purpose, actions, description)]
-        held, agreement = (fitting or meant or candidates)[0]
+        current = [pair for pair in candidates if now() < pair[1].expires]
+        if not current:
+            over.append(max((agreement for _, agreement in candidates), key=lambda one: one.expires))
+            if datasets:
+                raise _over(over[-1])
+            continue
+        fitting = [pair for pair in current if _permits(pair[1], home, purpose, actions, code, description)]
+        meant = [pair for pair in current if _is_for(pair[1], home, purpose, actions, description)]
+        held, agreement = (fitting or meant or current)[0]
         chosen.append(Choice(published, held, agreement))
+    if not chosen and over:
+        raise _over(over[0])
     if not chosen:
         raise NoAgreementError(
             "no agreement is in force under which this job could run",
             hint="see `keyong agreement list`; ask with `keyong agreement request`",
         )
     return chosen
+
+
+def _over(agreement: Agreement) -> NoAgreementError:
+    return NoAgreementError(
+        "the agreement with {provider} about {dataset} expired at {expires}",
+        hint="ask for another one: keyong agreement request {provider}/{dataset}, or wait for an offer in `keyong inbox`",
+        provider=agreement.provider,
+        dataset=agreement.dataset,
+        expires=instant_text(agreement.expires),
+    )
 
 
 def _wanted(catalog: Sequence[PublishedDataset], names: Sequence[str]) -> list[PublishedDataset]:
@@ -143,8 +164,6 @@ def _permits(
     agreement: Agreement, home: Home, purpose: str, actions: Sequence[str], code: str, description: DatasetDescription
 ) -> bool:
     """Whether what the requester can judge of the clauses holds: uses and participants are the node's to count."""
-    if now() >= agreement.expires:
-        return False
     failing = _failing(agreement, home, purpose, actions, code, description, now())
     return not failing & {"purpose", "code-digest", "date-time", "protection", "action"}
 

@@ -102,7 +102,7 @@ def test_the_quick_way_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_quick_reader_without_its_guards_would_take_what_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shows that reading back byte for byte is the protection: a plain scanner takes a key twice."""
-    monkeypatch.setattr(canonical, "_write", lambda value: '{"a":1,"a":2}')
+    monkeypatch.setattr(canonical, "_write", lambda value: b'{"a":1,"a":2}')
     assert parse_json(b'{"a":1,"a":2}', limit=100) == {"a": 2}
     monkeypatch.undo()
     with pytest.raises(MalformedError):

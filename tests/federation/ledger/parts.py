@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from federation.ledger import _parts
+from federation.ledger import _parts, _rows
 
 
 class Here(Executor):
@@ -43,3 +43,11 @@ def in_parts_of(entries: int) -> Iterator[list[tuple[int, int]]]:
         patch.setattr(_parts, "_pool", pool)
         patch.setattr(_parts, "_judge", seen)
         yield sound
+
+
+@contextmanager
+def in_pages_of(entries: int) -> Iterator[None]:
+    """Read so many entries at a time, so that a short history has pages without anything special in them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_rows, "PAGE", entries)
+        yield

@@ -15,7 +15,7 @@ from federation.ledger import (
 )
 from federation.ledger.entry import decode, encode
 from federation.ledger.merkle import leaf_hash
-from tests.federation.ledger.parts import in_parts_of
+from tests.federation.ledger.parts import in_pages_of, in_parts_of
 
 ORIGIN = "keyong/test/steelworks"
 Tamper = Callable[..., list[tuple[Any, ...]]]
@@ -24,9 +24,10 @@ Tamper = Callable[..., list[tuple[Any, ...]]]
 def fails(
     ledger: Ledger, error: type[LedgerError], index: int | None, *, fast: bool = True, **options: Any
 ) -> LedgerError:
-    """The named error at the named entry: from the full rules in one go and in parts, and, where they see it, the fast ones."""
-    for mode in ("whole", "parts", "hashes") if fast else ("whole", "parts"):
-        with pytest.raises(error) as caught, in_parts_of(4):
+    """The named error at the named entry: from the full rules in one go, in pages and in parts, and, where they see it, the
+    fast ones."""
+    for mode in ("whole", "pages", "parts", "hashes") if fast else ("whole", "pages", "parts"):
+        with pytest.raises(error) as caught, in_parts_of(4), in_pages_of(256 if mode == "whole" else 2):
             verify_ledger(
                 ledger.folder,
                 ledger.vkey,
