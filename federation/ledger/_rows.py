@@ -7,9 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import NamedTuple
 
-from federation.ledger.entry import Field
+from federation.ledger.entry import DOMAINS, Field
 from federation.ledger.errors import LedgerUnreadableError
-from federation.ledger.store import read_field
 
 PAGE = 256
 
@@ -63,12 +62,15 @@ def stored_pages(connection: sqlite3.Connection, part: tuple[int, int] | None = 
         first, last = page[0][0], page[-1][0]
         if not all(isinstance(row[0], int) and isinstance(row[1], bytes) for row in page):
             raise LedgerUnreadableError("an entry is not stored as bytes at a whole number")
-        fields: dict[int, dict[str, Field]] = {}
+        opened: dict[int, dict[str, Field]] = {row[0]: {} for row in page}
         for index, name, form, salt, payload in connection.execute(
             "SELECT idx, name, form, salt, payload FROM field WHERE idx BETWEEN ? AND ? ORDER BY idx, name",
             (first, last),
         ):
-            fields.setdefault(index, {})[str(name)] = read_field(form, salt, payload, index)
+            if type(salt) is not bytes or type(payload) is not bytes or form not in DOMAINS:
+                raise LedgerUnreadableError("a field of entry {index} is not in this format", index=index)
+            if index in opened:
+                opened[index][str(name)] = Field(form, salt, payload)
         notes = dict(
             connection.execute("SELECT size, note FROM checkpoint WHERE size BETWEEN ? AND ?", (first + 1, last + 1))
         )
@@ -76,6 +78,6 @@ def stored_pages(connection: sqlite3.Connection, part: tuple[int, int] | None = 
             if not isinstance(note, bytes):
                 raise LedgerUnreadableError("the checkpoint over entry {index} is not stored as bytes", index=size - 1)
         yield [
-            Row(index, data, fields.get(index, {}), notes.get(index + 1), Columns(kind, ref, time, leaf))
+            Row(index, data, opened[index], notes.get(index + 1), Columns(kind, ref, time, leaf))
             for index, data, kind, ref, time, leaf in page
         ]

@@ -26,25 +26,21 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
+from federation.ledger._faults import chain_fault, hash_fault, order_fault
 from federation.ledger._findings import CLOSING, ERASURE, INTENT, NO_LEAF, Findings, Position
 from federation.ledger._pages import Terms, accept
 from federation.ledger._rows import Page, Row
 from federation.ledger.checkpoint import SignedCheckpoint, open_checkpoint
-from federation.ledger.entry import Entry, check_field, decode
+from federation.ledger.entry import Entry, Field, check_field, decode
 from federation.ledger.errors import (
     CheckpointMismatchError,
     DuplicateIndexError,
-    EntryInsertedError,
     EntryMissingError,
     EntryModifiedError,
-    EntryReorderedError,
     FieldMissingError,
     FieldModifiedError,
     ForkError,
-    LedgerError,
-    LedgerUnreadableError,
     StoredColumnError,
-    StoredHashError,
     TileError,
     TimestampRollbackError,
 )
@@ -54,6 +50,7 @@ from federation.ledger.note import VerifierKey
 OnEntry = Callable[[Entry, Mapping[str, Any]], int | None]
 """Sees an entry with its opened values; may say how many things in it it checked."""
 TileSource = Callable[[int, int], object]
+_REPEATED, _REPEATED_BYTES = 4096, 128
 
 
 @dataclass(slots=True)
@@ -105,6 +102,7 @@ class Replay:
     _states: dict[int, list[Held]] = field(default_factory=dict)
     _contents: dict[int, list[Held]] = field(default_factory=dict)
     _fork: Held | None = None
+    _values: dict[bytes, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for one in self.held:
@@ -248,12 +246,12 @@ class Replay:
         leaf = leaf_hash(row.data)
         self._check_place(row, index)
         if row.columns is not None and row.columns.leaf != leaf:
-            raise self._hash_fault(leaf, index, following)
+            raise hash_fault(leaf, index, following, self.frontier, self.final)
         entry = decode(row.data, index)
         if entry.index != index:
-            raise self._order_fault(entry, index, following, rest)
+            raise order_fault(entry, index, following, rest)
         if entry.prev != self._leaf.hex():
-            raise self._chain_fault(leaf, index, following)
+            raise chain_fault(leaf, index, following)
         if row.columns is not None and row.columns[:3] != (entry.kind, entry.ref, entry.time):
             raise StoredColumnError("a column beside entry {index} says something else than the entry", index=index)
         if entry.time < self.time:
@@ -277,7 +275,24 @@ class Replay:
 
     def _show(self, entry: Entry, row: Row) -> None:
         if self.on_entry is not None:
-            self.checked += self.on_entry(entry, {name: one.value() for name, one in row.fields.items()}) or 0
+            self.checked += self.on_entry(entry, {name: self._value(one) for name, one in row.fields.items()}) or 0
+
+    def _value(self, field: Field) -> Any:
+        """What ``field`` says; names and digests that many entries repeat are parsed once."""
+        form, _, payload = field
+        if form == "raw":
+            return payload
+        if len(payload) > _REPEATED_BYTES:
+            return field.value()
+        try:
+            return self._values[payload]
+        except KeyError:
+            value = field.value()
+        if not isinstance(value, dict | list):  # whoever gets one could change it
+            if len(self._values) >= _REPEATED:
+                self._values.clear()
+            self._values[payload] = value
+        return value
 
     # -- rules ------------------------------------------------------------------------------------------------------
 
@@ -370,47 +385,3 @@ class Replay:
         absent -= gone
         if not absent:
             del self._absent[index]
-
-    # -- which fault is it --------------------------------------------------------------------------------------------
-
-    def _hash_fault(self, leaf: bytes, index: int, following: Row | None) -> LedgerError:
-        """The stored hash and the bytes disagree: whichever the rest of the history confirms was not changed."""
-        if following is not None:
-            authentic = _prev(following) == leaf.hex()
-        else:
-            frontier = self.frontier.copy()
-            frontier.append(leaf)
-            authentic = self.final is not None and self.final.checkpoint.root == frontier.root()
-        if authentic:
-            return StoredHashError("the stored hash of entry {index} was changed", index=index)
-        return EntryModifiedError("entry {index} was changed after it was written", index=index)
-
-    def _order_fault(self, entry: Entry, index: int, following: Row | None, rest: Iterator[Row]) -> LedgerError:
-        if entry.index < index:
-            return EntryInsertedError(
-                "there are two entries that claim to be entry {index}: one was inserted", index=entry.index
-            )
-        later = chain([following] if following is not None else [], rest)
-        if any(_states_index(row, index) for row in later):
-            return EntryReorderedError("entry {index} does not stand in its place", index=index)
-        return EntryMissingError("entry {index} is missing", index=index)
-
-    def _chain_fault(self, leaf: bytes, index: int, following: Row | None) -> LedgerError:
-        """``prev`` does not match: this entry was changed, unless the next one vouches for it."""
-        vouched = following is None or _prev(following) == leaf.hex()
-        changed = index - 1 if vouched and index else index
-        return EntryModifiedError("entry {index} was changed after it was written", index=changed)
-
-
-def _prev(row: Row) -> str:
-    try:
-        return decode(row.data, row.index).prev
-    except LedgerUnreadableError:
-        return ""
-
-
-def _states_index(row: Row, index: int) -> bool:
-    try:
-        return decode(row.data, row.index).index == index
-    except LedgerUnreadableError:
-        return False

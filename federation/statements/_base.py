@@ -48,9 +48,10 @@ def _utc_seconds(value: datetime) -> datetime:
     if value.tzinfo is None:
         raise ValueError("a time needs its zone (end it with Z)")
     try:
-        return value.astimezone(UTC).replace(microsecond=0)
+        moment = value.astimezone(UTC)
     except OverflowError:
         raise ValueError("a time lies outside the calendar") from None
+    return moment.replace(microsecond=0) if moment.microsecond else moment
 
 
 _SECONDS_LENGTH = len("2026-03-01T12:00:00")

@@ -82,7 +82,7 @@ class Envelope:
             raise MalformedError("the envelope's payload type is not 1 to 256 printable ASCII characters")
         if not 1 <= len(self.signatures) <= MAX_SIGNATURES:
             raise MalformedError("an envelope bears 1 to {limit} signatures", limit=MAX_SIGNATURES)
-        if len({signature.key_id for signature in self.signatures}) != len(self.signatures):
+        if len(self.signatures) > 1 and len({one.key_id for one in self.signatures}) != len(self.signatures):
             raise MalformedError("two signatures of the envelope name one key")
 
     @cached_property
@@ -222,12 +222,15 @@ def _check_request(envelope: Envelope, payload_type: str, keys: Sequence[PublicK
         )
     if not keys:
         raise SignatureError("no key is named whose signature the statement needs")
-    if len({key.key_id for key in keys}) != len(keys):
+    if len(keys) > 1 and len({key.key_id for key in keys}) != len(keys):
         raise SignatureError("one key is named twice among those that must sign")
 
 
 def _by(envelope: Envelope, key: PublicKey) -> Signature | None:
-    return next((one for one in envelope.signatures if one.key_id == key.key_id), None)
+    for one in envelope.signatures:
+        if one.key_id == key.key_id:
+            return one
+    return None
 
 
 def _sign(key: SigningKey, payload_type: str, payload: bytes) -> Signature:
