@@ -62,13 +62,13 @@ def chain_fault(leaf: bytes, index: int, following: Row | None) -> LedgerError:
 
 def _prev(row: Row) -> str:
     try:
-        return decode(row.data, row.index).prev
+        return decode(row.data, row.place).prev
     except LedgerUnreadableError:
         return ""
 
 
 def _states_index(row: Row, index: int) -> bool:
     try:
-        return decode(row.data, row.index).index == index
+        return decode(row.data, row.place).index == index
     except LedgerUnreadableError:
         return False

@@ -56,7 +56,7 @@ def accept(page: Sequence[Row], begin: Position, terms: Terms) -> Accepted | Non
     entries: list[Entry] = []
     for row in page:
         index = frontier.size
-        if row.index != index:
+        if row.place != index:
             return None
         entry = _read(row)
         if entry is None or entry.index != index or entry.prev != leaf.hex() or entry.time < time:
@@ -115,7 +115,7 @@ def _read(row: Row) -> Entry | None:
 def _read_in_part(row: Row, commitments: dict[str, str]) -> Entry | None:
     """The same where not every field is opened, as in an export."""
     try:
-        entry = decode(row.data, row.index)
+        entry = decode(row.data, row.place)
     except LedgerError:
         return None
     return entry if commitments.items() <= entry.fields.items() else None

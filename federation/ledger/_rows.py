@@ -25,14 +25,14 @@ class Columns(NamedTuple):
 class Row(NamedTuple):
     """One entry: its place, its bytes, opened fields, the checkpoint signed when it was the last, stored columns."""
 
-    index: int
+    place: int
     data: bytes
     fields: Mapping[str, Field]
     note: bytes | None = None
     columns: Columns | None = None
 
     def __repr__(self) -> str:
-        return f"Row({self.index})"  # never what is in it
+        return f"Row({self.place})"  # never what is in it
 
 
 Page = Sequence[Row]

@@ -41,7 +41,7 @@ def write_export(connection: sqlite3.Connection, path: Path, disclose: Callable[
         with open(_private(temporary), "wb") as file:
             file.write(_line({"format": FORMAT, "v": VERSION, "origin": origin, "size": size}))
             for row in stored_rows(connection):
-                chosen = set(disclose(decode(row.data, row.index)))
+                chosen = set(disclose(decode(row.data, row.place)))
                 fields = {name: field for name, field in row.fields.items() if name in chosen}
                 file.write(_line({"entry": row.data.decode(), "fields": encode_fields(fields)}))
                 if row.note is not None:

@@ -297,9 +297,9 @@ class Replay:
     # -- rules ------------------------------------------------------------------------------------------------------
 
     def _check_place(self, row: Row, index: int) -> None:
-        if row.index < index:
-            raise DuplicateIndexError("two entries stand at index {index}", index=row.index)
-        if row.index > index:
+        if row.place < index:
+            raise DuplicateIndexError("two entries stand at index {index}", index=row.place)
+        if row.place > index:
             raise EntryMissingError("entry {index} is missing", index=index)
 
     def _check_fields(self, entry: Entry, row: Row) -> None:

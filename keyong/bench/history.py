@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import multiprocessing
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ProcessPoolExecutor
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from federation.crypto import SigningKey
@@ -26,6 +28,8 @@ from keyong.bench.progress import Advance
 PURPOSE = "fed:RollingForceModel"
 WINDOW = 2048
 """Entries that wait for their COMMIT at once; the writer takes groups of 256."""
+APART, CHUNK = 10_000, 4_000
+"""Entries from which on another process signs, and how many it hands over at once."""
 _ROUND = 123_456_789
 _DIGESTS = tuple(f"sha256:{hashlib.sha256(bytes([number])).hexdigest()}" for number in range(12))
 _MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -33,13 +37,10 @@ _MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 
 def write_history(home: Home, entries: int, advance: Advance) -> None:
     """Append so many entries to the home's ledger, half of them intents, half their outcomes."""
-    member, key = home.identity.member, home.key("statement")
     waiting: deque[Future[Appended]] = deque()
     with home.open_ledger() as ledger:
-        start = ledger.size
-        pairs = _pairs(member, key, start)
-        for done in range(0, entries, 2):
-            waiting.extend(_submit(ledger, *next(pairs)))
+        for done, pair in zip(range(0, entries, 2), _made(home, ledger.size, entries), strict=False):
+            waiting.extend(_submit(ledger, *pair))
             while len(waiting) > WINDOW:
                 waiting.popleft().result()
             if not done % WINDOW:
@@ -49,16 +50,39 @@ def write_history(home: Home, entries: int, advance: Advance) -> None:
         advance(entries, entries)
 
 
+Pair = tuple[dict[str, Any], dict[str, Any]]
+"""The fields of an INTENT and of its OUTCOME."""
+
+
+def _made(home: Home, start: int, entries: int) -> Iterator[Pair]:
+    """The pairs of so many entries, in order; those of a long history are signed by a process of their own meanwhile."""
+    if entries < APART:
+        yield from itertools.islice(_pairs(home.identity.member, home.key("statement"), start), -(-entries // 2))
+        return
+    chunks = [(start + at, min(CHUNK, entries - at)) for at in range(0, entries, CHUNK)]
+    # Spawned, not forked: the ledger's writer is a thread.
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        ahead = deque(pool.submit(_chunk, home.path, *one) for one in chunks[:2])
+        for number in range(len(chunks)):
+            yield from ahead.popleft().result()
+            if number + 2 < len(chunks):
+                ahead.append(pool.submit(_chunk, home.path, *chunks[number + 2]))
+
+
+def _chunk(home: Path, start: int, entries: int) -> list[Pair]:
+    return list(_made(Home(home), start, entries))
+
+
 def _submit(ledger: Ledger, intent: dict[str, Any], outcome: dict[str, Any]) -> list[Future[Appended]]:
     return [ledger.submit("intent", intent), ledger.submit("outcome", outcome, ref=outcome["intent"])]
 
 
-def _pairs(member: str, key: SigningKey, start: int) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+def _pairs(member: str, key: SigningKey, start: int) -> Iterator[Pair]:
     decision = _decision()
     invocation, receipt = _invocation(member), _receipt(member, decision)
     judged = decision.model_dump(mode="json")
-    for number in itertools.count(1):
-        at = start + 2 * (number - 1)
+    for at in itertools.count(start, 2):
+        number = at // 2 + 1
         asked = sign(key, Invocation.TYPE, _filled(invocation, number % 200_000 + 1, number, at))
         answered = sign(key, Receipt.TYPE, _filled(receipt, number % 200_000 + 1, number, at))
         intent = {

@@ -125,8 +125,8 @@ def test_what_others_hold_is_compared_by_the_rules(history: Ledger) -> None:
 
 def _resealed(row: Row, **changes: object) -> Row:
     """An entry that says something else, in itself sound: columns and stored hash agree with it."""
-    data = encode(dataclasses.replace(decode(row.data, row.index), **changes))
-    entry = decode(data, row.index)
+    data = encode(dataclasses.replace(decode(row.data, row.place), **changes))
+    entry = decode(data, row.place)
     return row._replace(data=data, columns=Columns(entry.kind, entry.ref, entry.time, leaf_hash(data)))
 
 
@@ -154,12 +154,12 @@ CHANGES: dict[str, Callable[[Row, int], Row]] = {
     "a field gone": lambda row, _: row._replace(fields=dict(list(row.fields.items())[1:])),
     "a field more": lambda row, _: row._replace(fields={**row.fields, "zz": seal("more")}),
     "a field of no name": lambda row, _: row._replace(fields={**row.fields, 'zz":"': seal("more")}),
-    "another place": lambda row, at: row._replace(index=row.index + at % 3 - 1),
-    "stated elsewhere": lambda row, at: _resealed(row, index=row.index + at % 3 - 1),
+    "another place": lambda row, at: row._replace(place=row.place + at % 3 - 1),
+    "stated elsewhere": lambda row, at: _resealed(row, index=row.place + at % 3 - 1),
     "another nonce": lambda row, _: _resealed(row, nonce="f" * 32),
     "another time": lambda row, _: _resealed(row, time="2020-01-01T00:00:00.000Z"),
     "another kind": lambda row, _: _resealed(row, kind="intent"),
-    "settles another": lambda row, at: _resealed(row, ref=at % max(1, row.index), kind="outcome"),
+    "settles another": lambda row, at: _resealed(row, ref=at % max(1, row.place), kind="outcome"),
     "another kind beside": lambda row, _: row._replace(columns=row.columns and row.columns._replace(kind="owner")),
     "another ref beside": lambda row, _: row._replace(columns=row.columns and row.columns._replace(ref=0)),
     "another time beside": lambda row, _: row._replace(columns=row.columns and row.columns._replace(time="later")),
@@ -216,7 +216,7 @@ def test_both_ways_end_the_same(
         with suppress(StopIteration, LedgerError):  # an entry without fields, one that says nothing
             rows[index] = CHANGES[name](rows[index], at)
     if order == "swapped":
-        rows[3], rows[6] = rows[6]._replace(index=3), rows[3]._replace(index=6)
+        rows[3], rows[6] = rows[6]._replace(place=3), rows[3]._replace(place=6)
     elif order == "one gone":
         del rows[4]
     elif order == "one twice":
@@ -231,7 +231,7 @@ def test_each_change_is_seen_by_acceptance_itself(key: SigningKey, name: str) ->
     """Not only by the rules after it: taken at once, a changed page would never reach them."""
     vkey, rows = _entries_of(key, 3, note=False)
     assert accept(rows, Position(), terms(vkey)) is not None
-    index = next(row.index for row in rows if row.fields and row.note is not None and row.index)
+    index = next(row.place for row in rows if row.fields and row.note is not None and row.place)
     changed = CHANGES[name](rows[index], 4)
     if changed == rows[index]:
         changed = CHANGES[name](rows[index], 5)
