@@ -32,7 +32,7 @@ MILLS = {
 }
 """Member ids and legal entities; the companies are made up, and their records are simulated."""
 EXPIRY_SECONDS = 20
-FAILURE_ROUNDS = 3
+FAILURE_ROUNDS = 5  # so many that some are left however late a busy machine hears of the first
 """Of the job in which a mill is lost."""
 
 

@@ -31,6 +31,7 @@ def _keyong(*arguments: str, home: Path) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+@pytest.mark.long  # `make demo` is the same, and each of its acts has a test of its own
 @pytest.mark.timeout(450)
 @pytest.mark.xdist_group("demo")
 def test_the_whole_story(tmp_path: Path) -> None:
