@@ -13,14 +13,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
 
-from federation.errors import KeyongError, UnavailableError, VerificationError
+from federation.errors import KeyongError, UnavailableError
 from federation.wire._generated.link_pb2 import Cancel, Fault, Frame, Head
 from federation.wire.body import Body, BodyError, Buffer, chunks, total_bytes
+from federation.wire.exchange import (
+    Assembly,
+    FrameOrderError,
+    Inbound,
+    Incoming,
+    LinkLostError,
+    NoAnswerError,
+    Outbound,
+    Outgoing,
+    place_of,
+)
 from federation.wire.faults import RemoteError, error_of, fault_of
 from federation.wire.frame import Chunk
 from federation.wire.heap import LARGE_BODIES
@@ -46,82 +56,11 @@ __all__ = [
     "Outgoing",
     "Peer",
     "RemoteError",
+    "place_of",
 ]
 
 
-class LinkLostError(UnavailableError):
-    """The stream ended while an answer was awaited."""
-
-    code = "link-lost"
-
-
-class NoAnswerError(UnavailableError):
-    """The other side did not answer in time."""
-
-    code = "no-answer"
-
-
-class FrameOrderError(VerificationError):
-    """The other end sent a frame that the protocol does not allow there; the link ends with it."""
-
-    code = "frame-order"
-
-
-@dataclass(frozen=True)
-class Incoming:
-    """A received message: its method, header bytes (canonical JSON, unparsed) and body.
-
-    Attributes:
-        digest: of the body, where it was taken while the body arrived (see :class:`Body`); else empty.
-    """
-
-    method: str
-    header: bytes
-    body: memoryview
-    digest: str = ""
-
-
-@dataclass(frozen=True)
-class Outgoing:
-    """A message to send: header bytes and the buffers of its body."""
-
-    header: bytes
-    body: Sequence[Buffer] = ()
-
-
 Handler = Callable[["Peer", Incoming], Awaitable[Outgoing]]
-
-
-@dataclass
-class _Assembly:
-    head: Head
-    body: Body
-
-    def message(self) -> Incoming:
-        return Incoming(self.head.method, self.head.header, self.body.view, self.body.digest)
-
-
-@dataclass
-class _Inbound:
-    size: int
-    until: float
-    """When a body that is not whole by then is given up; what comes of it moves this on."""
-    assembly: _Assembly | None = None
-    task: asyncio.Task[None] | None = None
-    ending: bool = False
-
-
-@dataclass
-class _Outbound:
-    answer: asyncio.Future[Incoming] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-    assembly: _Assembly | None = None
-    size: int = 0
-    patience: Patience | None = None
-
-    def refuse(self, error: KeyongError) -> None:
-        self.assembly = None
-        if not self.answer.done():
-            self.answer.set_exception(error)
 
 
 class Peer:
@@ -169,8 +108,8 @@ class Peer:
         self._tell = tell
         self._room = asyncio.Semaphore(_FRAMES_AHEAD)
         self._outbox: asyncio.Queue[Frame | Chunk] = asyncio.Queue()
-        self._inbound: dict[int, _Inbound] = {}
-        self._outbound: dict[int, _Outbound] = {}
+        self._inbound: dict[int, Inbound] = {}
+        self._outbound: dict[int, Outbound] = {}
         self._notes: set[asyncio.Task[None]] = set()
         self._lost: KeyongError | None = None
         self._over = asyncio.Event()
@@ -266,7 +205,7 @@ class Peer:
             raise self._loss()
         number = self._next
         self._next += 2
-        out = self._outbound[number] = _Outbound()
+        out = self._outbound[number] = Outbound()
         sending = total_bytes(body)
         LARGE_BODIES.began(sending)
         try:
@@ -389,7 +328,7 @@ class Peer:
                     self._forget(number)
                     self._note(Frame(exchange=number, fault=Fault(code="body-stalled", params={"exit": "5"})))
 
-    def _assemble(self, head: Head, limit: int, *, lent: int | None = None) -> _Assembly:
+    def _assemble(self, head: Head, limit: int, *, lent: int | None = None) -> Assembly:
         if len(head.header) > HEADER_BYTES or head.body_bytes > limit:
             raise BodyError(
                 "a message of {size} bytes is larger than the {limit} bytes taken here",
@@ -398,12 +337,12 @@ class Peer:
             )
         self._bodies.take(head.body_bytes)
         try:
-            return _Assembly(head, Body(head.body_bytes, self._spool, hashed=True, lent=lent))
+            return Assembly(head, Body(head.body_bytes, self._spool, hashed=True, lent=lent))
         except BodyError:
             self._bodies.give(head.body_bytes)
             raise
 
-    def _assemble_answer(self, out: _Outbound, head: Head) -> None:
+    def _assemble_answer(self, out: Outbound, head: Head) -> None:
         try:
             out.assembly = self._assemble(head, self._body_limit)
             out.size = head.body_bytes
@@ -442,7 +381,7 @@ class Peer:
         if inbound.assembly.body.complete:
             self._start(number, inbound)
 
-    def _finish(self, out: _Outbound) -> None:
+    def _finish(self, out: Outbound) -> None:
         if out.assembly is not None and out.assembly.body.complete and not out.answer.done():
             out.answer.set_result(out.assembly.message())
 
@@ -459,11 +398,11 @@ class Peer:
             return
         LARGE_BODIES.began(head.body_bytes)
         until = asyncio.get_running_loop().time() + STALL_SECONDS
-        inbound = self._inbound[number] = _Inbound(head.body_bytes, until, assembly)
+        inbound = self._inbound[number] = Inbound(head.body_bytes, until, assembly)
         if head.body_bytes == 0:
             self._start(number, inbound)
 
-    def _start(self, number: int, inbound: _Inbound) -> None:
+    def _start(self, number: int, inbound: Inbound) -> None:
         assembly, inbound.assembly = inbound.assembly, None
         assert assembly is not None
         inbound.task = asyncio.create_task(self._answer(number, assembly.message(), assembly.head.request))
@@ -501,14 +440,3 @@ class Peer:
             log.error("handler-failed", method=message.method[:40], error=type(error).__name__, at=place_of(error))
             return Fault(code="internal", params={"exit": "1"}), None
         return Fault(), reply
-
-
-def place_of(error: BaseException) -> str:
-    """Where an exception was raised, as ``module:line``: what a log may say of an exception whose text it must not
-    repeat."""
-    trace = error.__traceback__
-    if trace is None:
-        return ""
-    while trace.tb_next is not None:
-        trace = trace.tb_next
-    return f"{trace.tb_frame.f_globals.get('__name__', '')}:{trace.tb_lineno}"
