@@ -6,7 +6,7 @@ KEYONG_SHARED ?= ../shared
 WORKERS ?= 3
 export KEYONG_SHARED
 
-.PHONY: setup demo grid-load test lint types unit long attack crash network load soak container bench bench-smoke proto text lock clean help
+.PHONY: setup demo grid-load emissions test lint types unit long attack crash network load soak container bench bench-smoke proto text lock clean help
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -19,6 +19,9 @@ demo: setup ## the whole story with real processes on this machine
 
 grid-load: setup ## seven utilities train a load model (needs KEYONG_SHARED)
 	@$(PY) -m examples.grid_load.run --data "$(KEYONG_SHARED)/data/pjm_hourly"
+
+emissions: setup ## five gas turbine plants fit a model of their emissions (needs KEYONG_SHARED)
+	@$(PY) -m examples.emissions.run --data "$(KEYONG_SHARED)/data/gas_turbine"
 
 test: setup ## every test
 	@$(MAKE) --no-print-directory -j 2 --output-sync lint types

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 MEMORY_LIMIT: Final = "512MB"
 THREADS: Final = 2
+MAX_LINE_BYTES: Final = 2_000_000
+"""Longest line of a CSV file, and longest row of what is read as one (SQLite, PostgreSQL)."""
 SETTINGS: Final[dict[str, str | bool | int | float | list[str]]] = {
     "allow_community_extensions": False,
     "autoinstall_known_extensions": False,
@@ -98,7 +100,8 @@ def table(path: Path, reading: Reading, width: int) -> str:
     return (
         f"read_csv({literal(str(path))}, auto_detect = false, header = true, columns = {{{columns}}}, "
         f"delim = {literal(reading.delimiter)}, quote = '\"', escape = '\"', nullstr = [{nulls}], "
-        f"allow_quoted_nulls = {quoted}, strict_mode = true, null_padding = false, ignore_errors = false, "
+        f"allow_quoted_nulls = {quoted}, max_line_size = {MAX_LINE_BYTES}, strict_mode = true, "
+        f"null_padding = false, ignore_errors = false, "
         f"compression = '{packed}')"
     )
 
@@ -131,6 +134,13 @@ def _explained(error: duckdb.Error) -> KeyongError:
             line=int(line[1]),
             found=int(widths[2]),
             expected=int(widths[1]),
+        )
+    # A line that fills the reader's whole buffer is not even found by its number.
+    if "Maximum line size" in text or isinstance(error, duckdb.NotImplementedException):
+        return UsageError(
+            "a line of the file holds more than {limit} bytes",
+            hint="leave the long column out when it is exported, or use Parquet",
+            limit=MAX_LINE_BYTES,
         )
     if line and "quote" in text:
         return UsageError("line {line} holds a quote that is not closed as it should be", line=int(line[1]))

@@ -16,10 +16,11 @@ from enterprise_node._column_types import SQL_TYPE, accepts
 from enterprise_node._duckdb import confined, fields, identifier, literal, table, value
 from enterprise_node.reading import Reading
 from enterprise_node.rules.effects import result_type
-from enterprise_node.rules.expressions import code_list, ruled
+from enterprise_node.rules.expressions import code_list, keyed_list, ruled
 from enterprise_node.rules.kept import MAX_CODES, CodeMaps
-from enterprise_node.rules.model import Codes, Drop, Rule, Rules, Shift, rule_of
+from enterprise_node.rules.model import Codes, Drop, Pseudonym, Rule, Rules, Shift, rule_of
 from enterprise_node.source_file import DatasetChangedError, scan
+from enterprise_node.sources.errors import SourceQueryError
 from enterprise_node.sources.folder import FILE_COLUMN, FILES_FOLDER, copy_files
 from enterprise_node.sources.staging import Staged, stage
 from federation.errors import UnavailableError, UsageError
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 DATA_FILE: Final = "data.parquet"
 _CELLS_PER_GROUP: Final = 4_000_000
 """Bounds what the Parquet writer holds at once, however many columns there are."""
+_MOST_LOOKED_UP: Final = 500_000
+"""Different values whose HMACs are made beforehand: they take some 80 MB, and looking one up half as long as making it."""
+_LONGEST_LOOKED_UP: Final = 64
+_ROWS_PER_VALUE: Final = 4
 _SUFFIX: Final = r"'(\.[A-Za-z0-9]{1,8})$'"
 
 
@@ -114,24 +119,37 @@ def extract(order: Order) -> Extracted:
         ) from None
     if not reading.live and staged.fingerprint != order.fingerprint:
         raise _changed()
-    with confined(work, staged.file, folder / DATA_FILE) as connection:
-        making = _Making(connection, order, staged, reading)
-        rows = making.copy(folder / DATA_FILE)
-        changed = making.count_changes() if order.counting else {}
-        named = making.file_names() if reading.kind == "files" else {}
-    if reading.direct:  # DuckDB opened the file by itself: what it read must still be what was registered
-        try:
-            found = scan(Path(order.place), reading)
-        except UsageError:
-            found = ""
-        if found != order.fingerprint:
-            raise _changed()
+    try:
+        with confined(work, staged.file, folder / DATA_FILE) as connection:
+            making = _Making(connection, order, staged, reading)
+            rows = making.copy(folder / DATA_FILE)
+            changed = making.count_changes() if order.counting else {}
+            named = making.file_names() if reading.kind == "files" else {}
+    except UsageError as error:
+        _check_unchanged(order, reading)  # what stopped us may be the writer's half of a line
+        if reading.live:  # a row that was not there when the source was registered
+            params = {name: value for name, value in error.params.items() if name != "code"}
+            raise SourceQueryError(error.template, hint=error.hint_template, code=None, **params) from None
+        raise
+    _check_unchanged(order, reading)
     if reading.live and not rows:
         raise DatasetChangedError(
             "the source gives no row now", hint="look at the table or query", code="dataset-empty"
         )
     copy_files(Path(order.place), staged.listing, named, folder / FILES_FOLDER)
     return Extracted(rows, _digests(folder), changed)
+
+
+def _check_unchanged(order: Order, reading: Reading) -> None:
+    """Raise where a file that DuckDB opened by itself is not what was registered, now that it was read."""
+    if not reading.direct:
+        return
+    try:
+        found = scan(Path(order.place), reading)
+    except UsageError:
+        found = ""
+    if found != order.fingerprint:
+        raise _changed()
 
 
 def _changed() -> DatasetChangedError:
@@ -160,7 +178,10 @@ class _Making:
         self._check_columns()
         if reading.live:
             self._check_types()
-        self._codes = {name: self._make_codes(name, kind) for name, kind in self._columns if self._coded(name)}
+        self._found = {name: self._make_codes(name, kind) for name, kind in self._columns if self._coded(name)}
+        if staged.reading.kind == "parquet":  # one column of it is read without the others
+            for position, (name, kind) in enumerate(self._columns):
+                self._found |= self._make_keyed(f"keyed_{position}", name, kind)
 
     def copy(self, target: Path) -> int:
         """Write the Parquet file; returns the number of rows."""
@@ -243,14 +264,36 @@ class _Making:
         rule, typed = self._rule(name), self._typed(name, kind)
         if rule is None:
             return typed
-        unit = ""
-        if isinstance(rule, Shift) and rule.unit:
-            unit = f"trim(CAST({self._fields[rule.unit]} AS VARCHAR))"
-        secret = bytes.fromhex(self._order.secrets.get(name, ""))
-        shown = ruled(typed, kind, rule, secret, unit, self._codes.get(name, ("", "")))
+        shown = ruled(typed, kind, rule, self._secret(name), self._unit(rule), self._found.get(name, ("", "")))
         if self._files and name == FILE_COLUMN:  # what a file is, its suffix says; loaders look at it
             shown += f" || coalesce(regexp_extract({typed}, {_SUFFIX}, 1), '')"
         return f"CAST({shown} AS {SQL_TYPE[result_type(kind, rule)]})"  # type: ignore[index]
+
+    def _secret(self, name: str) -> bytes:
+        return bytes.fromhex(self._order.secrets.get(name, ""))
+
+    def _unit(self, rule: Rule | None) -> str:
+        """The value that a shift hangs on, as text; empty where it hangs on none."""
+        return f"trim(CAST({self._fields[rule.unit]} AS VARCHAR))" if isinstance(rule, Shift) and rule.unit else ""
+
+    def _make_keyed(self, made: str, name: str, kind: ColumnType) -> dict[str, tuple[str, str]]:
+        """Make the HMACs of a column's different values once, in a type and a variable called ``made``, where that pays."""
+        rule = self._rule(name)
+        if isinstance(rule, Pseudonym):
+            text = f"CAST({self._typed(name, kind)} AS VARCHAR)"
+        elif unit := self._unit(rule):
+            text = f"coalesce({unit}, '')"
+        else:
+            return {}
+        judged = f"SELECT count({text}), approx_count_distinct({text}), max(length({text})) FROM {self._origin}"
+        rows, values, longest = self._connection.execute(judged).fetchone() or (0, 0, None)
+        if values > min(_MOST_LOOKED_UP, rows // _ROWS_PER_VALUE) or (longest or 0) > _LONGEST_LOOKED_UP:
+            return {}
+        query, found = keyed_list(made, self._secret(name))
+        different = f"SELECT DISTINCT {text} AS one FROM {self._origin} WHERE {text} IS NOT NULL"
+        self._connection.execute(f"CREATE TYPE {made} AS ENUM ({different})")
+        self._connection.execute(f"SET VARIABLE {made} = ({query})")
+        return {name: found}
 
     def _make_codes(self, name: str, kind: ColumnType) -> tuple[str, str]:
         text = f"CAST({self._typed(name, kind)} AS VARCHAR)"

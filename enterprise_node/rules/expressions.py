@@ -20,7 +20,7 @@ def ruled(
     rule: Rule | None,
     secret: bytes = b"",
     unit: str = "",
-    codes: tuple[str, str] = ("", ""),
+    found: tuple[str, str] = ("", ""),
 ) -> str:
     """The SQL of a value after its rule; a missing value stays missing.
 
@@ -30,13 +30,14 @@ def ruled(
         rule: None leaves the value as it is. `Drop` has no expression: such a column is not selected.
         secret: see `Kept.secret`.
         unit: for a shift by unit, the SQL of that column's value as text.
-        codes: for codes, what stands before and after the value, see `code_list`.
+        found: what stands before and after a text to look it up: for codes see `code_list`; for pseudonyms and shifts by
+            unit see `keyed_list`, empty where each row's is to be computed.
     """
     match rule:
         case Pseudonym():
-            return f"substr({hmac_sha256(secret, f'CAST({expression} AS VARCHAR)')}, 1, {PSEUDONYM_DIGITS})"
+            return _keyed(secret, f"CAST({expression} AS VARCHAR)", found)
         case Codes():
-            return f"{codes[0]}CAST({expression} AS VARCHAR){codes[1]}"
+            return f"{found[0]}CAST({expression} AS VARCHAR){found[1]}"
         case Round(step=step) if step:
             return _nearest(expression, kind, rule, step)
         case Round(to=part):
@@ -52,7 +53,7 @@ def ruled(
             absent = f"{expression} IS NULL" + (f" OR isnan({expression})" if kind == "number" else "")
             return f"CASE WHEN {absent} THEN NULL{cases} ELSE '{last}' END"
         case Shift(days=days):
-            moved = f"{expression} + to_days(CAST({_days(days, secret, unit)} AS INTEGER))"
+            moved = f"{expression} + to_days(CAST({_days(days, secret, unit, found)} AS INTEGER))"
             return f"CAST({moved} AS DATE)" if kind == "date" else moved
     return expression
 
@@ -67,10 +68,10 @@ def _off_zero(number: int, days: int) -> int:
     return number - days if number < days else number - days + 1
 
 
-def _days(days: int, secret: bytes, unit: str) -> str:
+def _days(days: int, secret: bytes, unit: str, found: tuple[str, str]) -> str:
     if not unit:
         return str(constant_shift(Shift(days), secret))
-    digest = hmac_sha256(secret, f"coalesce({unit}, '')")
+    digest = _keyed(secret, f"coalesce({unit}, '')", found)
     number = f"(CAST('0x' || substr({digest}, 1, 12) AS BIGINT) % {2 * days})"
     return f"({number} - {days} + CAST({number} >= {days} AS BIGINT))"
 
@@ -80,6 +81,24 @@ def hmac_sha256(key: bytes, text: str) -> str:
     padded = key.ljust(_BLOCK, b"\0")
     inner, outer = (_blob(bytes(byte ^ mask for byte in padded)) for mask in (0x36, 0x5C))
     return f"sha256({outer} || unhex(sha256({inner} || encode({text}))))"
+
+
+def _keyed(secret: bytes, text: str, found: tuple[str, str]) -> str:
+    if found[0]:
+        return f"{found[0]}{text}{found[1]}"
+    return f"substr({hmac_sha256(secret, text)}, 1, {PSEUDONYM_DIGITS})"
+
+
+def keyed_list(name: str, secret: bytes) -> tuple[str, tuple[str, str]]:
+    """For an ENUM type of texts: the query of their HMACs' first digits as one text in the type's order, and the SQL before
+    and after a text that takes its own digits out of it; a variable of the type's name keeps it.
+
+    One text and not a list, because DuckDB copies a constant for every 2,048 rows, and a text is copied whole.
+    """
+    digits = _keyed(secret, "one", ("", ""))
+    made = f"SELECT array_to_string(list_transform(enum_range(NULL::{name}), lambda one: {digits}), '')"
+    begin = f"substr(getvariable('{name}'), {PSEUDONYM_DIGITS} * CAST(enum_code(CAST("
+    return made, (begin, f" AS {name})) AS BIGINT) + 1, {PSEUDONYM_DIGITS})")
 
 
 def code_list(name: str, codes: Mapping[str, str]) -> tuple[tuple[str, ...], tuple[str, str]]:

@@ -27,3 +27,12 @@ class SourceQueryError(UsageError):
     """The table or query cannot be read as it was registered."""
 
     code = "source-query"
+
+
+def row_too_long(limit: int) -> SourceQueryError:
+    """A row that the reader of the rows would not take."""
+    return SourceQueryError(
+        "a row holds more than {limit} bytes",
+        hint="leave the long column out of the query with --select",
+        limit=limit,
+    )

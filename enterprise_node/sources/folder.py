@@ -99,20 +99,35 @@ def check_index(
         )
     place = names.index(FILE_COLUMN)
     listing: dict[str, FileMark] = {}
-    with index.open(encoding="utf-8-sig", newline="") as text:
-        for number, row in enumerate(csv.reader(text, delimiter=reading.delimiter, strict=True)):
-            if number == 0:
-                continue
-            name = row[place] if len(row) > place else ""
-            if name not in found or name == INDEX or name in listing:
-                raise UsageError(
-                    "row {row} of the index of {path} names no file that is there, or one that was named before",
-                    hint="name each file once, with / between folders",
-                    row=number,
-                    path=folder,
-                )
-            listing[name] = found[name]
+    for number, row in _rows(index, reading, folder):
+        if number == 0:
+            continue
+        name = row[place] if len(row) > place else ""
+        if name not in found or name == INDEX or name in listing:
+            raise UsageError(
+                "row {row} of the index of {path} names no file that is there, or one that was named before",
+                hint="name each file once, with / between folders",
+                row=number,
+                path=folder,
+            )
+        listing[name] = found[name]
     return listing
+
+
+def _rows(index: Path, reading: Reading, folder: Path) -> Iterator[tuple[int, list[str]]]:
+    """The index's rows with their numbers, the header being 0."""
+    number = 0
+    try:
+        with index.open(encoding="utf-8-sig", newline="") as text:
+            for number, row in enumerate(csv.reader(text, delimiter=reading.delimiter, strict=True)):
+                yield number, row
+    except csv.Error:  # a field beyond its limit, or a quote that is not closed
+        raise UsageError(
+            "the index of {path} cannot be read after its row {row}",
+            hint="check quotes, and leave columns with very long texts out",
+            row=number,
+            path=folder,
+        ) from None
 
 
 def copy_files(folder: Path, listing: Mapping[str, FileMark], named: Mapping[str, str], target: Path) -> None:

@@ -8,9 +8,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from enterprise_node._duckdb import MAX_LINE_BYTES
 from enterprise_node.reading import Reading
 from enterprise_node.source_file import check_names
-from enterprise_node.sources.errors import SourceCredentialsError, SourceQueryError, SourceUnavailableError
+from enterprise_node.sources.errors import (
+    SourceCredentialsError,
+    SourceQueryError,
+    SourceUnavailableError,
+    row_too_long,
+)
 
 if TYPE_CHECKING:
     import psycopg
@@ -117,7 +123,9 @@ def _copy(
             sql.SQL(", ").join(shown), query, sql.SQL(", ").join(places)
         )
         with target.open("xb") as file, cursor.copy(copy) as rows:
-            for block in rows:
+            for block in rows:  # a row each (PostgreSQL documentation, 54.2.7)
+                if len(block) > MAX_LINE_BYTES:
+                    raise row_too_long(MAX_LINE_BYTES)
                 file.write(block)
     return names, dict(zip(names, types, strict=True))
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from enterprise_node._duckdb import identifier
+from enterprise_node._duckdb import MAX_LINE_BYTES, identifier
 from enterprise_node.reading import Reading
 from enterprise_node.source_file import check_names
-from enterprise_node.sources.errors import SourceQueryError, SourceUnavailableError
+from enterprise_node.sources.errors import SourceQueryError, SourceUnavailableError, row_too_long
 
 _BATCH: Final = 2000
 _BUSY_SECONDS: Final = 10.0
@@ -78,7 +78,10 @@ def _write(cursor: sqlite3.Cursor, names: tuple[str, ...], target: Path) -> list
         while rows := cursor.fetchmany(_BATCH):
             for row in rows:
                 binary.update(place for place, value in enumerate(row) if isinstance(value, bytes))
-            file.writelines(",".join(map(_field, row)) + "\n" for row in rows)
+            lines = [",".join(map(_field, row)) + "\n" for row in rows]
+            if max(map(len, lines)) > MAX_LINE_BYTES:
+                raise row_too_long(MAX_LINE_BYTES)
+            file.writelines(lines)
     return [names[place] for place in sorted(binary)]
 
 

@@ -9,20 +9,17 @@ own table, trains the app across the nodes, compares, and verifies all ledgers. 
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import sys
 import time
-from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
 import torch
 
-from keyong.demo.consortium import agree, begin
-from keyong.demo.leash import leash
-from keyong.demo.parties import DemoError, Party
+from examples.common import Participant, federate, verify, write_figures
+from keyong.demo.parties import DemoError
 
 from .compare import UTILITIES, as_text, compare, read_arrays
 from .emulate import default_settings
@@ -49,13 +46,19 @@ def main(argv: list[str] | None = None) -> int:
         files = {
             name: _prepare(chosen.data / f"{name}_hourly.csv.gz", chosen.dir / "tables" / name) for name in UTILITIES
         }
-        federated, seconds, fingerprint = _train(files, chosen.dir, chosen.config)
+        utilities = [Participant(name.lower(), f"{name} (utility)", path) for name, path in files.items()]
+        training = federate(
+            chosen.dir, "Load Forecast", utilities, dataset=("load", "Hourly electric load", "逐小时用电负荷"),
+            title="Day-ahead load", purpose=PURPOSE, app=APP, config=chosen.config,
+        )  # fmt: skip
         tables = {name: pd.read_parquet(path) for name, path in files.items()}
-        result = compare(tables, read_arrays(federated), _settings(chosen.config))
-        result.seconds["federated, seven nodes"] = seconds
+        # After a strategy with server momentum the app's own file is the model; the last aggregate is the mean before it.
+        federated = read_arrays(training.result / "output" / "model.npz")
+        result = compare(tables, federated, _settings(chosen.config))
+        result.seconds["federated, seven nodes"] = training.seconds
         print(as_text(result))
-        (chosen.dir / "figures.json").write_text(json.dumps(asdict(result), indent=1), encoding="utf-8")
-        _verify(chosen.dir, fingerprint)
+        write_figures(chosen.dir / "figures.json", asdict(result))
+        verify(chosen.dir, utilities, training.fingerprint)
     except (DemoError, PrepareError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -72,50 +75,6 @@ def _prepare(source: Path, directory: Path) -> Path:
     return write(table, directory, "parquet")
 
 
-def _train(files: dict[str, Path], folder: Path, config: list[str]) -> tuple[Path, float, str]:
-    """Train across nodes; returns the model, seconds of the job, and the root fingerprint."""
-    members = {name.lower(): name for name in UTILITIES}
-    institute = Party(folder, "institute")
-    utilities = [Party(folder, member) for member in members]
-    with leash(), ExitStack() as stack:
-        fingerprint = begin(
-            stack,
-            institute,
-            utilities,
-            "Load Forecast",
-            {member: f"{name} (utility)" for member, name in members.items()},
-        )
-        for utility in utilities:
-            utility.run(
-                "node", "dataset", "add", "load", str(files[members[utility.name]]), "--title", "Hourly electric load",
-                "--title-zh", "逐小时用电负荷",
-            )  # fmt: skip
-        for service in [
-            stack.enter_context(utility.serve("node", "serve", logs=folder / "logs")) for utility in utilities
-        ]:
-            service.wait_for("attached")
-        for utility in utilities:
-            utility.run("peers", "accept", "--all")
-        agree(
-            institute,
-            utilities,
-            dataset="load",
-            title="Day-ahead load",
-            purpose=PURPOSE,
-            app=APP,
-            count=1,
-            expires="7d",
-        )
-        arguments = [part for pair in config for part in ("--config", pair)]
-        start = time.monotonic()
-        institute.show("job", "run", str(APP), "--purpose", PURPOSE, "--yes", *arguments)
-        seconds = time.monotonic() - start
-        job = institute.run("job", "list")[0]["job"]
-        institute.run("job", "result", job, "-o", str(folder / "result"))
-    # After a strategy with server momentum the app's own file is the model; the last aggregate is the mean before it.
-    return folder / "result" / "output" / "model.npz", seconds, fingerprint
-
-
 def _settings(pairs: list[str]) -> dict[str, bool | int | float | str]:
     settings = default_settings()
     for pair in pairs:
@@ -125,13 +84,6 @@ def _settings(pairs: list[str]) -> dict[str, bool | int | float | str]:
         kind = type(settings[name])
         settings[name] = text == "true" if kind is bool else kind(text)
     return settings
-
-
-def _verify(folder: Path, fingerprint: str) -> None:
-    for name in ("institute", *(name.lower() for name in UTILITIES)):
-        party = Party(folder, name)
-        print(f"$ keyong verify {party.home} --root {fingerprint[:20]}…", flush=True)
-        party.show("verify", str(party.home), "--root", fingerprint)
 
 
 if __name__ == "__main__":

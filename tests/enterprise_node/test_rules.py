@@ -8,9 +8,11 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from enterprise_node import extraction
 from enterprise_node.datasets import SourceDescription, data_version, inspect_source, parse_column
 from enterprise_node.materialise import Grant, Snapshot, materialise_here
 from enterprise_node.rules import (
@@ -292,3 +294,44 @@ def test_secrets_stand_in_no_representation(made: Made, kept: Kept, tmp_path: Pa
     order = Grant(one.place, one.reading, one.fingerprint, one.columns, rules, kept, A).order(tmp_path, tmp_path)
     assert order.secrets["coil"] not in repr(order) and order.secrets["coil"] in json.dumps(order.document())
     assert Codes().prefix == ""
+
+
+def _columnar(folder: Path, name: str) -> SourceDescription:
+    """Rows of which few differ in coil and unit, with what SQL might stumble over."""
+    coils = ["c'1", "钢卷 2", None, 'c"3', ""]
+    days = [date(2024, 1, 1 + row % 20) for row in range(200)]
+    table = pa.table({"coil": [coils[row % 5] for row in range(200)], "day": days, "n": list(range(200))})
+    pq.write_table(table, folder / name)
+    return inspect_source(folder / name)
+
+
+def test_values_that_are_looked_up_are_those_that_each_row_would_get(
+    tmp_path: Path, kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = _columnar(tmp_path, "a.parquet")
+    toml = "[columns.coil]\nrule = 'pseudonym'\n[columns.day]\nrule = 'shift'\ndays = 40\nunit = 'coil'"
+    real, made = extraction.keyed_list, []
+    monkeypatch.setattr(extraction, "keyed_list", lambda *of: made.append(of) or real(*of))
+    looked_up = Made(source, kept, tmp_path).snapshot(toml)
+    assert len(made) == 2, "nothing was looked up"
+    for limit, value in (("_MOST_LOOKED_UP", 3), ("_LONGEST_LOOKED_UP", 2), ("_ROWS_PER_VALUE", 100)):
+        with monkeypatch.context() as patch:
+            patch.setattr(extraction, limit, value)
+            (tmp_path / limit).mkdir()
+            assert Made(source, kept, tmp_path / limit).snapshot(toml).digest == looked_up.digest
+    assert len(made) == 2, "beyond a limit each row's is computed"
+    shown = pq.read_table(looked_up.folder / "data.parquet").to_pydict()
+    secret = kept.secret(Pseudonym(), A)
+    assert shown["coil"][:3] == [
+        *(hmac.digest(secret, v.encode(), "sha256").hex()[:20] for v in ("c'1", "钢卷 2")),
+        None,
+    ]
+
+
+def test_where_most_values_differ_none_is_looked_up(
+    tmp_path: Path, kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pq.write_table(pa.table({"coil": [f"c{row}" for row in range(5000)]}), tmp_path / "b.parquet")
+    monkeypatch.setattr(extraction, "keyed_list", lambda *_: pytest.fail("looked up"))
+    made = Made(inspect_source(tmp_path / "b.parquet"), kept, tmp_path)("[columns.coil]\nrule = 'pseudonym'")
+    assert len(set(made["coil"])) == 5000
