@@ -54,14 +54,14 @@ def _utc_seconds(value: datetime) -> datetime:
     return moment.replace(microsecond=0) if moment.microsecond else moment
 
 
-_SECONDS_LENGTH = len("2026-03-01T12:00:00")
+_TO_THE_SECOND = len("2026-03-01T12:00:00")
 
 
 def instant_text(value: datetime) -> str:
     """RFC 3339 in UTC to the second, the one form in which times are signed."""
     if value.tzinfo is not UTC:
         value = value.astimezone(UTC)
-    return value.isoformat()[:_SECONDS_LENGTH] + "Z"
+    return value.isoformat()[:_TO_THE_SECOND] + "Z"
 
 
 def parse_instant(text: str) -> datetime:
