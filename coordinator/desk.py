@@ -174,7 +174,7 @@ class JobDesk:
 
     def _admit(self, envelope: Envelope, code: memoryview, sender: str) -> JobPlan:
         me = self._home.identity.member
-        plan = open_plan(envelope, self._home.roster, self._runtime, me, sender, now())
+        plan = open_plan(envelope, self._home.roster, self._runtime, me, sender, now(), self.tier)
         check_code(plan, code)
         check_disk(self._home.path)
         return plan
@@ -231,7 +231,7 @@ class JobDesk:
                 code="plan-expired",
             )
         me = self._home.identity.member
-        plan = open_plan(envelope, self._home.roster, self._runtime, me, sender, now())
+        plan = open_plan(envelope, self._home.roster, self._runtime, me, sender, now(), self.tier)
         check_disk(self._home.path)
         job = self._job(envelope, plan)
         job.check_resumable()

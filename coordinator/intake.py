@@ -10,13 +10,19 @@ from pathlib import Path
 from federation.errors import DeniedError, UnavailableError
 from federation.statements import Envelope, JobPlan, Roster, StatementError
 from federation.statements.code import CodeBundle
-from sandbox import Runtime
+from sandbox import Runtime, Tier
 
 DISK_RESERVE = 2 * 2**30
 
 
-def open_plan(envelope: Envelope, roster: Roster, runtime: Runtime, me: str, sender: str, now: datetime) -> JobPlan:
-    """The plan in an envelope; raises unless its requester sent it, and this coordinator can and may run it now."""
+def open_plan(
+    envelope: Envelope, roster: Roster, runtime: Runtime, me: str, sender: str, now: datetime, tier: Tier
+) -> JobPlan:
+    """The plan in an envelope; raises unless its requester sent it, and this coordinator can and may run it now.
+
+    Args:
+        tier: what the server part would be isolated by.
+    """
     claimed = JobPlan.read(envelope)
     plan = JobPlan.open(envelope, [roster.member(claimed.requester).public], now)
     if plan.requester != sender or plan.coordinator != me:
@@ -37,6 +43,12 @@ def open_plan(envelope: Envelope, roster: Roster, runtime: Runtime, me: str, sen
             code="memory-unavailable",
             wanted=plan.memory_bytes // 2**20,
             here=memory // 2**20,
+        )
+    if tier is Tier.T0 and plan.tier != Tier.T0:
+        raise DeniedError(
+            "the coordinator serves for development, without isolation (T0), and the plan does not accept that",
+            hint="have it serve without --development; or use agreements on made-up data with --min-tier T0",
+            code="tier-unavailable",
         )
     if plan.aggregation == "each" and plan.protection != "fed:none":
         raise DeniedError(

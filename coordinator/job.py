@@ -145,6 +145,7 @@ class Job:
             "purpose": plan.purpose,
             "protection": plan.protection,
             "unprotected": plan.protection == "fed:none",
+            "development": plan.tier == "T0",
             "aggregation": plan.aggregation,
             "model": "aggregate" if plan.aggregation == "sum" else "last-sent",
             "rounds": plan.rounds,
@@ -171,6 +172,8 @@ class Job:
             fuse(project.config, self._run_config())
         except ProjectError as error:
             raise ServerPartError("the app cannot be run: {why}", code=error.code, why=str(error)[:1000]) from None
+        except RecursionError:
+            raise ServerPartError("the app's pyproject.toml is nested too deeply", code="app-import") from None
         except ValueError:
             raise ServerPartError("the plan's run config is not JSON", code="app-config") from None
         return project
@@ -240,10 +243,11 @@ class Job:
             tier=self._tier,
         )
         try:
+            marks = {"development": True} if plan.tier == "T0" else {}
             if self.recording.began:
-                await self._tell("resumed", {"exchange": self.recording.answered + 1})
+                await self._tell("resumed", {"exchange": self.recording.answered + 1, **marks})
             else:
-                await self._tell("started", {"participants": len(numbers)})
+                await self._tell("started", {"participants": len(numbers), **marks})
             await self._grid.serve(session)
         finally:
             await asyncio.shield(self._end(session))

@@ -70,6 +70,7 @@ CODES = (
     "no-such-job",
     "node-offline",
     "node-stopped",
+    "not-made-up",
     "not-released",
     "not-yet-valid",
     "out-of-memory",

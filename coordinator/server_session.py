@@ -126,11 +126,11 @@ class ServerSession:
         try:
             ending = await asyncio.to_thread(self._session.wait, END_SECONDS)
         except TimeoutError:
+            ending = None  # it closed its channel and goes on; or many are being ended, on a busy machine
+        if limit := self._session.limit:
+            return ServerPartError("the server part hit its limit of {limit}", code=f"limit-{limit}", limit=limit)
+        if ending is None:
             return ServerPartError("the server part closed its channel and went on", code="server-ended")
-        if ending.limit:
-            return ServerPartError(
-                "the server part hit its limit of {limit}", code=f"limit-{ending.limit}", limit=ending.limit
-            )
         return ServerPartError(
             "the server part ended without a result (exit code {exit_code})",
             hint="what it printed is in the result: server-stderr.txt",

@@ -64,8 +64,10 @@ class CoordinatorService:
         at_once: int = AT_ONCE,
         room: Room = ROOM,
         observe: tuple[str, int] | None = None,
+        development: bool = False,
     ) -> None:
         self._home = home
+        self._development = development
         self._runtime = runtime
         self._store = CoordinatorStore(open_engine(home.path / "coordinator.db", COORDINATOR_STORE))
         self._ledger = home.open_ledger()
@@ -114,7 +116,9 @@ class CoordinatorService:
             for place in await asyncio.to_thread(clear_leftovers):
                 log.error("session-files-left", path=place)
             await self.desk.recover()
-            self.desk.tier = await asyncio.to_thread(prove_tier, Tier(self._home.tier_floor))
+            self.desk.tier = await asyncio.to_thread(
+                prove_tier, Tier(self._home.tier_floor), development=self._development
+            )
             await asyncio.to_thread(enrolment.renew, Home(self._home.path), now(), RENEW_BEFORE)
             started = {"event": "started", "runtime": self._runtime.digest, "tier": str(self.desk.tier)}
             await asyncio.to_thread(self._ledger.append, "coordinator", started)

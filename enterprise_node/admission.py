@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 
-from federation.policy import Demands, Policy, demands, parse_policy
+from federation.policy import Demands, Policy, demanded_tier, demands, parse_policy
 from federation.secagg import worst_bits
 from federation.statements import (
     Agreement,
@@ -26,6 +26,10 @@ from federation.statements import (
     instant_text,
     open_agreement,
 )
+from federation.statements.roster import DEFAULT_TIER
+
+NO_ISOLATION = "T0"
+"""The tier of development; made-up data, plan and agreement that name it, a node whose owner accepted it."""
 
 
 class AdmissionError(StatementError):
@@ -121,6 +125,7 @@ def admit_plan(
     _check_strength(plan, roster.member(node).floor, tier)
     agreement_envelope = find_agreement(mine.agreement)
     agreement = open_agreement(agreement_envelope, lambda member: roster.member(member).public, now)
+    _check_development(plan, agreement, tier)
     if agreement.provider != node or agreement.consumer != plan.requester or agreement.dataset != mine.dataset:
         raise AdmissionError("the agreement is not between these parties about this dataset", code="agreement-mismatch")
     outside = {requester.entity, coordinator.entity}
@@ -175,6 +180,12 @@ def _check_strength(plan: JobPlan, floor: str, tier: str) -> None:
             wanted=max(plan.tier, floor),
             here=tier,
         )
+    if tier == NO_ISOLATION and plan.tier != NO_ISOLATION:
+        raise AdmissionError(
+            "this node serves for development, without isolation (T0), and the plan does not accept that",
+            hint="have the node serve without --development; or agree on made-up data with --min-tier T0",
+            code="tier-unavailable",
+        )
     if plan.memory_bytes > memory_here():
         raise AdmissionError(
             "the plan wants {wanted} MiB of memory, and this machine has {here} MiB",
@@ -188,6 +199,18 @@ def _check_strength(plan: JobPlan, floor: str, tier: str) -> None:
             "single replies are shown under fed:protection fed:none alone",
             hint="plan the job with aggregation sum",
             code="each-unprotected",
+        )
+
+
+def _check_development(plan: JobPlan, agreement: Agreement, tier: str) -> None:
+    """Raise where a plan or a node is content without isolation, and the agreement does not say so in words."""
+    named = demanded_tier(parse_policy(agreement.policy))
+    if NO_ISOLATION in (plan.tier, tier) and named != NO_ISOLATION:
+        raise AdmissionError(
+            "the job would run without isolation (T0), and the agreement demands {wanted}",
+            hint="have the node serve without --development; or agree on made-up data with --min-tier T0",
+            code="tier-unavailable",
+            wanted=named or DEFAULT_TIER,
         )
 
 

@@ -71,7 +71,7 @@ def app_name(bundle: CodeBundle) -> str:
     try:
         document = tomllib.loads(bundle.files["pyproject.toml"].decode())
         name = f"{document['tool']['flwr']['app']['publisher']}/{document['project']['name']}"
-    except (KeyError, TypeError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         return "?"
     return name[:120]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from enterprise_node.admission import AdmittedPlan, admit_plan, check_cohort
+from enterprise_node.admission import NO_ISOLATION, AdmittedPlan, admit_plan, check_cohort
 from enterprise_node.approvals import Approvals
 from enterprise_node.job import Job
 from enterprise_node.protection import check_available
@@ -120,6 +120,13 @@ class Grounds:
         dataset = self._store.dataset(admitted.mine.dataset)
         if dataset.data_version != admitted.mine.data_version:
             raise DeniedError("the dataset has another version now", hint="plan the job again", code="data-version")
+        if NO_ISOLATION in (admitted.plan.tier, str(self.tier)) and not dataset.simulated:
+            raise DeniedError(
+                "without isolation (T0) jobs run on made-up data alone, and {dataset} is not marked as such",
+                hint="plan the job at T2; or, if its records are made up, register it anew with --simulated",
+                code="not-made-up",
+                dataset=dataset.id,
+            )
         return dataset
 
     def check_in_force(self, job: Job) -> None:

@@ -66,7 +66,7 @@ OPEN_JOBS = 16
 
 Ran = tuple[Outcome, str, Done | None]
 """What running a step came to: outcome, the code that others are told, and what may leave."""
-STOPPED, CLOSED = "node-stopped", "closed"
+STOPPED, CLOSED, MASKS_LOST = "node-stopped", "closed", "mask-keys"
 _KEEPS_ANSWER = (STOPPED, IDLE)
 """A job that ends so may be opened again, and its last answer asked for."""
 
@@ -543,17 +543,19 @@ class Line:
 
     async def close_open_steps(self) -> int:
         """Settle what a crash left open, but for what waits for its owner; returns how many."""
-        waiting = await asyncio.to_thread(self._release.waiting, self._grounds.ended)
+        await self._withdraw_held()
+        waiting = await asyncio.to_thread(self._release.waiting, self._grounds.ended, frozenset(self._running))
         at_work = frozenset(self._running) | waiting
         return await close_open_steps(self._record, self._key, self._node, self._clock(), at_work)
 
     async def _withdraw_held(self) -> None:
         """Settle held outputs that will not leave and whose job is not open here to say so."""
-        for row in await asyncio.to_thread(self._release.over, self._grounds.ended):
+        for row in await asyncio.to_thread(self._release.over, self._grounds.ended, frozenset(self._running)):
             if row.invocation not in self._running:
                 ended = await asyncio.to_thread(self._grounds.ended, row.agreement)
-                outcome: Outcome = "killed" if ended else "denied"
-                code = "agreement-revoked" if ended else NOT_RELEASED
+                lost = row.decision != "refused" and await asyncio.to_thread(self._release.lost, row, ())
+                outcome: Outcome = "killed" if ended or lost else "denied"
+                code = "agreement-revoked" if ended else MASKS_LOST if lost else NOT_RELEASED
                 await close_step(self._record, self._key, self._node, self._clock(), row.intent, outcome, code)
                 await asyncio.to_thread(self._release.outputs.drop, row.invocation)
 

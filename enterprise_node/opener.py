@@ -22,7 +22,7 @@ from federation.wire.messages import Invoked, pack
 from federation.wire.peer import Outgoing
 
 MASKED_SECONDS = 600.0
-"""How long a masked vector waits for its round to be opened, beyond twice what the others may take for theirs."""
+"""How long a masked vector waits to be opened, beyond twice what the others may take for theirs and for their reviews."""
 
 
 class Settle(Protocol):
@@ -89,7 +89,8 @@ class Opener:
         try:
             answer = await self._hand_on(job, step, intent, waiting, done)
             left = done
-            limit = 2 * (plan.round_seconds + plan.setup_seconds) + MASKED_SECONDS
+            # For as long as another company's owner may take to look at its own, too.
+            limit = 2 * (plan.round_seconds + plan.setup_seconds) + plan.pause_seconds + MASKED_SECONDS
             verdict = await decided(waiting, job.stopped, limit)
             code = verdict if isinstance(verdict, str) and verdict else job.reason or ABANDONED
             if isinstance(verdict, Opened):

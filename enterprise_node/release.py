@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
 
 import structlog
@@ -113,13 +113,24 @@ class Release:
         intent = Intent(row.intent, DecisionRecord.model_validate(fields["decision"]))
         return intent, Held(head.snapshot, head.isolation, head.rules), parse_instant(head.started), done
 
-    def waiting(self, ended: Callable[[str], bool]) -> frozenset[str]:
-        """Invocations whose output still waits, or was released and not yet asked for; blocking."""
-        return frozenset(row.invocation for row in self.outputs.rows() if not self._over(row, ended))
+    def waiting(self, ended: Callable[[str], bool], running: Collection[str]) -> frozenset[str]:
+        """Invocations whose output still waits, or was released and not yet asked for; blocking.
 
-    def over(self, ended: Callable[[str], bool]) -> list[HeldRow]:
-        """Outputs that will not leave: refused, out of time, or of an agreement that ended; blocking."""
-        return [row for row in self.outputs.rows() if self._over(row, ended)]
+        Args:
+            ended: whether an agreement is not in force any more.
+            running: invocations at work in this process.
+        """
+        return frozenset(row.invocation for row in self.outputs.rows() if not self._over(row, ended, running))
 
-    def _over(self, row: HeldRow, ended: Callable[[str], bool]) -> bool:
-        return row.decision == "refused" or self._clock() >= row.deadline or ended(row.agreement)
+    def over(self, ended: Callable[[str], bool], running: Collection[str]) -> list[HeldRow]:
+        """Outputs that will not leave: refused, out of time, of an agreement that ended, or `lost`; blocking."""
+        return [row for row in self.outputs.rows() if self._over(row, ended, running)]
+
+    def lost(self, row: HeldRow, running: Collection[str]) -> bool:
+        """Whether an output's masks went with the process that made them: it could not be opened with the others'."""
+        return row.invocation not in running and self._record.ledger.fields(row.intent)["protection"] != "fed:none"
+
+    def _over(self, row: HeldRow, ended: Callable[[str], bool], running: Collection[str]) -> bool:
+        if row.decision == "refused" or self._clock() >= row.deadline or ended(row.agreement):
+            return True
+        return self.lost(row, running)

@@ -48,14 +48,28 @@ TEND_SECONDS = 1.0
 class NodeService:
     """Serves one company's datasets.
 
+    Args:
+        home: the company's, whose ledger it writes.
+        runtime: what job code runs on.
+        observe: where it answers for its figures.
+        waiting: workers kept in waiting.
+        development: isolate nothing (T0), for jobs on made-up data alone; the owner must have accepted T0.
+
     Start-up order matters: open steps of a crash are closed and leftovers removed, the canary must find the sandbox
     tight, and only then is the link dialled.
     """
 
     def __init__(
-        self, home: Home, runtime: Runtime, observe: tuple[str, int] | None = None, *, waiting: int = 0
+        self,
+        home: Home,
+        runtime: Runtime,
+        observe: tuple[str, int] | None = None,
+        *,
+        waiting: int = 0,
+        development: bool = False,
     ) -> None:
         self._home = home
+        self._development = development
         self._runtime = runtime
         self._claim = home.claim("node")  # before recovery: another process's open steps are not ours to close
         self._engine = open_engine(home.path / "store.db")
@@ -137,7 +151,8 @@ class NodeService:
             log.error("session-files-left", path=place)
         for leftover in self._home.folder("sessions").iterdir():
             await asyncio.to_thread(remove_tree, leftover)
-        tier = await asyncio.to_thread(prove_tier, Tier(self._home.tier_floor))
+        floor = Tier(self._home.tier_floor)
+        tier = await asyncio.to_thread(prove_tier, floor, development=self._development)
         self.line.isolate_at(tier)
         self._standing.isolated_at(str(tier))
         if tier < Tier.T2:

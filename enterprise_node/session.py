@@ -172,14 +172,15 @@ class JobSession:
             raise JobFailedError("the job sent a malformed reply", code="app-reply-type") from None
 
     async def _ended(self) -> JobFailedError:
+        reason = JobFailedError("the job's process ended", code="app-exception")
         try:
-            ending = await asyncio.to_thread(self._session.wait, ENDING_SECONDS)
-        except TimeoutError:  # it closed its channel and runs on
+            await asyncio.to_thread(self._session.wait, ENDING_SECONDS)
+        except TimeoutError:  # it closed its channel and runs on; or many are being ended, on a busy machine
             await self.kill()
-            return JobFailedError("the job's process no longer listens", code="app-exception")
-        if ending.limit:
-            return JobFailedError("the job hit its limit of {limit}", code=f"limit-{ending.limit}", limit=ending.limit)
-        return JobFailedError("the job's process ended", code="app-exception")
+            reason = JobFailedError("the job's process no longer listens", code="app-exception")
+        if limit := self._session.limit:
+            return JobFailedError("the job hit its limit of {limit}", code=f"limit-{limit}", limit=limit)
+        return reason
 
     def strike(self) -> None:
         """Send the session's processes their end, and wait for nothing."""

@@ -15,7 +15,7 @@ from sqlmodel import Field, Session, SQLModel, col, select
 
 from enterprise_node.rules import Drop, read_rules
 from federation.errors import UsageError
-from federation.statements import Column
+from federation.statements import Column, DatasetDescription, Envelope
 from federation.stores import KeptAnswers
 
 
@@ -41,6 +41,11 @@ class RegisteredDataset(SQLModel, table=True):
     def source_columns(self) -> tuple[Column, ...]:
         """The columns as they are in the source."""
         return tuple(Column.model_validate(item) for item in json.loads(self.columns))
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the owner's signed description says that the records are made up."""
+        return DatasetDescription.read(Envelope.from_bytes(self.description)).simulated
 
     @property
     def shown_names(self) -> tuple[str, ...]:

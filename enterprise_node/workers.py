@@ -24,18 +24,21 @@ log = structlog.get_logger("keyong.node")
 
 WORKER = ("-m", "keyong_job", "client")
 ENVIRONMENT: Mapping[str, str] = {"OMP_NUM_THREADS": "1", "FLWR_TELEMETRY_ENABLED": "0"}
-IMPORTS = ("numpy", "pyarrow.parquet", "torch")
-"""What job code imports first and what takes longest; what a runtime lacks is left out."""
+IMPORTS = ("numpy", "pyarrow.parquet", "torch", "torch._dynamo", "keyong_job.client")
+"""What job code imports first and what takes longest; what a runtime lacks is left out. ``torch._dynamo`` is what the
+first optimiser that is made imports (torch 2.13), some 800 modules."""
 _MOST = Limits(memory_bytes=1 << 40)
 """A plan says how much its job may have, when it comes; nothing of a job runs before."""
 _WAITS = """
-import importlib, runpy, sys
+import gc, importlib, runpy, sys
 worker, names = sys.argv[1:3], sys.argv[3:]
 for name in names:
     try:
         importlib.import_module(name)
     except ImportError:
         pass
+gc.collect()
+gc.freeze()  # or the job's first step waits for a look through all that was imported here
 sys.argv = ["-m", *worker[1:]]
 runpy._run_module_as_main(worker[0])
 """
@@ -90,11 +93,11 @@ class Workers:
         return None
 
     async def fill(self, tier: Tier) -> None:
-        """Start as many as are wanted, one after the other; what cannot be started is tried again later. None at T3,
-        whose sessions cannot be looked at as closely before they are handed over."""
+        """Start as many as are wanted, one after the other; what cannot be started is tried again later. None at T3 and
+        T0, whose sessions cannot be looked at as closely before they are handed over."""
         async with self._filling:
             while (
-                tier is not Tier.T3
+                tier not in (Tier.T0, Tier.T3)
                 and len(self._waiting) < self._size
                 and not self._closed
                 and time.monotonic() >= self._not_before

@@ -195,7 +195,7 @@ class Home:
         """
         path = self.path / "accepted-tier"
         here = read_private(path).decode("ascii", "replace").strip() if path.exists() else DEFAULT_TIER
-        if here not in ("T1", "T2", "T3"):
+        if here not in ("T0", "T1", "T2", "T3"):
             raise UsageError("{path} names no tier", hint="accept one anew: keyong node tier T2", path=str(path))
         try:
             return max(here, self.history.latest.member(self.identity.member).floor)

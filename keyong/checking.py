@@ -72,8 +72,8 @@ def tier_here(demanded: str) -> Tier:
 
     Where there is none so strong, the one that is demanded: opening a session then says what is missing.
     """
-    floor = Tier(demanded or Tier.T1)
-    return max((tier for tier in probe().tiers if tier >= floor), default=Tier(demanded or Tier.T2))
+    floor = max(Tier(demanded or Tier.T1), Tier.T1)
+    return max((tier for tier in probe().tiers if tier >= floor), default=max(Tier(demanded or Tier.T2), Tier.T1))
 
 
 def check_app(

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from federation.errors import DeniedError, UsageError
 from federation.holdings import Holding, Holdings
 from federation.home import Home, now
-from federation.policy import Demands, Request, decide, demands, parse_policy
+from federation.policy import Demands, Request, decide, demanded_tier, demands, parse_policy
 from federation.secagg import (
     MINIMUM_ENTITIES,
     Arrays,
@@ -266,6 +266,7 @@ def make_plan(
     buckets = [(c.published.description.rows_at_least, c.published.description.rows_at_most) for c in chosen]
     expires = min([at + PLAN_VALIDITY, *(choice.agreement.expires for choice in chosen)])
     wanted = demanded(chosen, actions)
+    development = all(demanded_tier(parse_policy(choice.agreement.policy)) == "T0" for choice in chosen)
     if review_seconds is None:
         review_seconds = REVIEW_SECONDS if wanted.review else 0
     try:
@@ -298,6 +299,7 @@ def make_plan(
             minimal_participants=minimal_participants or _least(protection, len(chosen)),
             round_seconds=round_seconds,
             memory_bytes=memory_bytes,
+            tier="T0" if development else "",
             slot_seconds=wanted.slot_seconds,
             review_seconds=review_seconds,
         )
@@ -401,5 +403,5 @@ def load_pyproject(bundle: CodeBundle) -> dict[str, Any]:
     """The app's pyproject, parsed."""
     try:
         return tomllib.loads(bundle.files["pyproject.toml"].decode("utf-8"))
-    except (KeyError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (KeyError, ValueError, RecursionError) as error:
         raise UsageError("the app's pyproject.toml cannot be read: {why}", why=str(error)[:200]) from None

@@ -29,7 +29,7 @@ from sandbox._started import (
     memory_file,
     reap,
 )
-from sandbox.errors import SandboxError
+from sandbox._subprocess import start_subprocess
 from sandbox.spec import Evidence, SessionSpec, Tier
 
 _PASSWD = b"job:x:65534:65534:job:/tmp:/usr/sbin/nologin\n"
@@ -47,12 +47,7 @@ def start(spec: SessionSpec, *, without: frozenset[str] = frozenset()) -> Starte
         SandboxError: a layer is missing, or a forbidden act succeeded; nothing is left running.
     """
     if spec.tier is Tier.T0:
-        raise SandboxError(
-            "isolation {tier} is not available",
-            code="tier",
-            hint="demand T1 or stronger; a plain subprocess holds nothing off",
-            tier=spec.tier,
-        )
+        return start_subprocess(spec, without=without)
     if spec.tier is Tier.T1:
         return start_own_uid(spec, without=without)
     if spec.tier is Tier.T3:

@@ -179,6 +179,25 @@ class UidMeter(_Totals):
         return files, False
 
 
+class TreeMeter(UidMeter):
+    """Reads the totals of the session whose processes all descend from ``parent``, which is none of it (T0).
+
+    Args:
+        parent: by pid; orphans of the session come to it.
+        scratch: directories of the session to the bytes each may hold.
+    """
+
+    def __init__(self, parent: int, scratch: Mapping[Path, int]) -> None:
+        super().__init__(os.geteuid(), scratch)
+        self._parent = parent
+
+    def _belongs(self, name: str) -> bool:
+        above = int(read_proc(f"/proc/{name}/stat").rsplit(")", 1)[1].split()[1])
+        while above > 1 and above != self._parent:
+            above = int(read_proc(f"/proc/{above}/stat").rsplit(")", 1)[1].split()[1])
+        return above == self._parent
+
+
 def exceeded(usage: Usage, limits: Limits) -> LimitName | None:
     """Return the first limit that the totals break, or ``None``."""
     if usage.tasks > limits.processes:

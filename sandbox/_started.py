@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from sandbox._cgroup import Group, open_group
 from sandbox._identity import Identity
@@ -21,6 +21,9 @@ from sandbox._meter import Meter, UidMeter
 from sandbox._session_root import SessionRoot
 from sandbox.errors import SandboxError
 from sandbox.spec import Evidence, SessionSpec
+
+if TYPE_CHECKING:
+    from sandbox._subprocess import PlainRoot
 
 START_SECONDS = 30.0
 
@@ -36,11 +39,11 @@ class Started:
     identity: Identity | None
     evidence: Evidence
     meter: Meter | UidMeter
-    root: SessionRoot | None = None
-    """The session's own part of the file system, where it has no mount table of its own (T1)."""
+    root: SessionRoot | PlainRoot | None = None
+    """The session's own part of the file system, where it has no mount table of its own (T1, T0)."""
 
     alive: IO[bytes] | None = None
-    """Our end of the reaper's control pipe (T1): its closing, by whatever cause, ends the session."""
+    """Our end of the reaper's control pipe (T1, T0): its closing, by whatever cause, ends the session."""
 
     group: Group | None = None
     """The session's own control group, where this process may make one."""

@@ -64,15 +64,21 @@ def run_canary(runtime: Runtime | None = None, tier: Tier = Tier.T2) -> CanaryRe
     return CanaryReport(tuple(sorted(promised)), evidence)
 
 
-def prove_tier(floor: Tier) -> Tier:
+def prove_tier(floor: Tier, *, development: bool = False) -> Tier:
     """Run the canary at the strongest tier this machine has, not below ``floor``, and return that tier.
 
     Decided once, when a service starts: each of its sessions demands this tier and no other.
 
+    Args:
+        floor: the weakest that is accepted. T0 is never fallen back to.
+        development: take T0, which has nothing to prove but that a session comes up; only where the floor is T0, too.
+
     Raises:
         SandboxError: this machine gives less than ``floor``; or a layer that is there does not hold, which is no reason
-            to do with a weaker one.
+            to do with a weaker one; or development is asked for above T0.
     """
+    if development:
+        return _prove_development(floor)
     if floor is Tier.T3:
         return run_canary(tier=Tier.T3).evidence.tier  # several times slower, so only where it is demanded
     try:
@@ -81,6 +87,21 @@ def prove_tier(floor: Tier) -> Tier:
         if floor > Tier.T1 or error.code not in ("layer", "start"):
             raise
     return run_canary(tier=Tier.T1).evidence.tier
+
+
+def _prove_development(floor: Tier) -> Tier:
+    if floor is not Tier.T0:
+        raise SandboxError(
+            "--development isolates nothing (T0), and the floor of isolation is {floor}",
+            code="layer",
+            hint="serve without it; or accept T0 in the roster, where the others see it (`keyong node tier T0`)",
+            floor=floor,
+        )
+    with empty_runtime() as runtime:
+        spec = SessionSpec(runtime, ("-c", "pass"), limits=Limits(wall_seconds=_SECONDS), tier=Tier.T0)
+        with open_session(spec) as session:
+            session.wait(_SECONDS)
+            return session.evidence.tier
 
 
 def try_acts(

@@ -43,7 +43,7 @@ def probe(python: Path = Path("/usr/bin/python3")) -> Report:
         if all(layer.present for layer in layers)
         else Layer("session", False, fix="fix the above")
     )
-    refusals = {Tier.T0: "is no isolation, and not part of this release"}
+    refusals = {Tier.T0: "is no isolation: for development on made-up data alone (serve --development)"}
     gvisor = _session(python, Tier.T3)
     if not gvisor.present:
         refusals[Tier.T3] = gvisor.fix

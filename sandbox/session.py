@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import IO, ClassVar
 
 from sandbox._attest import attest
-from sandbox._bounds import narrow_bounds
+from sandbox._bounds import WaitingBounds, may_narrow, narrow_bounds
 from sandbox._bubblewrap import process_bounds
 from sandbox._launch import start
 from sandbox._laying import lay
@@ -59,6 +59,7 @@ class Session:
         self._started: Started | None = None
         self._failure: BaseException | None = None
         self._left: SandboxError | None = None
+        self._waiting: WaitingBounds | None = None
         self._killed = False
         self._limit: LimitName | None = None
         self._ending: Ending | None = None
@@ -84,6 +85,10 @@ class Session:
         if spec.standby:
             try:
                 self._bound(spec.limits)
+                if self._started.uid is not None and not may_narrow(self._started.init):
+                    self._waiting = WaitingBounds(self._started.init, self._started.uid)
+                    if self._ended.is_set():
+                        self._waiting.close()
             except OSError as error:
                 self.close()
                 raise SandboxError(
@@ -105,6 +110,11 @@ class Session:
     def ending(self) -> Ending | None:
         """How it ended, or ``None`` while it runs."""
         return self._ending
+
+    @property
+    def limit(self) -> LimitName | None:
+        """The limit for which it is being ended, or was: known before its last process is gone, which may take a while."""
+        return self._limit
 
     def path(self, inner: str) -> str:
         """Return where the job sees the place that its spec calls ``inner``; a tier may show it elsewhere (T1)."""
@@ -147,7 +157,10 @@ class Session:
         """Narrow what the kernel holds for the session's first process, and so for all that it will start."""
         if self._started is None:
             raise AssertionError("a session is ready or has failed")
-        narrow_bounds(self._started.init, self._started.uid, process_bounds(limits))
+        if self._waiting is not None:
+            self._waiting.narrow(process_bounds(limits))
+        else:
+            narrow_bounds(self._started.init, self._started.uid, process_bounds(limits))
         if self._started.group is not None:
             self._started.group.bound(limits, scratch_bytes(self._spec))
 
@@ -294,6 +307,8 @@ class Session:
                 ):
                     pass
             stream.close()
+        if self._waiting is not None:
+            self._waiting.close()
         with self._lock:
             if self._limit is None and not self._killed and "supervisor" not in self._without:
                 self._limit = _broken(started)  # the kernel was faster than the supervisor

@@ -41,7 +41,7 @@ class Tier(StrEnum):
     """Strength of isolation, weakest first; a policy demands one by name and it is signed into the ledger."""
 
     T0 = "T0"
-    """A plain subprocess, for synthetic data in development only."""
+    """A plain subprocess: no isolation, for made-up data in development only; never fallen back to."""
     T1 = "T1"
     """Landlock, seccomp and limits under an own uid, for containers without user namespaces."""
     T2 = "T2"

@@ -232,6 +232,10 @@ class MaskedWorld:
             raise error_of(fault_of(error, tell=True)) from None
         return Incoming(method, answer.header, memoryview(b"".join(bytes(part) for part in answer.body)))
 
+    def agree(self, name: str, **terms: Any) -> None:
+        """Let plans rest on another agreement of a mill's."""
+        self.agreements[name] = _agree(self, name, self.institute.history.digest, **terms)
+
     def job(self, plan: Envelope, folder: str = "job", links: Links | None = None) -> Job:
         """The coordinator's side of a job, from its beginning or from its recording."""
         return Job(self, plan, folder, links or Links(self))

@@ -138,7 +138,7 @@ def bundle_folder(folder: Path) -> CodeBundle:
         )
     files: dict[str, bytes] = {}
     total = 0
-    for parent, folders, names in os.walk(folder):
+    for parent, folders, names in os.walk(folder, onerror=_refuse):
         folders[:] = sorted(name for name in folders if name not in _LEFT_OUT and not name.endswith(_LEFT_OUT_ENDINGS))
         for name in [*folders, *sorted(names)]:
             path = Path(parent) / name
@@ -154,7 +154,7 @@ def bundle_folder(folder: Path) -> CodeBundle:
                     hint="copy what it points to",
                     path=relative,
                 )
-            _check_path(relative)
+            _check_name(relative)
             total += path.stat().st_size
             if total > MAXIMAL_BYTES or len(files) >= MAXIMAL_FILES:
                 raise AppFolderError(
@@ -169,7 +169,31 @@ def bundle_folder(folder: Path) -> CodeBundle:
                 raise AppFolderError(
                     "{path} cannot be read: {reason}", path=relative, reason=error.strerror or ""
                 ) from None
-    return CodeBundle(files)
+    bundle = CodeBundle(files)
+    if len(bundle.header) > _HEADER_BYTES:
+        raise AppFolderError(
+            "the names of the app's files take more than {size} KiB",
+            hint="keep data and environments out of the app's folder",
+            size=_HEADER_BYTES // 2**10,
+        )
+    return bundle
+
+
+def _refuse(error: OSError) -> None:
+    """A folder that cannot be looked into would be left out in silence."""
+    raise AppFolderError("{path} cannot be read: {reason}", path=error.filename, reason=error.strerror or "") from None
+
+
+def _check_name(relative: str) -> None:
+    try:
+        relative.encode()
+        _check_path(relative)
+    except (UnicodeEncodeError, BundleError):
+        raise AppFolderError(
+            "an app cannot carry the file name {path}",
+            hint="rename it: UTF-8, no backslash, no control character, at most 255 bytes a part and 400 characters in all",
+            path=relative.encode("utf-8", "backslashreplace").decode()[:200],
+        ) from None
 
 
 def _check_path(path: str) -> None:

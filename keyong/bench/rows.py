@@ -49,6 +49,7 @@ ROWS = (
     Row("sandbox", "session-waiting-seconds", "s", 0.050),
     Row("sandbox", "session-cold-seconds", "s", 3.0),
     Row("sandbox", "revocation-p95", "s", 0.020),
+    Row("sandbox", "cancel-p95", "s", 0.020),
     Row("sandbox", "invocation-p50", "s", 0.010),
     Row("materialise", "materialise-ratio", "x", 3.0),
     Row("materialise", "materialise-memory", "MB", 1000),

@@ -49,7 +49,7 @@ def measure(
     with tempfile.TemporaryDirectory(prefix="keyong-bench-") as name, ExitStack() as stack:
         line = stand(stack, Path(name), 1)
         figures.append(_invocations(line, rounds))
-        figures.append(_revocations(line, revocations))
+        figures += _revocations(line, revocations)
     return figures
 
 
@@ -155,34 +155,54 @@ def _invocations(line: Line, rounds: int) -> Figure:
     return published("invocation-p50", statistics.median(taken), spread=_spread(taken), note=note)
 
 
-def _revocations(line: Line, count: int) -> Figure:
-    taken: list[float] = []
+def _revocations(line: Line, count: int) -> list[Figure]:
+    """A job whose client part never answers, ended by the data's owner, and ended by who asked for it."""
+    gone = f"to the last of {CHILDREN + 1} processes gone, each child leading a session of its own, torch busy; p95 of {count}"
+    taken: dict[str, list[float]] = {"revocation-p95": [], "cancel-p95": []}
     with bar(mark("revocations")) as advance:
         for number in range(count):
-            taken.append(_revoke(line, number))
+            taken["revocation-p95"].append(_ended(line, number, _revoke))
+            taken["cancel-p95"].append(_ended(line, number, _cancel))
             advance(number + 1, count)
-    note = (
-        f"from the owner's revocation, its signature and its ledger entry included, to the last of {CHILDREN + 1} processes "
-        f"gone, each child leading a session of its own, torch busy; p95 of {count}"
-    )
-    return published("revocation-p95", p95(taken), spread=_spread(taken), note=note)
+    notes = {
+        "revocation-p95": f"from the owner's revocation, its signature and its ledger entry included, {gone}",
+        "cancel-p95": f"from the requester's word to the coordinator {gone}",
+    }
+    return [published(name, p95(some), spread=_spread(some), note=notes[name]) for name, some in taken.items()]
 
 
-def _revoke(line: Line, number: int) -> float:
+def _revoke(line: Line, agreement: str, _job: str) -> tuple[Client, Callable[[Client], object]]:
+    return Client(Home(line.nodes[0].home)), lambda client: agreeing.revoke(client, agreement)
+
+
+def _cancel(line: Line, _agreement: str, job: str) -> tuple[Client, Callable[[Client], object]]:
+    return Client(Home(line.coordinator.home)), lambda client: client.cancel(job)
+
+
+def _ended(
+    line: Line, number: int, way: Callable[[Line, str, str], tuple[Client, Callable[[Client], object]]]
+) -> float:
+    """Run a job that never ends, and end it; the seconds until none of its processes at the node is left."""
     (node,) = line.nodes
     service = line.services[0].pid
-    agreement = _permit(line, BUSY_APP, f"Busy {number}")
+    agreement = _permit(line, BUSY_APP, f"Busy {number} {way.__name__}")
     command = line.coordinator.command(
         "--format", "json", "job", "run", str(BUSY_APP), "--purpose", PURPOSE, "--yes", "--min-participants", "1"
     )
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as job:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as job:
         try:
             until(lambda: len(below([service])) > CHILDREN + 1, "no job runs at {name}", node.name, _WAIT_SECONDS)
             processes = [process for process in below([service]) if process != service]
-            with Client(Home(node.home)) as client:
-                return _until_gone(processes, lambda: agreeing.revoke(client, agreement))
+            assert job.stdout is not None
+            name = next(event["job"] for event in map(json.loads, job.stdout) if event.get("event") == "started")
+            client, act = way(line, agreement, name)
+            with client:
+                client.status()  # the link is made before the clock starts
+                taken = _until_gone(processes, lambda: act(client))
         finally:
             job.terminate()
+    until(lambda: set(below([service])) == {service}, "a job is still there at {name}", node.name, _WAIT_SECONDS)
+    return taken
 
 
 def _permit(line: Line, app: Path, title: str) -> str:

@@ -72,8 +72,18 @@ def load_app(path: Path, settings: Sequence[str], outputs: Path | None, rounds: 
             why=str(error),
             code=error.code,
         ) from None
+    except RecursionError:  # dotted keys nest without a bracket
+        raise _too_deep() from None
     schema = declared_outputs(document) if outputs is None else _outputs_file(outputs)
     return App(bundle, dict(config), schema, project.fit_for_sums)
+
+
+def _too_deep() -> AppError:
+    return AppError(
+        "the app's pyproject.toml is nested too deeply",
+        hint="see [tool.flwr.app] in its pyproject.toml",
+        code="app-config",
+    )
 
 
 def parse_settings(settings: Sequence[str], known: Any) -> dict[str, Any]:
@@ -101,7 +111,7 @@ def parse_settings(settings: Sequence[str], known: Any) -> dict[str, Any]:
 def _value(text: str, default: object) -> object:
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         value = text
     if not isinstance(value, bool | int | float | str):
         value = text
@@ -117,6 +127,6 @@ def _outputs_file(path: Path) -> OutputSchema:
 
     try:
         document = tomllib.loads(path.expanduser().read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise OutputsError("{path} cannot be read: {why}", path=path, why=str(error)[:200]) from None
     return declared_outputs(document) or outputs_from(document)

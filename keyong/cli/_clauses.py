@@ -46,7 +46,7 @@ ProtectionOption = Annotated[
     ),
 ]
 TierOption = Annotated[
-    str | None, typer.Option("--min-tier", metavar="T1..T3", help="The weakest isolation that jobs may run in.")
+    str | None, typer.Option("--min-tier", metavar="T0..T3", help="The weakest isolation that jobs may run in.")
 ]
 ParticipantsOption = Annotated[
     int | None,
@@ -135,8 +135,8 @@ def gather(
         )
     if not expires:
         raise UsageError("the agreement has no end", hint="give --expires, for example --expires 90d")
-    if min_tier is not None and min_tier not in ("T1", "T2", "T3"):
-        raise UsageError("{text} is not a tier", hint="write T1, T2 or T3", text=min_tier[:20])
+    if min_tier is not None and min_tier not in ("T0", "T1", "T2", "T3"):
+        raise UsageError("{text} is not a tier", hint="write T0, T1, T2 or T3", text=min_tier[:20])
     return Clauses(
         title=title or dataset,
         actions=[qualified(one, ("fed:train", "fed:evaluate")) for one in action or ("train", "evaluate")],

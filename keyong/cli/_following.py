@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from keyong.cli._output import as_json, console, emit_line, narrate, print_error
+from keyong.cli._plans import warn_development
 from keyong.cli._refusals import explain_refusal
 from keyong.text import speaking, translate
 
@@ -31,6 +32,8 @@ class Course:
     last: dict[str, Any] = field(default_factory=dict)
     """Metrics of the newest exchange."""
     rounds_done: int = 0
+    development: bool = False
+    """Nodes may run it without isolation (T0), on made-up data."""
 
     @property
     def exit_code(self) -> int:
@@ -59,6 +62,7 @@ def follow(client: Client, job: str, rounds: int, after: int = 0) -> Course:
 
 def _take(course: Course, event: Event) -> None:
     data = event.data
+    course.development = course.development or data.get("development") is True
     if event.kind == "denied" and "node" in data:
         course.refusals.append(data)
     elif event.kind in ENDS:
@@ -142,6 +146,7 @@ def conclude(course: Course, job: str, plan_protection: str) -> int:
                 "status": course.status,
                 "exit": course.exit_code,
                 "unprotected": plan_protection == "fed:none",
+                "development": course.development,
                 "rounds_done": course.rounds_done,
                 "metrics": course.metrics,
                 "refusals": [
@@ -151,6 +156,7 @@ def conclude(course: Course, job: str, plan_protection: str) -> int:
             }
         )
     if course.status == "done":
+        warn_development(course.development)
         if plan_protection == "fed:none":
             narrate("done, UNPROTECTED; fetch the result: keyong job result {job} -o DIR", job=bare[:8])
         else:

@@ -63,6 +63,7 @@ def narrate_plan(plan: JobPlan) -> None:
     narrate("  valid until   {expires}", expires=instant_text(plan.expires))
     tell_dropouts(plan)
     warn_unprotected(plan.protection)
+    warn_development(plan.tier == "T0")
 
 
 def tell_dropouts(plan: JobPlan) -> None:
@@ -93,6 +94,15 @@ def warn_unprotected(protection: str) -> None:
         narrate(
             "  UNPROTECTED: the coordinator and the requester could see single companies' updates; "
             "their agreements permit it in words (fed:none)"
+        )
+
+
+def warn_development(development: object) -> None:
+    """Say aloud that a job may run without isolation, and so on made-up data alone."""
+    if development:
+        narrate(
+            "  DEVELOPMENT: nodes may run this job without isolation (T0), on made-up data alone; "
+            "its agreements permit it in words"
         )
 
 

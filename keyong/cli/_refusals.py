@@ -59,6 +59,14 @@ CODES: dict[str, tuple[str, str]] = {
         mark("the dataset's source did not give its rows in time"),
         mark("give the job more time with --round-seconds"),
     ),
+    "not-made-up": (
+        mark("a plan that accepts T0, no isolation, runs on data registered as made up alone, and these are not"),
+        mark("use an agreement without --min-tier T0; or its owner registers made-up data with --simulated"),
+    ),
+    "tier-unavailable": (
+        mark("the node's isolation is weaker than its roster entry, the plan or the agreement accepts"),
+        mark("its owner can raise it (`keyong doctor`); for made-up data without isolation, agree with --min-tier T0"),
+    ),
     "no-such-dataset": (mark("the dataset is no longer registered at the node"), mark("see `keyong catalog list`")),
     "runtime-differs": (
         mark("the node runs jobs in another runtime"),

@@ -10,12 +10,12 @@ import typer
 from federation.errors import DeniedError
 from keyong.cli._output import ask, interactive, narrate
 
-TIERS = click.Choice(["T1", "T2"])
+TIERS = click.Choice(["T0", "T1", "T2"])
 AcceptOption = Annotated[
     str | None,
     typer.Option(
         "--accept-tier",
-        metavar="T1|T2",
+        metavar="T0|T1|T2",
         click_type=TIERS,
         help="The weakest isolation you accept for jobs on this machine. Without it: T2.",
     ),
@@ -38,8 +38,7 @@ def floor_to_enter(accepted: str | None, roles: tuple[str, ...]) -> str:
         TierNotAcceptedError: only T1 can be had here, and nobody accepted it.
     """
     if accepted is not None:
-        if accepted == "T1":
-            tell_what_is_weaker()
+        tell_of(accepted)
         return accepted
     if not _NEEDS_SANDBOX.intersection(roles):
         return ""
@@ -55,6 +54,23 @@ def floor_to_enter(accepted: str | None, roles: tuple[str, ...]) -> str:
         "only T1 can be had on this machine, and nobody accepted it",
         hint="have T2 (`keyong doctor` prints the options of a container), or accept the weaker floor: --accept-tier T1",
     )
+
+
+def tell_of(tier: str) -> None:
+    """Say in words what a tier below T2 does not give."""
+    if tier == "T1":
+        tell_what_is_weaker()
+    elif tier == "T0":
+        tell_what_is_missing()
+
+
+def tell_what_is_missing() -> None:
+    """Say in words what T0 is."""
+    narrate("T0 isolates nothing: job code runs as a plain process of this user and sees its files, keys and network")
+    narrate(
+        "it is for development: with --development alone, on data marked --simulated, under agreements that name T0"
+    )
+    narrate("plans, results and receipts say so, and the others see it in the roster")
 
 
 def tell_what_is_weaker() -> None:

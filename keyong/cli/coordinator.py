@@ -10,6 +10,7 @@ from keyong.cli._commands import Commands
 from keyong.cli._output import as_json, clean, emit, facts, line, table
 from keyong.cli._serving import LogFormat, LogLevel, Observe, ObserveAnywhere, report, serve
 from keyong.cli._standing import fetch, mebibytes, show_checks, show_health
+from keyong.cli._tiers import tell_what_is_missing
 from keyong.text import translate
 
 app = Commands("Run the coordinator, or ask how it stands.")
@@ -34,6 +35,10 @@ def serve_(
             metavar="SECONDS", help="How long exchanges that are being made may take after SIGTERM; 25 by default."
         ),
     ] = None,
+    development: Annotated[
+        bool,
+        typer.Option("--development", help="Isolate nothing (T0): for development, with plans that accept it alone."),
+    ] = False,
     log_level: LogLevel = None,
     log_format: LogFormat = None,
 ) -> None:
@@ -73,8 +78,15 @@ def serve_(
     from coordinator.service import CoordinatorService
 
     address = settings.listen or me.address or home.identity.address
+    if development:
+        tell_what_is_missing()
     service = CoordinatorService(
-        home, runtimes.check(settings.runtime), address, room=settings.room(), observe=settings.observed()
+        home,
+        runtimes.check(settings.runtime),
+        address,
+        room=settings.room(),
+        observe=settings.observed(),
+        development=development,
     )
     host = address.rpartition(":")[0]
 

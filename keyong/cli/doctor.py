@@ -51,7 +51,7 @@ def doctor(
     report = _sandbox()
     floor = _floor()
     tiers = [tier.name for tier in report.tiers]
-    isolated = any(tier >= floor for tier in tiers)
+    isolated = any(tier >= floor for tier in tiers) or floor == "T0"
     layers = [Finding(layer.name, layer.present, layer.version, translate_data(layer.fix)) for layer in report.layers]
     others = [_tier(report, floor), _runtime(), *_home(offline)]
     findings = [*layers, *others]
@@ -85,7 +85,7 @@ def doctor(
         )
         _tell_of_container(container, tiers)
         if sound:
-            narrate("jobs can run here, isolated at {tiers}", tiers=", ".join(tiers))
+            narrate("jobs can run here, isolated at {tiers}", tiers=", ".join(tiers) or floor)
         else:
             narrate("jobs cannot run here until what is missing is repaired")
     if not sound:
@@ -122,6 +122,8 @@ def _tier(report: Report, floor: str) -> Finding:
         return Finding(
             "isolation", True, translate("{tier}, accepted by the owner; not more, for {why}", tier=best, why=why)
         )
+    if not best and floor == "T0":
+        return Finding("isolation", True, translate("T0: none, for development on made-up data (serve --development)"))
     if best:
         return Finding(
             "isolation",

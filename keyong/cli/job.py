@@ -210,7 +210,7 @@ def result(
     $ keyong job result 7c1f -o ./result
     """
     from keyong.cli._context import open_client
-    from keyong.cli._plans import warn_unprotected
+    from keyong.cli._plans import warn_development, warn_unprotected
 
     folder = output.expanduser()
     with open_client() as client:
@@ -229,6 +229,7 @@ def result(
     for name in _files(folder):
         line(f"{folder}/{clean(name)}")
     warn_unprotected(str(summary.get("protection", "")))
+    warn_development(summary.get("development"))
 
 
 def _files(folder: Path) -> list[str]:

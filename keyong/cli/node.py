@@ -11,6 +11,7 @@ from keyong.cli._commands import Commands
 from keyong.cli._output import as_json, emit, facts, line, table
 from keyong.cli._serving import LogFormat, LogLevel, Observe, ObserveAnywhere, report, serve
 from keyong.cli._standing import fetch, mebibytes, show_checks, show_health
+from keyong.cli._tiers import tell_what_is_missing
 from keyong.text import translate
 
 app = Commands("Run this company's node, its datasets and its runtime.")
@@ -35,6 +36,10 @@ def serve_(
         int | None,
         typer.Option(metavar="N", min=0, max=64, help="Workers kept started and waiting for a job; 1 by default."),
     ] = None,
+    development: Annotated[
+        bool,
+        typer.Option("--development", help="Isolate nothing (T0): for development, on data marked --simulated alone."),
+    ] = False,
     log_level: LogLevel = None,
     log_format: LogFormat = None,
 ) -> None:
@@ -43,6 +48,9 @@ def serve_(
     Only outbound connections are made; the link is made anew whenever it breaks. On SIGTERM or Ctrl-C steps that run may
     end, no other begins; what is left is settled as killed. With --format json, each change of state is a line: ready,
     attached, detached.
+
+    With --development, jobs are plain subprocesses that see what this user sees: the floor must be T0 (`keyong node tier
+    T0`), the agreement must name T0, and the data must be registered with --simulated; all else is refused.
 
     $ keyong --home ~/mill-a node serve
     $ keyong --home ~/mill-a node serve --observe 127.0.0.1:9464
@@ -66,7 +74,15 @@ def serve_(
     configure(settings.log_level, settings.log_format, component="node", member=member)
     from enterprise_node.service import NodeService
 
-    service = NodeService(home, runtimes.check(settings.runtime), settings.observed(), waiting=settings.waiting_workers)
+    if development:
+        tell_what_is_missing()
+    service = NodeService(
+        home,
+        runtimes.check(settings.runtime),
+        settings.observed(),
+        waiting=settings.waiting_workers,
+        development=development,
+    )
 
     def told(state: str) -> None:
         event, _, rest = state.partition(" ")

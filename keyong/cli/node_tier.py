@@ -8,14 +8,16 @@ import click
 import typer
 
 from keyong.cli._output import as_json, emit, facts, narrate
-from keyong.cli._tiers import tell_what_is_weaker
+from keyong.cli._tiers import tell_of
 
 
 def tier(
     floor: Annotated[
         str | None,
         typer.Argument(
-            metavar="[T1|T2|T3]", click_type=click.Choice(["T1", "T2", "T3"]), help="The weakest isolation you accept."
+            metavar="[T0|T1|T2|T3]",
+            click_type=click.Choice(["T0", "T1", "T2", "T3"]),
+            help="The weakest isolation you accept.",
         ),
     ] = None,
 ) -> None:
@@ -23,7 +25,7 @@ def tier(
 
     What you accept is entered in the roster, where the others see it, and in your ledger. A node uses the strongest tier
     that its machine has, and refuses to serve where that is below the floor. T3 (gVisor) is several times slower, so it is
-    used only where it is the floor.
+    used only where it is the floor. T0 is no isolation: it is used only with `serve --development`, on made-up data.
 
     $ keyong node tier
     $ keyong node tier T1
@@ -36,8 +38,7 @@ def tier(
     if floor is not None:
         from keyong.tiers import change_tier
 
-        if floor == "T1":
-            tell_what_is_weaker()
+        tell_of(floor)
         change_tier(home, floor)
     tiers = [str(one) for one in probe().tiers]
     if as_json():

@@ -47,7 +47,7 @@ class Settings(BaseSettings):
     log_format: Literal["", "text", "json"] = ""
     """Form of the logs on stderr; empty for text on a terminal and JSON elsewhere."""
     waiting_workers: Annotated[int, Field(ge=0, le=64)] = 1
-    """How many workers a node keeps started and waiting for a job; each holds some 250 MB and saves a job's start some
+    """How many workers a node keeps started and waiting for a job; each holds some 325 MB and saves a job's start some
     seconds."""
     observe: Annotated[str, Field(max_length=255)] = ""
     """host:port for metrics and health over HTTP; empty for none."""

@@ -25,14 +25,14 @@ def runtime() -> Runtime:
 @pytest.fixture
 def live(tmp_path: Path, runtime: Runtime, monkeypatch: pytest.MonkeyPatch):
     """Sessions are real here; the canary before serving is tested where it is made."""
-    monkeypatch.setattr("coordinator.service.prove_tier", lambda floor: Tier.T2)
+    monkeypatch.setattr("coordinator.service.prove_tier", lambda floor, **_: Tier.T2)
     return parties.make(tmp_path, runtime)
 
 
 @pytest.fixture
 def quiet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """No session can be opened here."""
-    monkeypatch.setattr("coordinator.service.prove_tier", lambda floor: Tier.T2)
+    monkeypatch.setattr("coordinator.service.prove_tier", lambda floor, **_: Tier.T2)
     return parties.make(tmp_path, parties.NOWHERE)
 
 

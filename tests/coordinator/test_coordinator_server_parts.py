@@ -88,8 +88,10 @@ async def test_a_bad_project_or_run_config_asks_no_node(live: Consortium, app):
     async with live.serving():
         _, last, events = await live.run(app(FEDAVG), run_config={"unknown": "3"})
         assert last.data["code"] == "app-config" and "unknown" in last.data["reason"]
-        _, last, _ = await live.run(app(FEDAVG, "[project"))
-        assert last.data["code"] == "app-import"
+        dotted = ".".join("a" * 5000) + " = 1\n"
+        for bad in ("[project", "x = " + "[" * 50_000 + "]" * 50_000, "x = " + "9" * 5000, PYPROJECT + dotted):
+            _, last, events = await live.run(app(FEDAVG, bad))
+            assert last.data["code"] == "app-import", (last.data, bad[:60])
     assert [event.kind for event in events] == ["failed"]
     assert not any(node.plans for node in live.nodes)
 

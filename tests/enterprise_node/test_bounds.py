@@ -13,10 +13,12 @@ import numpy as np
 import pyarrow.parquet as parquet
 import pytest
 
+import sandbox
 from enterprise_node import admission, stages
 from enterprise_node.session import JobFailedError, JobSession
 from federation.jobs import Content, describe, encode_frame
 from federation.statements import JobPlan
+from federation.statements.code import CodeBundle
 from federation.wire.session_channel import SessionChannel
 
 
@@ -103,3 +105,36 @@ async def test_a_reply_larger_than_any_of_its_stage_is_not_taken(
     monkeypatch.setattr(stages, "_most_bytes", lambda sent, output: 2**30)
     reply = await _replied(world, tmp_path)
     assert reply.arrays["arrays"]["0"].size > 2**18, "without the limit the large body is taken"
+
+
+BOMB = """
+import os, time
+from flwr.clientapp import ClientApp
+app = ClientApp()
+
+@app.train()
+def train(message, context):
+    while True:
+        try:
+            if os.fork() == 0:
+                time.sleep(99)
+        except OSError:
+            time.sleep(0.01)
+"""
+
+
+async def test_a_limit_is_named_also_where_the_last_process_takes_its_time_to_end(
+    real: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine a bomb of processes is gone only after the channel is: that is not a job that no longer listens."""
+
+    def slow(session: Any, timeout: float | None = None) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(sandbox.Session, "wait", slow)
+    real.bundle = CodeBundle({**real.bundle.files, "app/client.py": BOMB.encode()})
+    plan = real.plan(real.agreement())
+    assert (await real.open(plan)).permitted
+    receipt, _ = await real.invoke(plan)
+    assert (receipt.outcome, receipt.code) == ("failed", "limit-reached")
+    await real.line.close()

@@ -49,7 +49,7 @@ def prepare(control: str = "") -> None:
     from sandbox import Tier
 
     for service in (coordinator.service, enterprise_node.service):
-        service.prove_tier = lambda floor: Tier.T2  # type: ignore[attr-defined]
+        service.prove_tier = lambda floor, **_: Tier.T2  # type: ignore[attr-defined]
     if control:
         injection.join(os.environ["KEYONG_TEST_FAULTLIB"], control)
 

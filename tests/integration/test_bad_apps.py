@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,58 @@ def test_a_syntax_error(consortium: Consortium, schema: Path, tmp_path: Path) ->
     assert "app-exception" in run.err and "app-syntax" not in run.err, run.err
     logs = consortium.logs(consortium.mill("a"), consortium.job_id())
     assert "SyntaxError" in str(logs) and logs["steps"][-1]["code"] == "app-syntax", "the owner sees it"
+
+
+def _add(name: bytes) -> Callable[[Path], object]:
+    return lambda app: Path(os.fsdecode(os.fsencode(app) + b"/" + name)).write_text("")
+
+
+def _sparse(app: Path) -> None:
+    with (app / "data.bin").open("wb") as file:
+        file.truncate(33 << 20)
+
+
+FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a link": (lambda app: (app / "link").symlink_to("/etc/passwd"), "is a link or a device"),
+    "a link to a folder": (lambda app: (app / "link").symlink_to("/etc"), "is a link or a device"),
+    "a dangling link": (lambda app: (app / "link").symlink_to("/nowhere"), "is a link or a device"),
+    "a pipe": (lambda app: os.mkfifo(app / "pipe"), "is a link or a device"),
+    "a name that is no UTF-8": (_add(b"\xff\xfe.py"), "cannot carry the file name"),
+    "a name with a control character": (_add(b"a\x1b[2Jb.py"), "cannot carry the file name"),
+    "a name with a backslash": (_add(b"a\\b.py"), "cannot carry the file name"),
+    "a large file": (_sparse, "larger than"),
+    "many files": (lambda app: [(app / f"{number}.txt").touch() for number in range(2001)], "larger than"),
+    "no project": (lambda app: (app / "pyproject.toml").unlink(), "no pyproject.toml"),
+    "no TOML": (lambda app: (app / "pyproject.toml").write_bytes(b"\xff\xfe"), "cannot be read"),
+    "half a project": (lambda app: (app / "pyproject.toml").write_text("[project"), "cannot be read"),
+    "no components": (lambda app: (app / "pyproject.toml").write_text("[project]\n"), "serverapp and clientapp"),
+    "endless brackets": (lambda app: _append(app, "x = " + "[" * 50_000 + "]" * 50_000), "cannot be read"),
+    "endless dots": (
+        lambda app: _append(app, "[tool.flwr.app.config." + ".".join("a" * 5000) + "]\nb = 1"),
+        "too deeply",
+    ),
+    "endless digits": (lambda app: _append(app, "x = " + "9" * 5000), "cannot be read"),
+}
+
+
+def _append(app: Path, text: str) -> None:
+    with (app / "pyproject.toml").open("a") as file:
+        file.write("\n" + text + "\n")
+
+
+def test_folders_that_are_no_app_are_refused_before_anything_is_asked(consortium: Consortium, tmp_path: Path) -> None:
+    def asked() -> list[int]:
+        return [len(consortium.entries(mill, kind)) for mill in consortium.mills for kind in ("denied", "intent")]
+
+    before = asked()
+    for number, (case, (spoil, words)) in enumerate(FOLDERS.items()):
+        app = write_app(tmp_path / f"app{number}")
+        spoil(app)
+        run = consortium.job(app)
+        assert words in run.err, (case, run.err)
+        run.refused(2, hint=False)
+        assert "\x1b" not in run.err, "what a file is called does not drive the terminal"
+    assert asked() == before
 
 
 def test_a_missing_dependency(consortium: Consortium, schema: Path, tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]
             monkeypatch.setattr(module, "now", lambda: frozen)
     monkeypatch.setattr("coordinator.job.secrets.randbits", lambda bits: found["node_number"] - 1)
     for service in (coordinator_service, node_service):
-        monkeypatch.setattr(service, "prove_tier", lambda floor: Tier.T2)
+        monkeypatch.setattr(service, "prove_tier", lambda floor, **_: Tier.T2)
     try:
         # The plan names the runtime of that day; what runs in it is today's.
         found["runtime_here"] = replace(runtimes.load(), digest=found["runtime"])

@@ -96,8 +96,9 @@ def test_json_is_a_line_for_each_event_and_one_for_the_end(capsys: pytest.Captur
     rows = [json.loads(row) for row in capsys.readouterr().out.splitlines()]
     assert [row["event"] for row in rows] == ["round", "done", "end"]
     assert set(rows[0]) == {"event", "job", "time", "data"}
-    assert set(rows[-1]) == {"event", "job", "status", "exit", "unprotected", "rounds_done", "metrics", "refusals"}
-    assert rows[-1]["unprotected"] is True
+    marks = {"unprotected", "development"}
+    assert set(rows[-1]) == {"event", "job", "status", "exit", *marks, "rounds_done", "metrics", "refusals"}
+    assert (rows[-1]["unprotected"], rows[-1]["development"]) == (True, False)
 
 
 def test_inv5_an_unprotected_result_says_so(capsys: pytest.CaptureFixture[str]) -> None:
@@ -107,3 +108,13 @@ def test_inv5_an_unprotected_result_says_so(capsys: pytest.CaptureFixture[str]) 
         assert "UNPROTECTED" in capsys.readouterr().err
         conclude(_follow(("done", {})), JOB, "fed:masked")
         assert "UNPROTECTED" not in capsys.readouterr().err
+
+
+def test_inv8_a_job_that_may_run_without_isolation_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    for language, word in (("en", "DEVELOPMENT"), ("zh", "开发用途")):
+        _state.prepare(["--lang", language])
+        for kind in ("started", "resumed"):
+            conclude(_follow((kind, {"participants": 1, "development": True}), ("done", {})), JOB, "fed:none")
+            assert word in capsys.readouterr().err
+        conclude(_follow(("started", {"participants": 1}), ("done", {})), JOB, "fed:none")
+        assert word not in capsys.readouterr().err

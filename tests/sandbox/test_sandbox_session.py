@@ -273,15 +273,11 @@ def test_missing_source_is_refused(runtime: Runtime, tmp_path: Path) -> None:
         open_session(SessionSpec(runtime, ("-c", "pass"), mounts=(Mount(tmp_path / "none", "/data"),)))
 
 
-@pytest.mark.parametrize(("tier", "code"), [(Tier.T0, "tier"), (Tier.T3, "layer")])
-def test_tier_that_is_not_there_is_refused(
-    runtime: Runtime, tier: Tier, code: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    if tier is Tier.T3:
-        monkeypatch.setattr(_bubblewrap, "_PLACES", str(tmp_path))
-    with pytest.raises(SandboxError, match=tier) as caught:
-        open_session(SessionSpec(runtime, ("-c", "pass"), tier=tier))
-    assert caught.value.code == code
+def test_tier_that_is_not_there_is_refused(runtime: Runtime, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(_bubblewrap, "_PLACES", str(tmp_path))
+    with pytest.raises(SandboxError, match="T3") as caught:
+        open_session(SessionSpec(runtime, ("-c", "pass"), tier=Tier.T3))
+    assert caught.value.code == "layer"
     assert caught.value.hint
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import enterprise_node.session
 import enterprise_node.stages
 from enterprise_node.output_gate import GatedReply
+from enterprise_node.step_log import read_steps
 from federation.statements import JobPlan, Member, Receipt
 from federation.statements.code import CodeBundle
 from federation.wire.messages import Invoked
@@ -63,7 +64,8 @@ class Result:
     Attributes:
         got: what the attacker got; empty for nothing.
         outcome: of the step, as the ledger has it.
-        code: why, where it is not ok.
+        code: why, where it is not ok, as others are told.
+        own: why exactly, as the data's owner reads it.
         why: how an act was refused, by its own word.
         recorded: whether INTENT and OUTCOME are in the ledger.
         left: processes of the session that outlived it.
@@ -73,6 +75,7 @@ class Result:
     got: str
     outcome: str
     code: str
+    own: str = ""
     why: str = ""
     recorded: bool = True
     left: int = 0
@@ -120,27 +123,24 @@ class Ground:
         header = Invoked.from_bytes(answer.header)
         leaving = header.reply.encode() + b"".join(bytes(part) for part in answer.body)
         told = receipt.code.encode() + leaving
+        own = self._own_code(plan)
         if kind != "act":
-            got = self._what_left(attacks[0], receipt, leaving, told)
-            return [Result(names[0], got, receipt.outcome, receipt.code, "", recorded, left)]
+            got = self._what_left(attacks[0], receipt, leaving, told, own)
+            return [Result(names[0], got, receipt.outcome, receipt.code, own, "", recorded, left)]
         loot = self._loot(plan)
         found = []
         for name in names:
-            died = receipt.code in catalogue()[name].codes and len(names) == 1
+            died = own in catalogue()[name].codes and len(names) == 1
             one = loot.get(name, {"got": "" if died else "never tried", "why": f"{receipt.outcome} {receipt.code}"})
             got = one["got"] or ("a value left" if ROW in told else "")
-            found.append(Result(name, got, receipt.outcome, receipt.code, one["why"], recorded, left))
+            found.append(Result(name, got, receipt.outcome, receipt.code, own, one["why"], recorded, left))
         return found
 
-    def _what_left(self, attack: Attack, receipt: Receipt, leaving: bytes, told: bytes) -> str:
+    def _what_left(self, attack: Attack, receipt: Receipt, leaving: bytes, told: bytes, own: str) -> str:
         if ROW in told or (receipt.outcome != "ok" and leaving):
             return "a value left"
         if receipt.outcome != "ok":
-            return (
-                ""
-                if attack.codes & {"*", receipt.code} or receipt.code == "limit-reached"
-                else f"ended as {receipt.code}"
-            )
+            return "" if own in attack.codes else f"ended as {own}"
         if attack.name == "replies.hidden_zeros":
             return "bits left" if HIDDEN[:4] in leaving or HIDDEN[4:] in leaving else ""
         return "nobody stopped it"
@@ -149,6 +149,11 @@ class Ground:
         """What jobs wrote to stderr, the newest last."""
         folders = sorted(self.world.home.folder("logs").iterdir(), key=lambda folder: folder.stat().st_mtime)
         return "\n".join((folder / "stderr.txt").read_text(errors="replace") for folder in folders)[-4000:]
+
+    def _own_code(self, plan: Any) -> str:
+        """How the step ended, exactly: as ``keyong job logs`` tells the owner."""
+        steps = read_steps(self.world.home.folder("logs", JobPlan.read(plan).id.removeprefix("urn:uuid:")))
+        return str(steps[-1]["code"]) if steps else ""
 
     def _loot(self, plan: Any) -> dict[str, dict[str, str]]:
         """What acts got, from the owner's logs."""

@@ -41,6 +41,12 @@ HEADINGS = {
 }
 
 
+TIERS = ("T3", "T2", "T1")
+HELD = "held off"
+CONCEDED = {"T3": "gVisor's own", "T2": "**succeeds**", "T1": "**succeeds**"}
+"""How the page says that an attack is conceded at a tier: at T3 it reaches the session's own kernel, which is gVisor's."""
+
+
 def table() -> str:
     """The generated part of the page."""
     by_group = defaultdict(list)
@@ -48,11 +54,16 @@ def table() -> str:
         by_group[one.name.partition(".")[0]].append(one)
     lines = [f"{len(catalogue())} attacks.", ""]
     for group in GROUPS:
-        lines += [f"### {HEADINGS[group]}", "", "| the job | T2 | T1 | succeeds at T2 without |", "|---|---|---|---|"]
+        lines += [
+            f"### {HEADINGS[group]}",
+            "",
+            "| the job | T3 | T2 | T1 | succeeds at T2 without |",
+            "|---|---|---|---|---|",
+        ]
         for one in by_group[group]:
-            cells = ["held off" if tier not in one.conceded else "**succeeds**" for tier in ("T2", "T1")]
+            cells = [HELD if tier not in one.conceded else CONCEDED[tier] for tier in TIERS]
             alone = ", ".join(LAYERS[layer] for layer in LAYERS if layer in one.only) or "-"
-            lines.append(f"| {one.text} | {cells[0]} | {cells[1]} | {alone} |")
+            lines.append(f"| {one.text} | {cells[0]} | {cells[1]} | {cells[2]} | {alone} |")
         lines.append("")
     lines += ["Layers that are a second wall:", ""]
     lines += [f"- `{layer}`. {why}" for layer, why in SECOND_WALLS.items()]

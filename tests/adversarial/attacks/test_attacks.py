@@ -23,7 +23,7 @@ EVERY = os.environ.get("KEYONG_ATTACK") == "1"
 ATTACKS = catalogue()
 ACTS = [one.name for one in ATTACKS.values() if one.kind == "act"]
 OTHERS = [one.name for one in ATTACKS.values() if one.kind != "act"]
-QUICK = ["replies.value_in_a_name", "replies.hidden_zeros", "replies.exception_text", "resources.hang"]
+QUICK = ["replies.value_in_a_name", "replies.hidden_zeros", "replies.exception_text", "resources.memory_bomb"]
 PAIRS = {
     ("network-namespace", "landlock"): {"network.abstract_socket", "network.datagram_pair"},
     ("network-namespace", "seccomp", "landlock"): {"network.tcp", "network.udp_out"},
@@ -100,6 +100,33 @@ async def test_attack_without_namespaces(weaker_node: Ground, name: str) -> None
     judge(weaker_node, result, Tier.T1)
     if "T1" in ATTACKS[name].conceded:
         assert not result.blocked, "the page concedes what is held off"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def stronger_node(machine: Report) -> AsyncIterator[Ground]:
+    if Tier.T3 not in machine.tiers:
+        pytest.skip("this machine has no T3: " + machine.refusals[Tier.T3])
+    with ground(Tier.T3, seconds=30) as here:
+        yield here
+        await here.world.line.close()
+
+
+@every
+@pytest.mark.asyncio(loop_scope="module")
+async def test_acts_on_gvisors_kernel(stronger_node: Ground) -> None:
+    found = await stronger_node.attack(*ACTS)
+    assert {one.name for one in found} == set(ACTS)
+    for result in found:
+        judge(stronger_node, result, Tier.T3)
+    succeeded = {one.name for one in found if not one.blocked}
+    assert succeeded == {one.name for one in ATTACKS.values() if "T3" in one.conceded}
+
+
+@every
+@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.asyncio(loop_scope="module")
+async def test_attack_on_gvisors_kernel(stronger_node: Ground, name: str) -> None:
+    judge(stronger_node, (await stronger_node.attack(name))[0], Tier.T3)
 
 
 @pytest.mark.parametrize("layer", [name for name in LAYERS if EVERY or name in ("seccomp", "landlock")])

@@ -125,7 +125,7 @@ def execute_own_file(job):
     return subprocess.run([job.tmp + "/program"], check=False).returncode == 0
 
 
-@attack(only="landlock")
+@attack(only="landlock", conceded="T3")
 def list_root(job):
     """lists the root folder"""
     return os.listdir("/")
@@ -143,13 +143,13 @@ def other_sessions(job):
     return os.listdir("/run/keyong-sessions")
 
 
-@attack(only="landlock")
+@attack(only="landlock", conceded="T3")
 def read_loadavg(job):
     """reads /proc/loadavg: how busy the others are"""
     return open("/proc/loadavg").read()
 
 
-@attack(only="landlock")
+@attack(only="landlock", conceded="T3")
 def read_mounts(job):
     """reads its mount table, which names paths of the host"""
     return open("/proc/self/mountinfo").read()
@@ -210,14 +210,14 @@ def read_memory_device(job):
     raise last
 
 
-@attack()
+@attack(conceded="T3")
 def make_device(job):
     """makes a device of its own"""
     os.mknod(job.tmp + "/device", 0o60666, os.makedev(254, 0))
     return True
 
 
-@attack(only="seccomp")
+@attack(only="seccomp", conceded="T3")
 def open_by_handle(job):
     """opens a file by its number, past every path"""
     return reaches_kernel((304, 265), -1, 0, 0)

@@ -8,13 +8,13 @@ import signal
 from .registry import COLUMN, attack, libc, reaches_kernel
 
 
-@attack(only="seccomp")
+@attack(only="seccomp", conceded="T3")
 def user_namespace(job):
     """makes a user namespace, in which it would be root"""
     return reaches_kernel((272, 97), -1)
 
 
-@attack(only="seccomp")
+@attack(only="seccomp", conceded="T3")
 def user_namespace_by_clone(job):
     """the same by clone, with flags that the kernel refuses only after looking at them"""
     return reaches_kernel((56, 220), 0x10000000 | signal.SIGCHLD | 0x10000, 0, 0, 0, 0)
@@ -55,13 +55,13 @@ def chroot(job):
     return True
 
 
-@attack(only="seccomp")
+@attack(only="seccomp", conceded="T3")
 def setns(job):
     """enters a namespace of the host"""
     return reaches_kernel((308, 268), -1, 0)
 
 
-@attack(only="seccomp")
+@attack(only="seccomp", conceded="T3")
 def io_uring(job):
     """does its calls by io_uring, past the filter"""
     return reaches_kernel((425, 425), -1, 0)
@@ -73,13 +73,13 @@ def bpf(job):
     return reaches_kernel((321, 280), -1, 0, 0)
 
 
-@attack(only="seccomp")
+@attack(only="seccomp", conceded="T3")
 def perf(job):
     """watches the processor's counters"""
     return reaches_kernel((298, 241), 0, 0, 0, -1, 0)
 
 
-@attack(only="seccomp")
+@attack(only="seccomp", conceded="T3")
 def keyring(job):
     """reads the kernel's keyrings"""
     return any(reaches_kernel(numbers, -1, 0, 0, 0, 0) for numbers in ((250, 219), (248, 217), (249, 218)))
@@ -91,13 +91,13 @@ def userfaultfd(job):
     return reaches_kernel((323, 282), -1)
 
 
-@attack(only="seccomp")
+@attack(only="seccomp", conceded="T3")
 def personality(job):
     """switches address randomisation off"""
     return reaches_kernel((135, 92), 0xFFFFFFFF)
 
 
-@attack(only="seccomp")
+@attack(only="seccomp", conceded="T3")
 def sysv_memory(job):
     """makes System V shared memory, queues and semaphores"""
     return any(reaches_kernel(numbers, -1, 0, 0) for numbers in ((29, 194), (64, 190), (68, 186)))
@@ -133,19 +133,19 @@ def load_module(job):
     return libc.syscall(ctypes.c_long((175, 105)[COLUMN]), None, 0, b"") == 0
 
 
-@attack(only="seccomp")
+@attack(only="seccomp", conceded="T3")
 def memory_file(job):
     """makes a memory file, which no limit sees"""
     return reaches_kernel((319, 279), b"hidden", 0)
 
 
-@attack(only="seccomp")
+@attack(only="seccomp", conceded="T3")
 def page_cache(job):
     """asks which pages of a file others have read"""
     return reaches_kernel((27, 232), 0, 0, 0) or reaches_kernel((451, 451), -1, 0, 0, 0)
 
 
-@attack(only="seccomp")
+@attack(only="seccomp", conceded="T3")
 def push_into_terminal(job):
     """types into the owner's terminal"""
     ctypes.set_errno(0)
@@ -168,7 +168,7 @@ def old_gate(job):
     return ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(page)))() > 0
 
 
-@attack(only="seccomp")
+@attack(only="seccomp", conceded="T3")
 def stall_disks(job):
     """stalls every disk of the machine by sync"""
     return reaches_kernel((306, 267), -1) or reaches_kernel((162, 81))

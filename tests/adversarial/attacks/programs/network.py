@@ -21,20 +21,20 @@ def tcp(job):
     return True
 
 
-@attack()
+@attack(conceded="T3")
 def tcp_listen(job):
     """listens on a port"""
     socket.create_server(("127.0.0.1", 0)).close()
     return True
 
 
-@attack(only="seccomp")
+@attack(only="seccomp", conceded="T3")
 def tcp6(job):
     """makes an IPv6 socket"""
     return opened(socket.AF_INET6, socket.SOCK_STREAM)
 
 
-@attack(only="seccomp")
+@attack(only="seccomp", conceded="T3")
 def udp(job):
     """makes a UDP socket"""
     return opened(socket.AF_INET, socket.SOCK_DGRAM)
@@ -69,7 +69,7 @@ def vsock(job):
     return opened(40, socket.SOCK_STREAM)
 
 
-@attack(only="seccomp")
+@attack(only="seccomp", conceded="T3")
 def netlink(job):
     """asks the kernel for its network by netlink"""
     return opened(socket.AF_NETLINK, socket.SOCK_RAW)

@@ -82,7 +82,7 @@ def inherited_descriptor(job):
     return None
 
 
-@attack(only="seccomp", alone=True)
+@attack(only="seccomp", alone=True, conceded="T3")
 def outlive_supervisor(job):
     """clears the death signal that ends it with its supervisor"""
     kept = ctypes.c_int()
@@ -112,19 +112,19 @@ def become_root(job):
     return True
 
 
-@attack(only="seccomp")
+@attack(only="seccomp", conceded="T3")
 def real_time(job):
     """asks for real-time scheduling with every flag; the kernel must not even look"""
     return reaches_kernel((144, 119), 0, 1, 0)
 
 
-@attack()
+@attack(conceded="T3")
 def raise_priority(job):
     """takes the processor from others by a higher priority"""
     return os.nice(-5) < 0
 
 
-@attack()
+@attack(conceded="T3")
 def raise_limit(job):
     """raises its own bounds"""
     import resource

@@ -17,7 +17,8 @@ class Attack:
             replied leaves the node.
         only: layers each of which alone holds it off, at T2: without any of them it succeeds. Empty: two walls or more.
         conceded: tiers at which it succeeds, and is said to.
-        codes: what the node's owner may read as the end of it, where it does not end well.
+        codes: what the node's owner reads as the end of it, exactly, where it does not end well; more than one where
+            kernel and supervisor race for it.
         slow: left to ``make attack``.
         alone: is about the session's first process, so not tried in a child of it.
     """

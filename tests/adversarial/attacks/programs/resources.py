@@ -10,7 +10,7 @@ import time
 from .registry import attack
 
 
-@attack("limit", codes="limit-processes app-exception", only="supervisor")
+@attack("limit", codes="limit-processes", only="supervisor")
 def fork_bomb(job):
     """forks as often as it can"""
     while job.goes_on():
@@ -21,7 +21,7 @@ def fork_bomb(job):
             time.sleep(0.01)
 
 
-@attack("limit", codes="limit-processes app-exception", only="supervisor")
+@attack("limit", codes="limit-processes", only="supervisor")
 def thread_bomb(job):
     """starts threads as often as it can"""
     while job.goes_on():
@@ -31,7 +31,7 @@ def thread_bomb(job):
             time.sleep(0.01)
 
 
-@attack("limit", codes="limit-memory out-of-memory", only="supervisor")
+@attack("limit", codes="limit-memory", only="supervisor")
 def memory_bomb(job):
     """takes memory piece by piece, in several processes"""
     os.fork()
@@ -43,7 +43,7 @@ def memory_bomb(job):
             time.sleep(0.01)
 
 
-@attack("limit", codes="limit-memory out-of-memory", only="supervisor")
+@attack("limit", codes="limit-memory", only="supervisor")
 def shared_memory_bomb(job):
     """takes memory that no process alone is charged for"""
     kept = []
