@@ -8,6 +8,7 @@ import hashlib
 import mmap
 import os
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -53,6 +54,8 @@ class Body:
             raise _no_room(size)
         self.size = size
         self._written = 0
+        self._gone = False
+        self._lock = threading.RLock()
         self._file: BinaryIO | None = None
         self._memory = bytearray()
         self._view: memoryview | None = None
@@ -65,18 +68,29 @@ class Body:
             except OSError:
                 raise _no_room(size) from None
 
+    @property
+    def large(self) -> bool:
+        """Whether a chunk of it takes long enough to be written, and hashed, in a thread."""
+        return self.size > MEMORY_BYTES
+
     def write(self, data: Buffer) -> None:
-        """Append a chunk; more than was announced, or than the disk takes, is refused."""
-        end = self._written + len(data)
-        if end > self.size:
-            raise BodyError("a message body is longer than its head announced")
-        if self._lent is None and self._file is None:
-            self._memory += data
-        else:
-            self._spool(memoryview(data))
-        self._written = end
-        if self._hash is not None:
-            self._hash.update(data)  # while the chunk lies in the core's cache
+        """Append a chunk, one at a time, from any thread; more than was announced, or than the disk takes, is refused.
+
+        What comes after :meth:`discard` is let go.
+        """
+        with self._lock:
+            if self._gone:
+                return
+            end = self._written + len(data)
+            if end > self.size:
+                raise BodyError("a message body is longer than its head announced")
+            if self._lent is None and self._file is None:
+                self._memory += data
+            else:
+                self._spool(memoryview(data))
+            if self._hash is not None:
+                self._hash.update(data)  # while the chunk lies in the core's cache
+            self._written = end
 
     def _spool(self, data: memoryview) -> None:
         try:
@@ -117,12 +131,17 @@ class Body:
         return self._view
 
     def discard(self) -> None:
-        """Give back the room of a body nobody will read; without complaint where it was given back."""
-        self._memory = bytearray()
-        if self._lent is not None:
-            self._lent.close()
-        if self._file is not None:
-            self._file.close()
+        """Give back the room of a body nobody will read; without complaint where it was given back.
+
+        Waits for a chunk that is being written: its descriptor may be another file's as soon as it is closed.
+        """
+        with self._lock:
+            self._gone = True
+            self._memory = bytearray()
+            if self._lent is not None:
+                self._lent.close()
+            if self._file is not None:
+                self._file.close()
 
 
 def free_memory() -> int:

@@ -19,8 +19,10 @@ PONG_SECONDS = 20
 """What a ping may take: on a slow line its answer waits behind seconds of a model. Silence is noticed within both."""
 
 WINDOW_BYTES = 4 * 1024 * 1024
-"""What a stream may have on its way to who does not read yet: enough for 300 Mbit/s over 100 ms. gRPC's own measure of the
-line takes a busy machine for a long line, and piles up 90 MB a stream."""
+"""What a stream may have on its way to a member that does not read yet: enough for 300 Mbit/s over 100 ms. gRPC's own measure
+of the line takes a busy machine for a long line, and piles up 90 MB a stream."""
+HUB_WINDOW_BYTES = 2 * 1024 * 1024
+"""The same towards a coordinator, to whom all nodes of a cohort answer at once: its memory would grow with their number."""
 
 CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.max_receive_message_length", 8 * 1024 * 1024),
@@ -32,9 +34,10 @@ CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.http2.min_ping_interval_without_data_ms", PING_SECONDS * 1000 // 2),
     ("grpc.http2.bdp_probe", 0),
-    ("grpc.http2.lookahead_bytes", WINDOW_BYTES),
     ("grpc.so_reuseport", 0),
 )
+MEMBER_WINDOW = ("grpc.http2.lookahead_bytes", WINDOW_BYTES)
+HUB_WINDOW = ("grpc.http2.lookahead_bytes", HUB_WINDOW_BYTES)
 
 
 class LateSuitesError(UnavailableError):

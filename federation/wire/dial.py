@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 # Before grpc is imported: it reads its TLS suites once.
-from federation.wire.credentials import CHANNEL_OPTIONS, dialling  # isort: skip
+from federation.wire.credentials import CHANNEL_OPTIONS, MEMBER_WINDOW, dialling  # isort: skip
 
 import grpc
 import grpc.aio
@@ -93,6 +93,7 @@ async def dial(
     meter = meter or Meter()
     options = (
         *CHANNEL_OPTIONS,
+        MEMBER_WINDOW,
         ("grpc.ssl_target_name_override", server_name(address.member)),
         ("grpc.enable_http_proxy", 0),
         ("grpc.use_local_subchannel_pool", 1),  # an earlier channel's growing waits are not this one's

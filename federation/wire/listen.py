@@ -10,7 +10,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 # Before grpc is imported: it reads its TLS suites once.
-from federation.wire.credentials import CHANNEL_OPTIONS, listening  # isort: skip
+from federation.wire.credentials import CHANNEL_OPTIONS, HUB_WINDOW, listening  # isort: skip
 
 import grpc
 import grpc.aio
@@ -105,7 +105,7 @@ class Listener:
 
     async def start(self) -> None:
         """Bind and serve; raises :class:`AddressError` where the address is taken."""
-        server = grpc.aio.server(options=CHANNEL_OPTIONS)
+        server = grpc.aio.server(options=(*CHANNEL_OPTIONS, HUB_WINDOW))
         attach = grpc.stream_stream_rpc_method_handler(
             _Links(self._serve).attach, request_deserializer=self._meter.read, response_serializer=self._meter.write
         )

@@ -111,6 +111,8 @@ class Peer:
         self._inbound: dict[int, Inbound] = {}
         self._outbound: dict[int, Outbound] = {}
         self._notes: set[asyncio.Task[None]] = set()
+        self._writing: asyncio.Future[None] | None = None
+        """The piece of a large body that a thread hashes and writes."""
         self._lost: KeyongError | None = None
         self._over = asyncio.Event()
         self.member = ""
@@ -275,8 +277,17 @@ class Peer:
 
     async def _read(self) -> None:
         async for frame in self._frames:
+            await self._written()
             self._take(frame)
             del frame  # while the next is awaited, of each link
+        await self._written()
+
+    async def _written(self) -> None:
+        """Wait until the piece before is hashed and on the disk: a slow disk slows the sender, and nothing piles up."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            with contextlib.suppress(BodyError):  # told by who waits for the body
+                await writing
 
     def _take(self, frame: Frame | Chunk) -> None:
         if isinstance(frame, Chunk):
@@ -353,32 +364,54 @@ class Peer:
         self._finish(out)
 
     def _chunk(self, number: int, ours: bool, data: Buffer) -> None:
+        exchange: _Outbound | _Inbound | None = self._outbound.get(number) if ours else self._inbound.get(number)
+        if exchange is None or exchange.assembly is None:
+            return  # of an exchange that was refused or given up while this was on its way
+        body = exchange.assembly.body
+        if body.large:  # the loop goes on meanwhile, with what other links bring
+            writing = asyncio.get_running_loop().run_in_executor(None, body.write, data)
+            writing.add_done_callback(lambda done: self._behind(number, ours, body, len(data), done))
+            self._writing = writing
+            return
+        try:
+            body.write(data)
+        except BodyError as error:
+            self._took(number, ours, body, len(data), error)
+        else:
+            self._took(number, ours, body, len(data), None)
+
+    def _behind(self, number: int, ours: bool, body: Body, size: int, done: asyncio.Future[None]) -> None:
+        if done.cancelled():
+            return
+        error = done.exception()
+        if error is None or isinstance(error, BodyError):  # any other ends the link, where it is awaited
+            self._took(number, ours, body, size, error)
+
+    def _took(self, number: int, ours: bool, body: Body, size: int, error: BodyError | None) -> None:
+        """A piece of a body was written, or could not be; its exchange may have ended meanwhile."""
         if ours:
             out = self._outbound.get(number)
-            if out is not None and out.assembly is not None:
-                try:
-                    out.assembly.body.write(data)
-                except BodyError as error:
-                    out.refuse(error)
-                    return
-                if out.patience is not None:
-                    out.patience.moved(len(data))
-                self._finish(out)
+            if out is None or out.assembly is None or out.assembly.body is not body:
+                return
+            if error is not None:
+                out.refuse(error)
+                return
+            if out.patience is not None:
+                out.patience.moved(size)
+            self._finish(out)
             return
         inbound = self._inbound.get(number)
-        if inbound is None or inbound.assembly is None:
-            return  # of an exchange that was refused or given up while this was on its way
-        try:
-            inbound.assembly.body.write(data)
-        except BodyError as error:
+        if inbound is None or inbound.assembly is None or inbound.assembly.body is not body:
+            return
+        if error is not None:
             self._forget(number)
             self._note(Frame(exchange=number, fault=fault_of(error, tell=self._tell)))
             return
         # By its bytes, as Patience: single ones gain nothing. Bodies that arrive side by side share the line.
         sharing = sum(one.assembly is not None for one in self._inbound.values())
         latest = asyncio.get_running_loop().time() + STALL_SECONDS
-        inbound.until = min(latest, inbound.until + sharing * len(data) / SLOWEST_LINE)
-        if inbound.assembly.body.complete:
+        inbound.until = min(latest, inbound.until + sharing * size / SLOWEST_LINE)
+        if body.complete:
             self._start(number, inbound)
 
     def _finish(self, out: Outbound) -> None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from federation.wire.credentials import CHANNEL_OPTIONS, WINDOW_BYTES  # isort: skip
+from federation.wire.credentials import CHANNEL_OPTIONS, HUB_WINDOW, MEMBER_WINDOW  # isort: skip
 
 import grpc
 import grpc.aio
@@ -87,9 +87,10 @@ async def accepted_ahead(options: Any) -> int:
         await server.stop(None)
 
 
-async def test_a_reader_that_is_slow_finds_no_more_than_a_window_waiting() -> None:
-    ahead = await accepted_ahead(CHANNEL_OPTIONS)
-    assert ahead * len(PIECE) <= 4 * WINDOW_BYTES  # the window, and what lies in the sockets
+@pytest.mark.parametrize("window", [MEMBER_WINDOW, HUB_WINDOW], ids=["member", "coordinator"])
+async def test_a_reader_that_is_slow_finds_no_more_than_a_window_waiting(window: tuple[str, int]) -> None:
+    ahead = await accepted_ahead((*CHANNEL_OPTIONS, window))
+    assert ahead * len(PIECE) <= 12 * 2**20 + window[1]  # the window, and what lies in the sockets
 
 
 def _anonymous() -> int:
