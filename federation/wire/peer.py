@@ -111,7 +111,7 @@ class Peer:
         self._inbound: dict[int, Inbound] = {}
         self._outbound: dict[int, Outbound] = {}
         self._notes: set[asyncio.Task[None]] = set()
-        self._writing: asyncio.Future[None] | None = None
+        self._writing: asyncio.Task[None] | None = None
         """The piece of a large body that a thread hashes and writes."""
         self._lost: KeyongError | None = None
         self._over = asyncio.Event()
@@ -138,13 +138,16 @@ class Peer:
                     # The stream itself broke; whatever gRPC says of it is for the log.
                     log.info("link-broke", peer=self.member, error=type(error).__name__)
         finally:
+            behind = [self._writing] if self._writing is not None else []
+            for task in behind:
+                task.cancel()
             self._end(reason)
             answering = [one.task for one in self._inbound.values() if one.task is not None]
             for number in list(self._inbound):
                 self._give_up(number)
             for task in (reading, writing, watching, *self._notes):
                 task.cancel()
-            await asyncio.gather(reading, writing, watching, *self._notes, *answering, return_exceptions=True)
+            await asyncio.gather(reading, writing, watching, *behind, *self._notes, *answering, return_exceptions=True)
 
     def _end(self, reason: KeyongError) -> None:
         self._lost = reason
@@ -286,8 +289,7 @@ class Peer:
         """Wait until the piece before is hashed and on the disk: a slow disk slows the sender, and nothing piles up."""
         writing, self._writing = self._writing, None
         if writing is not None:
-            with contextlib.suppress(BodyError):  # told by who waits for the body
-                await writing
+            await writing
 
     def _take(self, frame: Frame | Chunk) -> None:
         if isinstance(frame, Chunk):
@@ -364,14 +366,12 @@ class Peer:
         self._finish(out)
 
     def _chunk(self, number: int, ours: bool, data: Buffer) -> None:
-        exchange: _Outbound | _Inbound | None = self._outbound.get(number) if ours else self._inbound.get(number)
+        exchange: Outbound | Inbound | None = self._outbound.get(number) if ours else self._inbound.get(number)
         if exchange is None or exchange.assembly is None:
             return  # of an exchange that was refused or given up while this was on its way
         body = exchange.assembly.body
         if body.large:  # the loop goes on meanwhile, with what other links bring
-            writing = asyncio.get_running_loop().run_in_executor(None, body.write, data)
-            writing.add_done_callback(lambda done: self._behind(number, ours, body, len(data), done))
-            self._writing = writing
+            self._writing = asyncio.create_task(self._write_behind(number, ours, body, data))
             return
         try:
             body.write(data)
@@ -380,12 +380,13 @@ class Peer:
         else:
             self._took(number, ours, body, len(data), None)
 
-    def _behind(self, number: int, ours: bool, body: Body, size: int, done: asyncio.Future[None]) -> None:
-        if done.cancelled():
-            return
-        error = done.exception()
-        if error is None or isinstance(error, BodyError):  # any other ends the link, where it is awaited
-            self._took(number, ours, body, size, error)
+    async def _write_behind(self, number: int, ours: bool, body: Body, data: Buffer) -> None:
+        try:
+            await asyncio.to_thread(body.write, data)
+        except BodyError as error:
+            self._took(number, ours, body, len(data), error)
+        else:
+            self._took(number, ours, body, len(data), None)
 
     def _took(self, number: int, ours: bool, body: Body, size: int, error: BodyError | None) -> None:
         """A piece of a body was written, or could not be; its exchange may have ended meanwhile."""

@@ -101,6 +101,31 @@ async def test_a_link_that_ends_while_a_piece_is_written_takes_its_exchange_with
         await asyncio.wait_for(running, WAIT)
 
 
+async def test_a_body_that_cannot_be_handed_on_ends_the_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an error in the reader would: nobody is left waiting for an exchange that no one goes on with."""
+
+    def broken(_: Body) -> memoryview:
+        raise RuntimeError
+
+    async def frames() -> Any:
+        yield Frame(exchange=1, open=Head(method="a", body_bytes=len(LARGE)))
+        for start in range(0, len(LARGE), CHUNK_BYTES):
+            yield Frame(exchange=1, chunk=LARGE[start : start + CHUNK_BYTES])
+        yield Frame(exchange=3, open=Head(method="b"))
+        await asyncio.Event().wait()
+
+    async def sink(_: Any) -> None:
+        return None
+
+    async def handler(_: Peer, __: Incoming) -> Outgoing:
+        return Outgoing(b"")
+
+    monkeypatch.setattr(Body, "view", property(broken))
+    peer = Peer(sink, frames(), dialled=False, handler=handler, body_limit=2**30, spool=tmp_path, tell=True)
+    await asyncio.wait_for(peer.run(), WAIT)
+    assert peer.over
+
+
 def test_a_body_is_not_closed_while_a_piece_of_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its descriptor's number is free once it is closed, and the rest of the piece would go into whatever gets it next."""
     body = Body(MEMORY_BYTES + 1, tmp_path)
