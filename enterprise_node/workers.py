@@ -30,13 +30,15 @@ first optimiser that is made imports (torch 2.13), some 800 modules."""
 _MOST = Limits(memory_bytes=1 << 40)
 """A plan says how much its job may have, when it comes; nothing of a job runs before."""
 _WAITS = """
-import gc, importlib, runpy, sys
+import gc, importlib, os, runpy, shutil, sys
 worker, names = sys.argv[1:3], sys.argv[3:]
 for name in names:
     try:
         importlib.import_module(name)
     except ImportError:
         pass
+for name in os.listdir(os.environ["TMPDIR"]):  # torch lays out a cache there; a job finds its scratch empty
+    shutil.rmtree(os.path.join(os.environ["TMPDIR"], name), ignore_errors=True)
 gc.collect()
 gc.freeze()  # or the job's first step waits for a look through all that was imported here
 sys.argv = ["-m", *worker[1:]]
