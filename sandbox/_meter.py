@@ -74,6 +74,10 @@ class _Totals(ABC):
     @abstractmethod
     def _scratch_usage(self, limits: Limits) -> tuple[int, bool]: ...
 
+    def left_full(self, limits: Limits) -> bool:
+        """Whether a session that has ended left its scratch full, as far as that outlives it."""
+        return False
+
     def sample(self, limits: Limits) -> Usage:
         """Return the totals now; shared pages are counted once only where the first sum is above the limit."""
         members = self.members()
@@ -162,14 +166,19 @@ class UidMeter(_Totals):
             self._next_walk = began + _WALK_SHARE * (time.monotonic() - began)
         return self._walked
 
-    def _walk(self, most: int) -> tuple[int, bool]:
+    def left_full(self, limits: Limits) -> bool:
+        """Whether a session that has ended left its scratch full: it may have been faster than the supervisor looks."""
+        return self._walk(limits.scratch_files, written=True)[1]
+
+    def _walk(self, most: int, *, written: bool = False) -> tuple[int, bool]:
         files = 0
         for place, bound in self._places.items():
             held = 0
             try:
                 for state in entries(place):
                     files += 1
-                    held += 0 if stat.S_ISDIR(state.st_mode) else state.st_blocks << 9
+                    if not stat.S_ISDIR(state.st_mode):  # what was just written may have no block yet
+                        held += max(state.st_blocks << 9, state.st_size if written else 0)
                     if held >= bound or files > most:
                         return files, True
             except FileNotFoundError:  # the session is ending

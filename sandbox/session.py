@@ -311,7 +311,9 @@ class Session:
             self._waiting.close()
         with self._lock:
             if self._limit is None and not self._killed and "supervisor" not in self._without:
-                self._limit = _broken(started)  # the kernel was faster than the supervisor
+                # The kernel, or the job's own end at it, was faster than the supervisor.
+                full = self._limits is not None and started.meter.left_full(self._limits)
+                self._limit = _broken(started) or ("disk" if full else None)
             if self._limit is not None:
                 self._ending = Ending("limit", self._limit)
             elif self._killed:

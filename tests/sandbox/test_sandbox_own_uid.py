@@ -287,12 +287,14 @@ print(found)
          Limits(processes=20), "processes"),
         ("import os, time\nopen(os.environ['TMPDIR'] + '/a', 'wb').write(bytes(9 << 20)); time.sleep(99)",
          Limits(scratch_bytes=8 << 20, file_bytes=64 << 20), "disk"),
+        ("import os\nopen(os.environ['TMPDIR'] + '/a', 'wb').write(bytes(9 << 20))",
+         Limits(scratch_bytes=8 << 20, file_bytes=64 << 20), "disk"),
         ("import os, time\nfor n in range(20): open(os.environ['TMPDIR'] + f'/{n}', 'wb').write(bytes(1 << 20))\n"
          "time.sleep(99)", Limits(scratch_bytes=8 << 20), "disk"),
         ("import os, time\nfor n in range(200): open(os.environ['TMPDIR'] + f'/{n}', 'wb')\ntime.sleep(99)",
          Limits(scratch_files=100), "disk"),
     ],
-    ids=["memory", "processes", "one-file", "disk", "files"],
+    ids=["memory", "processes", "one-file", "one-file-and-gone", "disk", "files"],
 )  # fmt: skip
 def test_limits_hold(runtime: Runtime, code: str, limits: Limits, name: str | None) -> None:
     with open_session(spec(runtime, code, limits=limits)) as session:
