@@ -117,8 +117,8 @@ _scan = make_scanner(json.JSONDecoder(parse_int=_safe_integer, parse_float=_refu
 
 
 def _write(value: object) -> bytes:
-    """As RFC 8785 has it, wherever `_RARE_CHARACTER` and floats do not occur."""
-    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_STRICT_INTEGER)
+    """As RFC 8785 has it, wherever `_RARE_CHARACTER` and floats do not occur; a moment of UTC as statements spell it."""
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_STRICT_INTEGER | orjson.OPT_UTC_Z)
 
 
 def restates_plainly(value: object, data: bytes) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,30 +76,30 @@ class StatementCheck:
         """Verify one statement by the keys its authors ever had; times are not judged, for this is history."""
         for one in (Invocation, SurvivorSet):
             if envelope.payload_type == one.TYPE:
-                one.read(envelope)
+                one.texts(envelope)
                 self._by_a_coordinator(envelope)
                 return
         for member in self._authors(envelope, offer):
             self._signed_by(envelope, member)
 
-    def _authors(self, envelope: Envelope, offer: bool) -> list[str]:
+    def _authors(self, envelope: Envelope, offer: bool) -> Sequence[str]:
         kind = envelope.payload_type
         if kind == Agreement.TYPE:
             agreement = Agreement.read(envelope)
             return [agreement.provider] if offer else [agreement.provider, agreement.consumer]
         if kind == Receipt.TYPE:
-            return [Receipt.read(envelope).node]
+            return Receipt.texts(envelope, "node")
         if kind == Revocation.TYPE:
-            return [Revocation.read(envelope).by]
+            return Revocation.texts(envelope, "by")
         if kind == JobPlan.TYPE:
             return [JobPlan.read(envelope).requester]
         if kind == DatasetDescription.TYPE:
             return [DatasetDescription.read(envelope).provider]
         for masking in (KeyAnnouncement, MaskedInput, Acknowledgement, ReleasedShares, Withdrawal):
             if kind == masking.TYPE:
-                return [masking.read(envelope).node]
+                return masking.texts(envelope, "node")
         if kind == SealedShares.TYPE:
-            return [SealedShares.read(envelope).sender]
+            return SealedShares.texts(envelope, "sender")
         raise EvidenceTypeError("a statement of the unknown type {type}", type=kind[:80])
 
     def _by_a_coordinator(self, envelope: Envelope) -> None:
