@@ -274,24 +274,26 @@ class Replay:
         self._show(entry, row)
 
     def _show(self, entry: Entry, row: Row) -> None:
-        if self.on_entry is not None:
-            self.checked += self.on_entry(entry, {name: self._value(one) for name, one in row.fields.items()}) or 0
+        if self.on_entry is None:
+            return
+        known, values = self._values, {}
+        for name, one in row.fields.items():
+            form, _, payload = one
+            if form == "raw":
+                values[name] = payload
+            elif payload in known:
+                values[name] = known[payload]
+            else:
+                values[name] = self._parsed(one)
+        self.checked += self.on_entry(entry, values) or 0
 
-    def _value(self, field: Field) -> Any:
-        """What ``field`` says; names and digests that many entries repeat are parsed once."""
-        form, _, payload = field
-        if form == "raw":
-            return payload
-        if len(payload) > _REPEATED_BYTES:
-            return field.value()
-        try:
-            return self._values[payload]
-        except KeyError:
-            value = field.value()
-        if not isinstance(value, dict | list):  # whoever gets one could change it
+    def _parsed(self, field: Field) -> Any:
+        """What ``field`` says in JSON; names and digests are kept, for many entries repeat them."""
+        value = field.value()
+        if len(field.payload) <= _REPEATED_BYTES and not isinstance(value, dict | list):  # these could be changed
             if len(self._values) >= _REPEATED:
                 self._values.clear()
-            self._values[payload] = value
+            self._values[field.payload] = value
         return value
 
     # -- rules ------------------------------------------------------------------------------------------------------
