@@ -93,7 +93,9 @@ def test_honest_statements_are_read_once(
 
 _values = st.one_of(
     st.none(), st.booleans(), st.integers(-(2**53), 2**53), st.floats(allow_nan=False), st.text(max_size=3),
-    st.sampled_from(["1", "true", 1.0, "2026-05-01T12:00:00Z", "2026-05-01T12:00:00+00:00", "2026-05-01 12:00:00Z", DIGEST,
+    st.sampled_from(["1", "true", 1.0, "2026-05-01T12:00:00Z", "2026-05-01T12:00:00+00:00", "2026-05-01 12:00:00Z",
+                     "2026-05-01T12:00:00.500000Z", "2026-02-30T12:00:00Z",
+                     "2026-05-01T12:00:00Z\n", DIGEST,
                      "é", "\u2028", [], {}, [1], 2**53, -1, 0, 1]),
 )  # fmt: skip
 
@@ -176,6 +178,28 @@ def test_texts_are_those_of_the_statement_whatever_way_it_is_read() -> None:
         )
     with pytest.raises(StatementError):
         Invocation.texts(sign(key, Receipt.TYPE, INVOCATION), "node")
+
+
+TIMES = {
+    "2026-05-01T12:00:00Z": True, "2026-05-01T12:00:00.500000Z": False, "2026-05-01T12:00:00.000000Z": False,
+    "2026-05-01T12:00:00.5Z": False, "2026-05-01T12:00:00+00:00": False, "2026-05-01T12:00:00-00:00": False,
+    "2026-05-01T14:00:00+02:00": False, "2026-05-01T12:00:00z": False, "2026-05-01T12:00Z": False,
+    "2026-05-01T24:00:00Z": False, "2026-05-01T23:59:60Z": False, "2026-02-30T12:00:00Z": False,
+    "0000-01-01T00:00:00Z": False, "0001-01-01T00:00:00Z": True, "9999-12-31T23:59:59Z": True,
+    "2026-05-01T12:00:00": False, "1777636800": False, "2026-05-01": False, "\u0662026-05-01T12:00:00Z": False,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "accepted"), TIMES.items())
+def test_a_time_has_one_spelling_whatever_way_it_is_read(text: str, accepted: bool) -> None:
+    payload = canonical_json(json.loads(RECEIPT) | {"ended": text})
+    assert (Receipt._said_plainly(payload) is not None) is accepted
+    assert (Receipt._read_plainly(payload) is not None) is accepted
+    if accepted:
+        assert instant_text(Receipt._read_strictly(payload).ended) == text
+    else:
+        with pytest.raises(StatementError):
+            Receipt._read_strictly(payload)
 
 
 def spelled(said: dict[str, Any]) -> dict[str, Any]:
