@@ -32,7 +32,7 @@ def plain_validator(kind: type[BaseModel], later: tuple[str, ...], instant: Any)
     Raises:
         UnknownSchemaError: the model has rules of its own beside those of its fields, or fields of a type not foreseen.
     """
-    return SchemaValidator(_plain(kind.__pydantic_core_schema__, frozenset(later), instant))  # type: ignore[arg-type]
+    return SchemaValidator(_plain(kind.__pydantic_core_schema__, frozenset(later), instant))
 
 
 def _plain(schema: Mapping[str, Any], later: frozenset[str], instant: Any) -> dict[str, Any]:
