@@ -232,7 +232,8 @@ class Home:
         Raises:
             AlreadyServingError: another process serves it; two would settle each other's open steps.
         """
-        for folder in (self.path, *(self.path / name for name in _PARTS)):
+        parts = [part for part in self.path.iterdir() if part.is_dir() and not part.is_symlink()]
+        for folder in (self.path, *parts):
             remove_unfinished(folder)
         return Claim(self.path / f"{role}.lock", role)
 

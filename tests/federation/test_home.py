@@ -114,3 +114,12 @@ def test_a_home_that_was_broken_off_can_be_made_again_and_no_key_is_lost(parties
     assert again.open_ledger().size == 0
     kept = list((home.path / "unfinished").rglob("statement.key"))
     assert [path.read_bytes() for path in kept] == [key]
+
+
+@pytest.mark.parametrize("folder", ["keys", "ledger", "witnessed", "approvals", "code"])
+def test_whoever_serves_removes_what_a_killed_writer_left_in_any_folder(parties: Any, folder: str) -> None:
+    home = parties.of["mill"].home
+    left = home.folder(folder) / ".note.0123456789abcdef.tmp"
+    left.write_bytes(b"half a note")
+    home.claim("node").release()
+    assert not left.exists()
