@@ -24,7 +24,10 @@ class Attestation:
         self._ledger = ledger
         self._links = links
         self._under_way: set[tuple[str, str]] = set()
-        self.methods: Mapping[str, Callable[[Peer, Incoming], Awaitable[Outgoing]]] = {"witness.ask": self._ask}
+        self.methods: Mapping[str, Callable[[Peer, Incoming], Awaitable[Outgoing]]] = {
+            "witness.ask": self._ask,
+            "witness.last": self._ask_last,
+        }
 
     async def _ask(self, peer: Peer, message: Incoming) -> Outgoing:
         request = m.WitnessAsk.from_bytes(message.header)
@@ -37,12 +40,15 @@ class Attestation:
         finally:
             self._under_way.discard(pair)
 
-    async def _carry(self, request: m.WitnessAsk) -> bytes:
+    async def _ask_last(self, peer: Peer, message: Incoming) -> Outgoing:
+        return Outgoing(await self._carry(m.WitnessAsk.from_bytes(message.header), "witness.last"))
+
+    async def _carry(self, request: m.WitnessAsk, method: str = "witness.add") -> bytes:
         if request.witness in self._links.online and self._links.version(request.witness) < WITNESSED_SINCE:
             raise UnavailableError(
                 "{member} runs a release that witnesses nothing", code="witness-older", member=request.witness
             )
-        answer = await self._links.call(request.witness, "witness.add", request.to_bytes(), timeout=ANSWER_SECONDS)
+        answer = await self._links.call(request.witness, method, request.to_bytes(), timeout=ANSWER_SECONDS)
         return bytes(answer.header)
 
     async def run(self) -> None:
@@ -53,5 +59,10 @@ class Attestation:
             answer = m.WitnessAnswer.from_bytes(await self._carry(wanted))
             return answer.status, answer.body.encode()
 
+        async def last(member: str) -> bytes:
+            origin = base64.b64encode(self._ledger.origin.encode()).decode()
+            asked = m.WitnessAsk(witness=member, request=origin)
+            return base64.b64decode(m.WitnessAnswer.from_bytes(await self._carry(asked, "witness.last")).body)
+
         clock = asyncio.get_running_loop().time
-        await Witnessing(self._home, self._ledger, ask, None, clock).run()
+        await Witnessing(self._home, self._ledger, ask, None, clock, last).run()

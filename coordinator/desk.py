@@ -115,7 +115,7 @@ class JobDesk:
                 await asyncio.to_thread(result.break_off, partial(job.summary, INTERRUPTED, INTERRUPTED))
             else:
                 await asyncio.to_thread(result.break_off, partial(result.restate, "failed", INTERRUPTED))
-            await self._jobs.record(status, row.plan_digest, rounds)
+            await self._jobs.record(status, row.plan_digest, rounds, job)
             await self._feed.end(row.id, status, rounds, data)
         await asyncio.to_thread(self._make_room)
 
@@ -328,7 +328,7 @@ class JobDesk:
                 rounds = job.rounds_done
                 await job.close_nodes()
                 await asyncio.to_thread(job.summary, "cancelled", "cancelled")
-            await self._jobs.record("cancelled", row.plan_digest, rounds)
+            await self._jobs.record("cancelled", row.plan_digest, rounds, job)
             await self._feed.end(
                 row.id, "cancelled", rounds, {"code": "cancelled", "reason": "cancelled by the requester"}
             )
@@ -357,4 +357,6 @@ class JobDesk:
                 code="result-too-large",
                 count=len(files),
             )
+        fields = {"event": "delivered", "plan": row.plan_digest, "requester": row.requester, "files": len(files)}
+        await asyncio.to_thread(self._ledger.append, "job", fields)
         return Outgoing(header, FileBuffers(folder, files))

@@ -200,7 +200,9 @@ def remove(home: Home, member: str, at: datetime) -> Envelope:
 def renew(home: Home, at: datetime, before: timedelta) -> bool:
     """Sign the same members anew where the roster expires within ``before`` and one root key, held here, suffices."""
     latest = home.history.latest
-    if not home.identity.founded or latest.root.threshold != 1 or latest.expires - at >= before:
+    if not home.identity.founded or home.key("root").public.text not in latest.root.keys:
+        return False
+    if latest.root.threshold != 1 or latest.expires - at >= before:
         return False
     with roster_lock(home):
         latest = home.history.latest
@@ -248,9 +250,15 @@ def next_roster(
 def _check_root(home: Home, roster: Roster) -> None:
     if not home.identity.founded:
         raise RootAbsentError("this home holds no root key", hint="do this where the consortium was founded")
+    if home.key("root").public.text not in roster.root.keys:
+        raise RootAbsentError(
+            "the root key held here is not one of the roster in force",
+            hint="propose where one of them is held (`keyong consortium roster` lists them)",
+        )
     if roster.root.threshold != 1:
         raise RootAbsentError(
             "this roster needs {count} root signatures; one home cannot give them",
-            hint="holders of several root keys sign a roster together, which this release cannot do yet",
+            hint="holders of root keys sign a roster together (`keyong consortium propose`); to invite members, a quorum"
+            " lowers the threshold to 1 for that time",
             count=roster.root.threshold,
         )

@@ -129,6 +129,10 @@ class Job:
         if self._rounds is not None:
             self._rounds.leaving = True
 
+    def receipts(self) -> dict[str, dict[str, object]]:
+        """Of each node, how many receipts it gave, and the digest of them all."""
+        return self._result.receipts()
+
     async def close_nodes(self) -> None:
         """Tell the nodes that the job is over."""
         await self._cohort.close()

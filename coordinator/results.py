@@ -19,13 +19,16 @@ from coordinator.answers import Answer
 from coordinator.tensors import Arrays, named
 from federation.errors import KeyongError, UnavailableError
 from federation.jobs.frames import FrameError, result_path
+from federation.statements import Envelope, receipts_digest
 from federation.wire.body import Buffer
 
 RESULT_BYTES = 1024 * 1024 * 1024
 RESULT_FILES = 2000
 PARTIAL = "partial"
 """Where files are written before they are put in place under their names."""
-_NOT_PART = ("app", "code.bundle", "exchanges", PARTIAL)
+ACKNOWLEDGED = "acknowledged.json"
+"""The last acknowledgement of the result that was recorded; no part of it."""
+_NOT_PART = ("app", "code.bundle", "exchanges", PARTIAL, ACKNOWLEDGED)
 _MAP_FROM = 256 * 1024
 
 
@@ -78,6 +81,14 @@ class ResultFolder:
         self._put_bytes(f"receipts/{stem}.receipt.json", answer.envelope.to_bytes())
         if answer.proof:
             self._put_bytes(f"receipts/{stem}.proof.json", answer.proof)
+
+    def receipts(self) -> dict[str, dict[str, object]]:
+        """Of each node, how many receipts there are, and the digest of them all."""
+        digests: dict[str, list[str]] = {}
+        for path in (self.folder / "receipts").glob("*.receipt.json"):
+            envelope = Envelope.from_bytes(path.read_bytes())
+            digests.setdefault(str(json.loads(envelope.payload)["node"]), []).append(envelope.digest)
+        return {node: {"count": len(held), "digest": receipts_digest(held)} for node, held in sorted(digests.items())}
 
     def _put_bytes(self, name: str, data: bytes) -> None:
         self._put(name, lambda partial: partial.write_bytes(data))

@@ -109,9 +109,12 @@ class Scheduler:
             *(entry.task for entry in list(self.entries.values()) if entry.task), return_exceptions=True
         )
 
-    async def record(self, status: str, plan: str, rounds: int) -> None:
-        """Put what became of a job into the ledger."""
-        await asyncio.to_thread(self._ledger.append, "job", {"event": status, "plan": plan, "rounds": rounds})
+    async def record(self, status: str, plan: str, rounds: int, job: Job | None = None) -> None:
+        """Put what became of a job into the ledger, with the number and digest of the receipts that each node gave."""
+        fields: dict[str, object] = {"event": status, "plan": plan, "rounds": rounds}
+        if job is not None:
+            fields["receipts"] = await asyncio.to_thread(job.receipts)
+        await asyncio.to_thread(self._ledger.append, "job", fields)
 
     # -- the queue ----------------------------------------------------------------------------------------------------
 
@@ -198,7 +201,7 @@ class Scheduler:
                 # A full disk must not cost a job that can go on once there is room.
                 with contextlib.suppress(*((OSError,) if status == INTERRUPTED else ())):
                     await asyncio.to_thread(job.summary, status, str(data.get("code", "")))
-            await self.record(status, entry.digest, job.rounds_done)
+            await self.record(status, entry.digest, job.rounds_done, job)
         except Exception as error:
             log.error("job-not-recorded", job=plan.id, error=type(error).__name__, reason=str(error)[:500])
             status, data = "failed", {"code": "not-recorded", "reason": "how the job ended could not be recorded"}

@@ -11,6 +11,7 @@ import structlog
 
 from coordinator import enrolment
 from coordinator.attestation import Attestation
+from coordinator.delivery import Delivery
 from coordinator.desk import AT_ONCE, JobDesk, Method
 from coordinator.links import Links
 from coordinator.metrics import CoordinatorMetrics
@@ -81,6 +82,7 @@ class CoordinatorService:
         self._observer = Observer(home.path, "coordinator", observe)
         post = Post(home, self._store, self._links, self._push)
         self._attestation = Attestation(home, self._ledger, self._links)
+        delivery = Delivery(home, self._store, self._ledger, self._links, self._push)
         self._methods: dict[str, Method] = {
             "hello": self._hello,
             "status": self._status,
@@ -89,6 +91,7 @@ class CoordinatorService:
             **post.methods,
             **self._attestation.methods,
             **self.desk.methods,
+            **delivery.methods,
         }
         self._listener = Listener(
             listen,
@@ -128,9 +131,14 @@ class CoordinatorService:
             self._standing.port = self._listener.port
             async with self._observer.serving(self._standing) as observed:
                 on_state(f"ready {self._listener.port} {observed or ''}".rstrip())
-                attesting = asyncio.create_task(self._attestation.run())
-                self._tasks.add(attesting)
-                await self._watch_roster(version)
+                tending = {
+                    asyncio.create_task(self._attestation.run()),
+                    asyncio.create_task(self._watch_roster(version)),
+                }
+                self._tasks |= tending
+                ended, _ = await asyncio.wait(tending, return_when=asyncio.FIRST_COMPLETED)
+                for task in ended:
+                    task.result()
         finally:
             await self.desk.stop()
             for task in list(self._tasks):

@@ -53,6 +53,17 @@ class Attestation:
             raise UnavailableError("this witness cannot keep what it saw, so it signs nothing") from None
         return WitnessAnswer(status=200, body=line.decode())
 
+    async def last(self, peer: Peer, message: Incoming) -> Outgoing:
+        """Show the last checkpoint of a ledger that was cosigned here, to whoever has the coordinator ask."""
+        asked = WitnessAsk.from_bytes(message.header).request
+        try:
+            origin = base64.b64decode(asked, validate=True).decode()
+        except ValueError:
+            raise UsageError("a request to a witness is malformed", code="witness-request") from None
+        note = await asyncio.to_thread(self._witness.last_note, origin)
+        answer = WitnessAnswer(status=200 if note else 404, body=base64.b64encode(note or b"").decode())
+        return Outgoing(answer.to_bytes())
+
     async def run(self, peer: Peer) -> None:
         """Show each new state of our ledger to the witnesses, as long as the link lives; a coordinator of before carries none."""
         if peer.version < WITNESSED_SINCE:
@@ -64,5 +75,11 @@ class Attestation:
             answer = WitnessAnswer.from_bytes((await peer.call("witness.ask", header, timeout=ANSWER_SECONDS)).header)
             return answer.status, answer.body.encode()
 
+        async def last(member: str) -> bytes:
+            origin = base64.b64encode(self._ledger.origin.encode()).decode()
+            header = WitnessAsk(witness=member, request=origin).to_bytes()
+            found = WitnessAnswer.from_bytes((await peer.call("witness.last", header, timeout=ANSWER_SECONDS)).header)
+            return base64.b64decode(found.body)
+
         clock = asyncio.get_running_loop().time
-        await Witnessing(self._home, self._ledger, ask, self._store.accepted, clock).run()
+        await Witnessing(self._home, self._ledger, ask, self._store.accepted, clock, last).run()

@@ -12,11 +12,13 @@ import structlog
 
 from enterprise_node._folders import remove_tree
 from enterprise_node._threads import until_done
+from enterprise_node.acknowledgements import Acknowledgements
 from enterprise_node.attestation import Attestation
 from enterprise_node.broadcast import broadcast_of
 from enterprise_node.line import Line
 from enterprise_node.mask_desk import MaskDesk
 from enterprise_node.metrics import NodeMetrics
+from enterprise_node.proving import ReceiptProver
 from enterprise_node.record import Record
 from enterprise_node.standing import Standing
 from enterprise_node.store import NodeStore
@@ -94,6 +96,9 @@ class NodeService:
             "roster.push": self._roster_push,
             **self._masks.methods,
             "witness.add": self._attestation.add,
+            "witness.last": self._attestation.last,
+            "receipts.prove": ReceiptProver(self._record.ledger).prove,
+            "job.acknowledged": Acknowledgements(home, self._record).take,
         }
 
     async def run(self, on_state: Callable[[str], None]) -> None:

@@ -20,8 +20,10 @@ from federation.home import Home, ledger_origin
 from federation.ledger import (
     AddCheckpoint,
     Checkpoint,
+    ForkError,
     Ledger,
     LedgerError,
+    LedgerRolledBackError,
     Note,
     VerifierKey,
     parse_note,
@@ -34,6 +36,8 @@ log = structlog.get_logger("keyong.witness")
 
 Ask = Callable[[str, bytes], Awaitable[tuple[int, bytes]]]
 """Takes a member and a request's body to that member's witness; gives the status and what was answered."""
+Last = Callable[[str], Awaitable[bytes]]
+"""Asks a member's witness for the last checkpoint of our ledger that it cosigned; empty where it has none."""
 ATTEST_SECONDS: Final = 0.5
 """How soon a new state of the ledger is shown to the witnesses; what was written between goes with the next."""
 RETRY_SECONDS: Final = 10.0
@@ -117,6 +121,7 @@ class Witnessing:
         ask: carries a request.
         accepted: the legal entities that the owner accepted; None for all of the roster.
         clock: seconds that only rise.
+        last: asks a witness that says it saw more of our ledger than there is; None where nothing carries that.
     """
 
     def __init__(
@@ -126,22 +131,30 @@ class Witnessing:
         ask: Ask,
         accepted: Callable[[], frozenset[str]] | None,
         clock: Callable[[], float],
+        last: Last | None = None,
     ) -> None:
         self._home = home
         self._ledger = ledger
         self._ask = ask
         self._accepted = accepted
         self._clock = clock
+        self._last = last
         self._settled = 0
         """The size that every witness cosigned. Whom the owner accepts, and who joins, is an entry: then it is another."""
         self._cosigned: dict[str, int] = {}
         self._not_before: dict[str, float] = {}
 
     async def run(self) -> None:
-        """Show each new state to the witnesses, for ever: nobody waits for this, so it outlives a full disk."""
+        """Show each new state to the witnesses, for ever: nobody waits for this, so it outlives a full disk.
+
+        Raises:
+            LedgerRolledBackError, ForkError: a witness showed that we signed another history; this one must not go on.
+        """
         while True:
             try:
                 await self.advance()
+            except (LedgerRolledBackError, ForkError):
+                raise
             except (KeyongError, OSError) as error:
                 log.warning("attestation-put-off", error=type(error).__name__)
             await asyncio.sleep(ATTEST_SECONDS)
@@ -151,6 +164,7 @@ class Witnessing:
 
         Raises:
             LedgerUnavailableError: our own ledger cannot be read or written.
+            LedgerRolledBackError, ForkError: a witness showed a checkpoint of ours that is not of this history.
         """
         note = await asyncio.to_thread(self._ledger.checkpoint)
         checkpoint = Checkpoint.parse(parse_note(note).text)
@@ -190,6 +204,8 @@ class Witnessing:
         """One witness's signature line; empty where it gives none."""
         try:
             return await self._cosignature(member, checkpoint, note)
+        except (LedgerRolledBackError, ForkError):
+            raise
         except KeyongError as error:
             self._put_off([member])
             log.info("witness-not-reached", witness=member.id, code=error.code[:64])
@@ -202,6 +218,9 @@ class Witnessing:
             # It knows another state than we remember: our memory is this process's, its memory is its disk's.
             request = await asyncio.to_thread(self._request, seen, checkpoint, note)
             status, answer = await self._ask(member.id, request)
+        if status == 409 and (_size(answer) or 0) >= checkpoint.size and self._last is not None:
+            # Either another process of this home wrote meanwhile, or this ledger was put back to an older state.
+            await asyncio.to_thread(self._heed, await self._last(member.id))
         if status != 200:
             self._put_off([member])
             log.warning("witness-refused", witness=member.id, status=status)
@@ -217,6 +236,16 @@ class Witnessing:
     def _request(self, old: int, checkpoint: Checkpoint, note: bytes) -> bytes:
         proof = self._ledger.consistency(old, checkpoint.size) if 0 < old < checkpoint.size else []
         return AddCheckpoint(old, tuple(proof), note).encode()
+
+    def _heed(self, note: bytes) -> None:
+        """Compare with what a witness says that we signed; what we did not sign says nothing."""
+        try:
+            self._ledger.heed(note)
+        except (LedgerRolledBackError, ForkError):
+            log.error("ledger-not-ours", folder=str(self._ledger.folder))
+            raise
+        except LedgerError as error:
+            log.warning("witness-shows-no-checkpoint-of-ours", code=error.code)
 
     def _put_off(self, members: Iterable[Member]) -> None:
         for member in members:

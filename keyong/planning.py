@@ -28,17 +28,20 @@ from federation.secagg import (
 )
 from federation.statements import (
     Agreement,
+    Anchoring,
     DatasetDescription,
     Envelope,
     JobPlan,
     MetricSpec,
     OutputSchema,
     PlannedDataset,
+    Roster,
     StageOutput,
     instant_text,
 )
 from federation.statements.code import CodeBundle
 from federation.statements.plan import Action, Aggregation, Protection
+from federation.witnessing import eligible
 from keyong.client import PublishedDataset
 
 PLAN_VALIDITY = timedelta(days=7)
@@ -224,6 +227,11 @@ def protection_of(agreements: Sequence[Agreement]) -> Protection:
     return "fed:none"
 
 
+def attainable(roster: Roster, nodes: Sequence[str]) -> Anchoring:
+    """``witnessed``; where the roster names no other company that could vouch for one of these nodes, ``committed``."""
+    return "witnessed" if all(eligible(roster, node) for node in nodes) else "committed"
+
+
 def make_plan(
     home: Home,
     chosen: Sequence[Choice],
@@ -243,12 +251,14 @@ def make_plan(
     memory_bytes: int = 4 * 2**30,
     sent: Mapping[str, Arrays] | None = None,
     review_seconds: int | None = None,
+    anchoring: Anchoring | None = None,
 ) -> JobPlan:
     """The plan, unsigned: everything fixed, nothing hidden.
 
     Args:
         sent: the arrays that a trial sent, by stage: with them the plan states how many bits leave each node.
         review_seconds: how long a step may wait for a review; by default a day where an agreement has outputs reviewed.
+        anchoring: who has to vouch for the receipts before the result is used; by default as :func:`attainable`.
 
     Raises:
         DeniedError: single replies are asked for (``each``), and an agreement does not permit unprotected updates.
@@ -302,6 +312,8 @@ def make_plan(
             tier="T0" if development else "",
             slot_seconds=wanted.slot_seconds,
             review_seconds=review_seconds,
+            anchoring=anchoring
+            or attainable(home.roster, [choice.published.description.provider for choice in chosen]),
         )
         return plan if sent is None else plan.model_copy(update={"leak_bits": leak_of(plan, sent)})
     except ValidationError as error:

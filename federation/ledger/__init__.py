@@ -18,7 +18,7 @@
 
 from __future__ import annotations
 
-from federation.ledger.bundle import VerifiedBundle, verify_bundle
+from federation.ledger.bundle import VerifiedBundle, prove_again, verify_bundle
 from federation.ledger.checkpoint import Checkpoint, SignedCheckpoint, cosign, open_checkpoint, sign_checkpoint
 from federation.ledger.entry import Clock, Entry
 from federation.ledger.errors import (
@@ -52,6 +52,7 @@ from federation.ledger.errors import (
     TruncatedError,
     UnsignedEntriesError,
 )
+from federation.ledger.fork import Fork, is_fork, prove_fork, roots_at, verify_fork
 from federation.ledger.ledger import Ledger
 from federation.ledger.merkle import verify_consistency, verify_extension, verify_inclusion
 from federation.ledger.note import Note, NoteSignature, VerifierKey, parse_note, verify_note
@@ -75,6 +76,7 @@ __all__ = [
     "EntryReorderedError",
     "FieldMissingError",
     "FieldModifiedError",
+    "Fork",
     "ForkError",
     "HeadError",
     "KeySubstitutionError",
@@ -104,12 +106,17 @@ __all__ = [
     "Witness",
     "WitnessRefusedError",
     "cosign",
+    "is_fork",
     "open_checkpoint",
     "parse_note",
+    "prove_again",
+    "prove_fork",
+    "roots_at",
     "sign_checkpoint",
     "verify_bundle",
     "verify_consistency",
     "verify_extension",
+    "verify_fork",
     "verify_inclusion",
     "verify_ledger",
     "verify_note",

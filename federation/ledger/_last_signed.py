@@ -115,6 +115,20 @@ def check_not_rolled_back(last: SignedCheckpoint | None, size: int, note: bytes,
         )
 
 
+def heed(folder: Path, signed: SignedCheckpoint, size: int, note: bytes, node: NodeSource) -> None:
+    """Compare the database with a checkpoint of this ledger that somebody else holds; the caller holds the lock.
+
+    One beyond the last entry becomes the last-signed checkpoint, so that the ledger does not open any more either: it was put
+    back to an older state, and what it would sign next is a fork.
+
+    Raises:
+        LedgerRolledBackError, ForkError: this is not the history that was signed.
+    """
+    if signed.checkpoint.size > size:
+        write_last_signed(folder, signed.note)
+    check_not_rolled_back(signed, size, note, node)
+
+
 @contextmanager
 def locked(folder: Path, seconds: float = LOCK_SECONDS) -> Iterator[None]:
     """Hold the folder's lock, so that only one process at a time commits and replaces the last-signed checkpoint."""

@@ -78,6 +78,18 @@ def encode_bundle(
     )
 
 
+def prove_again(data: bytes, size: int, proof: Sequence[bytes], note: bytes) -> bytes:
+    """Return a bundle whose entry is proved under another checkpoint, of ``size`` entries; verify it before use."""
+    try:
+        document = parse_json(data, limit=MAX_BUNDLE_BYTES)
+        index = document["proof"]["index"]
+    except (MalformedError, KeyError, TypeError):
+        raise LedgerUnreadableError("this is not a receipt bundle of this version") from None
+    hashes = [base64.b64encode(one).decode() for one in proof]
+    again = {"proof": {"index": index, "size": size, "hashes": hashes}, "checkpoint": note.decode()}
+    return canonical_json({**document, **again})
+
+
 def verify_bundle(data: bytes, vkey: VerifierKey | str, witnesses: Sequence[VerifierKey] = ()) -> VerifiedBundle:
     """Return the entry that ``data`` proves to be in the ledger of ``vkey``.
 

@@ -16,7 +16,7 @@ from federation.crypto import SigningKey
 from federation.errors import UsageError
 from federation.ledger import export as _export
 from federation.ledger import tiles as _tiles
-from federation.ledger._last_signed import locked, read_last_signed, write_last_signed
+from federation.ledger._last_signed import heed, locked, read_last_signed, write_last_signed
 from federation.ledger.bundle import encode_bundle
 from federation.ledger.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
 from federation.ledger.entry import Clock, Entry, Field, decode, utc_now
@@ -167,10 +167,13 @@ class Ledger:
         """
         return self.submit(kind, fields, ref=ref, apply=apply).result()
 
-    def erase(self, index: int, names: Collection[str], reason: str) -> Appended:
+    def erase(self, index: int, names: Collection[str], reason: str, by: str = "") -> Appended:
         """Delete salt and payload of fields of entry ``index``, and record that as an ``erasure`` entry.
 
         The commitments stay, so every proof still holds; without the salt they tell nothing about the values.
+
+        Args:
+            reason: why; ``by``: whoever decided it. Both are on record and cannot be erased.
         """
         if self.entry(index).kind == ERASURE:
             raise UsageError("what was erased, and why, cannot be erased itself")
@@ -181,7 +184,7 @@ class Ledger:
                 if found.rowcount != 1:
                     raise UsageError("entry {index} has no field {field} to erase", index=index, field=name)
 
-        appended = self.append(ERASURE, {"fields": sorted(names), "reason": reason}, ref=index, apply=delete)
+        appended = self.append(ERASURE, {"fields": sorted(names), "reason": reason, "by": by}, ref=index, apply=delete)
         connection = connect(self._database)
         try:
             # The old pages also stand in the -wal file until it is written back.
@@ -259,6 +262,14 @@ class Ledger:
 
         self._writer.transact(work)
         return opened.witnesses
+
+    def heed(self, note: bytes) -> None:
+        """Compare with a checkpoint of ours that somebody else holds; see `federation.ledger._last_signed.heed`."""
+        signed = open_checkpoint(note, self.vkey)
+        with locked(self.folder), self.reader() as connection:
+            heed(
+                self.folder, signed, self._size(connection, None), _checkpoint_note(connection), node_source(connection)
+            )
 
     # -- reading ------------------------------------------------------------------------------------------------------
 

@@ -141,6 +141,11 @@ class Witness:
             write_private(self._path(checkpoint.origin), note, replace=True)
         return signature.line().encode()
 
+    def last_note(self, origin: str) -> bytes | None:
+        """The last checkpoint of a ledger that was cosigned here, as the ledger signed it; None where there was none."""
+        with self._lock:
+            return self._path(origin).read_bytes() if self._last(origin) is not None else None
+
     def last(self, origin: str) -> Checkpoint | None:
         """The last checkpoint of a ledger that was cosigned here; None where there was none."""
         with self._lock:

@@ -21,6 +21,14 @@ from federation.statements._base import (
 )
 from federation.statements.agreement import Agreement, AgreementRequest, Revocation, open_agreement, open_offer
 from federation.statements.dataset import Column, DatasetDescription, row_bucket
+from federation.statements.delivery import (
+    ANCHORINGS,
+    Anchoring,
+    ReceivedReceipts,
+    ResultAcknowledgement,
+    files_digest,
+    receipts_digest,
+)
 from federation.statements.dsse import Envelope, add_signature, sign, verify
 from federation.statements.enrolment import EnrolmentRequest, Invitation, InvitationError
 from federation.statements.masking import (
@@ -59,6 +67,7 @@ from federation.statements.roster import (
 )
 
 __all__ = [
+    "ANCHORINGS",
     "CLOCK_SKEW",
     "MASKED_COHORT",
     "MAX_STATEMENT_BYTES",
@@ -66,6 +75,7 @@ __all__ = [
     "Acknowledgement",
     "Agreement",
     "AgreementRequest",
+    "Anchoring",
     "ArraySpec",
     "Column",
     "DatasetDescription",
@@ -88,8 +98,10 @@ __all__ = [
     "OutputSchema",
     "PlannedDataset",
     "Receipt",
+    "ReceivedReceipts",
     "ReleasedShares",
     "ReplayError",
+    "ResultAcknowledgement",
     "Revocation",
     "Root",
     "RootMismatchError",
@@ -106,10 +118,12 @@ __all__ = [
     "UnknownMemberError",
     "Withdrawal",
     "add_signature",
+    "files_digest",
     "instant_text",
     "open_agreement",
     "open_offer",
     "parse_instant",
+    "receipts_digest",
     "root_fingerprint",
     "row_bucket",
     "sign",

@@ -19,6 +19,7 @@ from federation.statements._base import (
     StatementError,
     Uuid,
 )
+from federation.statements.delivery import Anchoring
 
 Action = Literal["fed:train", "fed:evaluate"]
 Stage = Literal["train", "evaluate"]
@@ -129,7 +130,7 @@ class JobPlan(Statement):
     """
 
     TYPE: ClassVar[str] = "application/vnd.keyong.job-plan.v1+json"
-    LATER: ClassVar[tuple[str, ...]] = ("slot_seconds", "review_seconds")
+    LATER: ClassVar[tuple[str, ...]] = ("slot_seconds", "review_seconds", "anchoring")
 
     id: Uuid
     requester: MemberId
@@ -160,6 +161,8 @@ class JobPlan(Statement):
     """Answers leave a node at whole multiples of this time since their step began; 0 as soon as they are there."""
     review_seconds: Annotated[int, Field(ge=0, le=30 * 86400)] = 0
     """How long a step may wait for a node's owner to look at its output, on top of what it may compute."""
+    anchoring: Anchoring = "witnessed"
+    """Who has to vouch for the receipts of the last exchange, beside the nodes themselves, before the result is used."""
 
     @property
     def setup_seconds(self) -> float:

@@ -228,6 +228,28 @@ class Result(Message):
     files: tuple[ResultFile, ...]
 
 
+class ProveReceipts(Message):
+    """Requester, by way of the coordinator, to a node: prove entries of your ledger under a cosigned checkpoint."""
+
+    node: str
+    job: str
+    plan: str
+    """Digest of the plan that the entries have to be of."""
+    entries: Annotated[tuple[Annotated[int, Field(ge=0, le=2**53 - 1)], ...], Field(min_length=1, max_length=5000)]
+    since: Annotated[tuple[Annotated[int, Field(ge=1, le=2**53 - 1)], ...], Field(max_length=8)] = ()
+    """Sizes of checkpoints that the requester holds of this ledger: show that what is proved extends them."""
+
+
+class ReceiptProofs(Message):
+    """The node's answer: a checkpoint with its cosignatures, and how many hashes prove each entry, and that it extends each
+    size asked for; they are the body, one after another."""
+
+    checkpoint: Annotated[str, Field(max_length=200_000)]
+    """The signed note, in base64."""
+    lengths: Annotated[tuple[Annotated[int, Field(ge=0, le=64)], ...], Field(max_length=5000)]
+    extends: Annotated[tuple[Annotated[int, Field(ge=0, le=128)], ...], Field(max_length=8)] = ()
+
+
 class JobOpen(Message):
     """Coordinator to node: a plan that names it; its code travels as the body where the node lacks it."""
 

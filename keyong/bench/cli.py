@@ -75,15 +75,19 @@ def memory_(
 def ledger_(
     entries: Annotated[int, typer.Option(min=1000, metavar="N", help="How many entries.")] = 20_000,
     threads: Annotated[int, typer.Option(min=1, max=512, metavar="N", help="How many threads append at once.")] = 64,
+    nodes: Annotated[
+        int, typer.Option(min=3, max=32, metavar="N", help="How many nodes cosign one another's ledgers.")
+    ] = 7,
 ) -> None:
-    """Durable ledger entries a second, and the 99th percentile of the wait; each is acknowledged after COMMIT.
+    """Durable ledger entries a second, alone and with three witnesses, and the 99th percentile of the wait; each is
+    acknowledged after COMMIT. Seconds from a node's COMMIT until a quorum of the other nodes has cosigned it.
 
     $ keyong bench ledger
     """
     from keyong.bench.ledger import measure
     from keyong.bench.report import report
 
-    report(measure(entries, threads))
+    report(measure(entries, threads, nodes))
 
 
 @app.command("verify")

@@ -14,20 +14,27 @@ from pathlib import Path
 
 from federation.crypto import SigningKey
 from federation.ledger import Ledger
+from keyong.bench import witnesses
 from keyong.bench.figure import Figure
 from keyong.bench.rows import published
 
 FIELDS = {"plan": "sha256:" + "0" * 64, "action": "fed:train"}
 
 
-def measure(entries: int = 20_000, threads: int = 64) -> list[Figure]:
-    """Append ``entries`` from ``threads`` threads at once."""
+def measure(entries: int = 20_000, threads: int = 64, nodes: int = witnesses.NODES) -> list[Figure]:
+    """Append ``entries`` from ``threads`` threads at once, without witnesses and with three; then what ``nodes`` nodes take."""
     with tempfile.TemporaryDirectory(prefix="keyong-bench-") as name:
         folder = Path(name)
         one_write = _one_write(folder / "plain", 50)
         waits: list[float] = []
         with Ledger.create(folder, "keyong/bench", SigningKey.generate()) as ledger:
             seconds = _append(ledger, entries // threads, threads, waits)
+        witnessed: list[float] = []
+        with witnesses.shown(folder) as (ledger, settled):
+            began = time.perf_counter()
+            _append(ledger, entries // threads, threads, witnessed)
+            settled()
+            shown = time.perf_counter() - began
     waits.sort()
     rate, p99 = len(waits) / seconds, waits[int(len(waits) * 0.99)]
     note = f"{len(waits):,} entries from {threads} threads, each acknowledged after COMMIT"
@@ -35,6 +42,14 @@ def measure(entries: int = 20_000, threads: int = 64) -> list[Figure]:
     return [
         published("ledger-entries-per-second", rate, compared_with=compared, other=1 / one_write, note=note),
         published("ledger-p99-seconds", p99, spread=(waits[0], waits[-1])),
+        published(
+            "ledger-witnessed-entries-per-second",
+            len(witnessed) / shown,
+            compared_with="the same without witnesses",
+            other=rate,
+            note=f"until all {len(witnessed):,} are witnessed by {witnesses.WITNESSES}",
+        ),
+        *witnesses.delay(nodes),
         Figure("ledger-seconds-per-entry", seconds / len(waits), "s"),
         Figure("plain-write-seconds", one_write, "s"),
     ]

@@ -37,6 +37,8 @@ ROWS = (
     Row("memory", "sum-memory-ratio", "x", 1.10),
     Row("ledger", "ledger-entries-per-second", "1/s", 5000, "at least"),
     Row("ledger", "ledger-p99-seconds", "s", 0.050),
+    Row("ledger", "ledger-witnessed-entries-per-second", "1/s", 3000, "at least"),
+    Row("ledger", "committed-to-witnessed-seconds", "s", 2.0),
     Row("verify", "verify-seconds", "s", 60.0),
     Row("verify", "verify-hashes-seconds", "s", 5.0),
     Row("rest", "node-rest-memory", "MB", 150),

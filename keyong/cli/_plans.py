@@ -60,6 +60,10 @@ def narrate_plan(plan: JobPlan) -> None:
         narrate("  answers       at the ends of slots of {seconds} s", seconds=plan.slot_seconds)
     if plan.review_seconds:
         narrate("  reviews       each step waits up to {seconds} s for the owners", seconds=plan.review_seconds)
+    if plan.anchoring == "committed":
+        narrate("  result        used as the nodes record it: no other company vouches for it first")
+    else:
+        narrate("  result        used once its receipts are {anchoring}", anchoring=plan.anchoring)
     narrate("  valid until   {expires}", expires=instant_text(plan.expires))
     tell_dropouts(plan)
     warn_unprotected(plan.protection)

@@ -12,7 +12,7 @@ from keyong.text import mark
 SUMMARY = """Federated work on data that never leaves its company, with every use on record.
 
 A founder runs `consortium init`, others `join` with an invitation; members register data with `node dataset add`, offer
-agreements, and run `node serve`; analysts run jobs under agreements; auditors `verify` the ledgers.
+agreements, and run `node serve`; analysts run jobs under agreements; auditors `verify` each ledger and `audit` several.
 
 $ keyong demo
 $ keyong consortium init --name Plates --member institute --entity "Rolling Institute" --address 10.0.0.5:7443
@@ -31,6 +31,7 @@ GROUPS: dict[str, tuple[str, str]] = {
     "job": ("keyong.cli.job", mark("Check, run and follow jobs, and fetch their results.")),
     "ledger": ("keyong.cli.ledger", mark("Read this party's ledger, and export it for an auditor.")),
     "verify": ("keyong.cli.verify", mark("Verify a ledger offline, against the root fingerprint you hold.")),
+    "audit": ("keyong.cli.audit", mark("Hold several parties' ledgers against one another, offline.")),
     "backup": ("keyong.cli.backup", mark("Copy this home into a folder, also while it serves.")),
     "restore": ("keyong.cli.restore", mark("Make a home anew from a backup, everything verified first.")),
     "doctor": ("keyong.cli.doctor", mark("Check what this machine needs to run jobs, and say how to repair it.")),

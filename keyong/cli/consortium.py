@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import click
 import typer
 
-from keyong.cli import _state
+from keyong.cli import _state, consortium_root
 from keyong.cli._commands import Commands
 from keyong.cli._output import as_json, emit, facts, line, narrate, table
 from keyong.cli._tiers import AcceptOption, floor_to_enter
@@ -226,3 +226,9 @@ def roster() -> None:
     )
     rows = ((one.id, one.entity, ", ".join(one.roles), one.floor) for one in latest.members)
     table(("member", "legal entity", "roles", "tier"), rows)
+
+
+app.command("root-key")(consortium_root.root_key)
+app.command("propose")(consortium_root.propose)
+app.command("approve")(consortium_root.approve)
+app.command("adopt")(consortium_root.adopt)

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from keyong.cli import job_check, job_run
+from keyong.cli import job_check, job_result, job_run
 from keyong.cli._commands import Commands
+from keyong.cli._jobs import JobArgument, bare, find_job
 from keyong.cli._output import as_json, clean, emit, facts, line, narrate, table
 
 if TYPE_CHECKING:
     from federation.wire.messages import Event, JobSummary
-    from keyong.client import Client
 
 app = Commands("Check, run and follow jobs, and fetch their results.")
 app.command("check")(job_check.check)
 app.command("run")(job_run.run)
-JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job's id, or how it begins.")]
+app.command("result")(job_result.result)
 
 
 @app.command("list")
@@ -37,7 +36,7 @@ def list_() -> None:
     table(
         ("job", "status", "rounds", "requester", "purpose", "participants", "protection", "submitted"),
         (
-            (_bare(one.job)[:8], _standing(one), f"{one.rounds_done}/{one.rounds}", one.requester, one.purpose,
+            (bare(one.job)[:8], _standing(one), f"{one.rounds_done}/{one.rounds}", one.requester, one.purpose,
              one.participants, _protection(one.protection), one.submitted)
             for one in jobs
         ),
@@ -45,10 +44,6 @@ def list_() -> None:
 
 
 _STEP_COLUMNS = ("time", "round", "stage", "outcome", "code", "normalised", "saturated")
-
-
-def _bare(job: str) -> str:
-    return job.removeprefix("urn:uuid:")
 
 
 def _standing(job: JobSummary) -> str:
@@ -71,20 +66,6 @@ def _protection(protection: str) -> str:
     return "UNPROTECTED" if protection == "fed:none" else protection
 
 
-def _find(client: Client, name: str) -> JobSummary:
-    from federation.errors import UsageError
-
-    hits = [one for one in client.jobs() if _bare(one.job).startswith(_bare(name))]
-    if len(hits) != 1 or len(_bare(name)) < 4:
-        raise UsageError(
-            "no job is called {job}",
-            hint="see `keyong job list`; give at least the first four characters",
-            job=name[:64],
-            code="no-such-job",
-        )
-    return hits[0]
-
-
 @app.command()
 def show(job: JobArgument) -> None:
     """Show a job: how it stands, what it rests on, and what happened so far.
@@ -96,7 +77,7 @@ def show(job: JobArgument) -> None:
     from keyong.cli._context import open_client
 
     with open_client() as client:
-        found = _find(client, job)
+        found = find_job(client, job)
         events: tuple[Event, ...] = ()
         try:
             answer = client.call("job.events", m.EventsSince(job=found.job, after=0, wait=0))
@@ -122,7 +103,7 @@ def show(job: JobArgument) -> None:
     )
     if found.exchange:
         narrate("its use of each agreement stays reserved at the nodes, whether it is resumed or cancelled")
-        narrate("go on with: keyong job resume {job}", job=_bare(found.job)[:8])
+        narrate("go on with: keyong job resume {job}", job=bare(found.job)[:8])
     if events:
         line()
         table(("time", "event", "details"), ((event.time, event.kind, _details(event)) for event in events))
@@ -149,7 +130,7 @@ def watch(job: JobArgument) -> None:
     from keyong.cli._context import open_client
 
     with open_client() as client:
-        found = _find(client, job)
+        found = find_job(client, job)
         job_run.follow_and_record(client, found.job, found.rounds, found.protection, digest=found.plan)
 
 
@@ -169,13 +150,13 @@ def resume(
     from keyong.cli._context import open_client
 
     with open_client() as client:
-        found = _find(client, job)
+        found = find_job(client, job)
         after = client.last_event(found.job)
         client.resume(found.job)
         if not follow:
             job_run.submitted(found.job)
             return
-        narrate("resumed job {job}", job=_bare(found.job))
+        narrate("resumed job {job}", job=bare(found.job))
         job_run.follow_and_record(client, found.job, found.rounds, found.protection, digest=found.plan, after=after)
 
 
@@ -189,51 +170,12 @@ def cancel(job: JobArgument) -> None:
     from keyong.cli._context import open_client
 
     with open_client() as client:
-        found = _find(client, job)
+        found = find_job(client, job)
         client.cancel(found.job)
     if as_json():
         emit({"cancelled": found.job})
     else:
-        narrate("cancelled job {job}", job=_bare(found.job))
-
-
-@app.command()
-def result(
-    job: JobArgument,
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="An empty or new folder.")],
-) -> None:
-    """Fetch a job's result: last aggregate (model.safetensors), metrics.json, receipts, the server part's files in
-    output/.
-
-    Nothing in it is loaded or run here. Receipts carry their inclusion proofs beside them.
-
-    $ keyong job result 7c1f -o ./result
-    """
-    from keyong.cli._context import open_client
-    from keyong.cli._plans import warn_development, warn_unprotected
-
-    folder = output.expanduser()
-    with open_client() as client:
-        found = _find(client, job)
-        summary = client.result(found.job, folder)
-    if as_json():
-        emit({"folder": str(folder), "files": _files(folder), "summary": summary})
-        return
-    facts(
-        (
-            ("job", _bare(found.job)),
-            ("status", summary.get("status", "")),
-            ("rounds", f"{summary.get('rounds_done')}/{summary.get('rounds')}"),
-        )
-    )
-    for name in _files(folder):
-        line(f"{folder}/{clean(name)}")
-    warn_unprotected(str(summary.get("protection", "")))
-    warn_development(summary.get("development"))
-
-
-def _files(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+        narrate("cancelled job {job}", job=bare(found.job))
 
 
 @app.command()
@@ -253,10 +195,10 @@ def logs(
     from keyong.cli._context import open_home
 
     folder = open_home().path / "logs"
-    bare = _bare(job)
+    wanted = bare(job)
     hits = (
-        sorted(path for path in folder.glob("*") if path.is_dir() and path.name.startswith(bare))
-        if len(bare) >= 4
+        sorted(path for path in folder.glob("*") if path.is_dir() and path.name.startswith(wanted))
+        if len(wanted) >= 4
         else []
     )
     if len(hits) != 1:

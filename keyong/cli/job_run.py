@@ -14,7 +14,7 @@ from keyong.text import mark
 
 if TYPE_CHECKING:
     from federation.ledger import Appended
-    from federation.statements import JobPlan
+    from federation.statements import Anchoring, JobPlan
     from federation.statements.plan import Action, Aggregation
     from keyong.checking import CheckReport
     from keyong.cli._app import App
@@ -79,6 +79,15 @@ def run(
         str | None,
         typer.Option(metavar="TIME", help="How long a step may wait for owners who look at outputs; 1d by default."),
     ] = None,
+    anchoring: Annotated[
+        str | None,
+        typer.Option(
+            metavar="committed|witnessed|final",
+            click_type=click.Choice(["committed", "witnessed", "final"]),
+            help="Who vouches for the receipts before the result is used: the nodes alone, another company, or a quorum."
+            " Default: witnessed, where there is another company.",
+        ),
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before signing.")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Submit, print the job's id, and leave.")] = False,
 ) -> None:
@@ -123,6 +132,7 @@ def run(
             min_participants,
             round_seconds,
             _seconds(review_wait),
+            cast("Anchoring | None", anchoring),
         )
         _present(chosen, plan)
         if interactive() and not yes and not as_json() and not ask("sign and run this?"):
@@ -133,6 +143,7 @@ def run(
 def _plan(
     client: Client, chosen: Sequence[Choice], app: App, tree: Runtime, purpose: str, actions: Sequence[Action],
     rounds: int, aggregation: Aggregation, min_participants: int | None, round_seconds: int, review_seconds: int | None,
+    anchoring: Anchoring | None,
 ) -> JobPlan:  # fmt: skip
     from keyong.planning import demanded, make_plan
 
@@ -163,6 +174,7 @@ def _plan(
         round_seconds=round_seconds,
         sent=report.sent if report is not None and bounded else None,
         review_seconds=review_seconds,
+        anchoring=anchoring,
     )
 
 

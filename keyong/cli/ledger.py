@@ -7,15 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from keyong.cli import ledger_erase
 from keyong.cli._commands import Commands
 from keyong.cli._output import as_json, clean, emit, facts, line, narrate, progress_bar, table
 from keyong.text import mark
 
 if TYPE_CHECKING:
+    from federation.home import Home
     from federation.ledger import Entry, Ledger
+    from keyong.disclosing import AgreementEntries
     from keyong.replaying import DecisionReplay
 
 app = Commands("Read this party's ledger, and export it for an auditor.")
+app.command("erase")(ledger_erase.erase)
 SHORTENED = 160
 
 
@@ -130,26 +134,34 @@ def export(
     sealed: Annotated[
         bool, typer.Option("--sealed", help="Leave every field sealed: envelopes and proofs alone.")
     ] = False,
+    agreement: Annotated[
+        str | None,
+        typer.Option(metavar="AGREEMENT", help="Open only what is of this agreement; all else stays sealed."),
+    ] = None,
 ) -> None:
     """Write the whole history and the rosters to one file that anybody can verify offline.
 
     What is sealed stays a commitment: the auditor sees that it is there and unchanged, not what it says.
 
     $ keyong ledger export mill-a.export && keyong verify mill-a.export --root sha256:9f86…
+    $ keyong ledger export for-lab.export --agreement 125a3335
     """
     import tempfile
 
     from keyong.cli._context import open_home
-    from keyong.cli._evidence import write_export
+    from keyong.evidence import write_export
 
     home = open_home()
     kept = frozenset(withhold or ())
     target = file.expanduser().absolute()
 
-    def disclose(entry: Entry) -> list[str]:
-        return [] if sealed else [name for name in entry.fields if name not in kept]
-
     with home.open_ledger() as ledger, tempfile.TemporaryDirectory(dir=home.folder("spool")) as folder:
+        opened = _of_agreement(ledger, _agreement(home, agreement)).disclose if agreement is not None else None
+
+        def disclose(entry: Entry) -> list[str]:
+            names = opened(entry) if opened is not None else entry.fields
+            return [] if sealed else [name for name in names if name not in kept]
+
         part = Path(folder) / "ledger"
         ledger.export(part, disclose=disclose)
         write_export(target, part, home.history.envelopes)
@@ -159,6 +171,19 @@ def export(
         return
     narrate("wrote {path}; the auditor needs it and the root fingerprint, the latter over another channel", path=target)
     facts((("file", target), ("root fingerprint", home.identity.fingerprint)))
+
+
+def _agreement(home: Home, name: str) -> str:
+    """The digest of an agreement that a person named."""
+    from federation.holdings import Holdings, open_engine
+
+    return Holdings(open_engine(home.path / "store.db")).find(name).digest
+
+
+def _of_agreement(ledger: Ledger, digest: str) -> AgreementEntries:
+    from keyong.disclosing import AgreementEntries
+
+    return AgreementEntries.of(ledger, digest)
 
 
 @app.command()
@@ -211,8 +236,8 @@ def replay(
     from federation.errors import UsageError
     from federation.ledger import verify_ledger
     from keyong.cli._context import open_home
-    from keyong.cli._evidence import fingerprint_of, open_evidence
-    from keyong.cli._statements import StatementCheck
+    from keyong.embedded import StatementCheck
+    from keyong.evidence import fingerprint_of, open_evidence
     from keyong.replaying import DecisionReplay
 
     if path is None:

@@ -10,13 +10,14 @@ import click
 import typer
 
 from keyong.cli._commands import Commands
-from keyong.cli._output import as_json, emit, facts, narrate, print_error, progress_bar
+from keyong.cli._output import as_json, emit, facts, line, narrate, print_error, progress_bar
 from keyong.text import explain, mark, translate
 
 if TYPE_CHECKING:
     from federation.errors import VerificationError
-    from federation.ledger import Verdict
-    from keyong.cli._evidence import Evidence
+    from federation.ledger import Fork, ForkError, Verdict
+    from federation.statements import Envelope
+    from keyong.evidence import Evidence
 
 PROCESSES = 2
 """That verify a long ledger at once; more would rarely be idle on an auditor's machine."""
@@ -28,7 +29,10 @@ app = Commands()
 def verify(
     path: Annotated[
         Path,
-        typer.Argument(metavar="PATH", help="A home, a ledger's folder, or a file made by `keyong ledger export`."),
+        typer.Argument(
+            metavar="PATH",
+            help="A home, a ledger's folder, a file made by `keyong ledger export`, or the proof of a fork.",
+        ),
     ],
     root: Annotated[
         str,
@@ -47,6 +51,14 @@ def verify(
             show_default=True,
         ),
     ] = "integrity",
+    fork_proof: Annotated[
+        Path | None,
+        typer.Option(
+            "--fork-proof",
+            metavar="FILE",
+            help="Where to write the proof, should the ledger have signed another history than a receipt or its own file says.",
+        ),
+    ] = None,
     hashes_only: Annotated[
         bool,
         typer.Option(
@@ -60,18 +72,22 @@ def verify(
     Prints three lines. Integrity: entries, signatures and statements hold. Anchoring: whether others hold this history
     too; without that, whoever holds the ledger's key could have rewritten it. Completeness: what was begun was ended.
 
-    Exit code 4 names the entry at which it fails.
+    Exit code 4 names the entry at which it fails. A fork (two histories that one ledger signed) can be written to a file,
+    which anybody verifies with this command: exit code 0 then says that the fork is proved.
 
     $ keyong verify ~/mill-a --root sha256:9f86…
     $ keyong verify mill-a.export --root sha256:9f86… --receipts ./result/receipts --require anchored
     """
     from federation.errors import UsageError, VerificationError
-    from federation.ledger import verify_ledger
-    from keyong.cli._evidence import fingerprint_of, open_evidence
-    from keyong.cli._statements import StatementCheck, read_proofs
+    from federation.ledger import ForkError, verify_ledger
+    from keyong.embedded import StatementCheck, read_proofs
+    from keyong.evidence import fingerprint_of, open_evidence, read_fork
 
     fingerprint = fingerprint_of(root)
     try:
+        if (fork := read_fork(path)) is not None:
+            _show_fork(fork, fingerprint)
+            return
         with open_evidence(path, fingerprint) as evidence:
             if hashes_only and not evidence.ledger.is_dir():
                 raise UsageError(
@@ -82,20 +98,69 @@ def verify(
             check = StatementCheck(evidence.rosters)
             proofs = read_proofs(receipts, evidence.vkey, check) if receipts is not None else []
             with progress_bar(mark("verifying")) as progress:
-                verdict = verify_ledger(
-                    evidence.ledger,
-                    evidence.vkey,
-                    witnesses=evidence.quorum.keys,
-                    receipts=proofs,
-                    hash_only=hashes_only,
-                    on_entry=check.on_entry,
-                    progress=progress,
-                    processes=min(PROCESSES, len(os.sched_getaffinity(0))),
-                )
+                try:
+                    verdict = verify_ledger(
+                        evidence.ledger,
+                        evidence.vkey,
+                        witnesses=evidence.quorum.keys,
+                        receipts=proofs,
+                        hash_only=hashes_only,
+                        on_entry=check.on_entry,
+                        progress=progress,
+                        processes=min(PROCESSES, len(os.sched_getaffinity(0))),
+                    )
+                except ForkError as error:
+                    if fork_proof is not None and error.evidence:
+                        _write_fork(error, evidence, fork_proof.expanduser())
+                    raise
     except VerificationError as error:
         _fail(error)
     _show(evidence, verdict, None if hashes_only else verdict.checked, len(proofs))
     _demand(require, verdict, _state(evidence, verdict))
+
+
+def _write_fork(error: ForkError, evidence: Evidence, file: Path) -> None:
+    from federation.ledger import prove_fork
+    from keyong.evidence import write_fork
+
+    write_fork(file, prove_fork(evidence.ledger, *error.evidence), evidence.history.envelopes)
+    narrate("the proof of a fork is in {path}; hand it on: keyong verify FILE --root FINGERPRINT", path=file)
+
+
+def _show_fork(fork: tuple[Fork, list[Envelope]], fingerprint: str) -> None:
+    from keyong.evidence import verify_fork_file
+
+    proved = verify_fork_file(*fork, fingerprint)
+    old, new = proved.held.checkpoint, proved.shown.checkpoint
+    if as_json():
+        emit(
+            {
+                "fork": {
+                    "proved": True,
+                    "member": proved.member.id,
+                    "entity": proved.member.entity,
+                    "origin": old.origin,
+                    "consortium": proved.consortium,
+                    "held": {"entries": old.size, "root": old.root.hex()},
+                    "shown": {"entries": new.size, "root": new.root.hex()},
+                }
+            }
+        )
+        return
+    line(
+        translate(
+            "PROVED: the ledger of {member} ({entity}) signed two histories",
+            member=proved.member.id,
+            entity=proved.member.entity,
+        )
+    )
+    facts(
+        (
+            ("one has", translate("{entries} entries, root {root}", entries=old.size, root=old.root.hex())),
+            ("the other", translate("{entries} entries, root {root}", entries=new.size, root=new.root.hex())),
+        )
+    )
+    narrate("its first {size} entries are others in the second: no honest ledger signs both", size=old.size)
 
 
 def _fail(error: VerificationError) -> None:

@@ -75,7 +75,11 @@ async def test_a_cancelled_job_closes_nodes_and_session_and_is_on_record(live: C
     assert json.loads(files["summary.json"])["status"] == "cancelled"
     assert all(len(node.closed) == 1 for node in live.nodes)
     with live.institute.open_ledger() as ledger:
-        assert [ledger.fields(entry.index)["event"] for entry in ledger.find(kind="job")] == ["submitted", "cancelled"]
+        assert [ledger.fields(entry.index)["event"] for entry in ledger.find(kind="job")] == [
+            "submitted",
+            "cancelled",
+            "delivered",
+        ]
 
 
 async def test_jobs_run_some_at_a_time_and_the_others_know_their_place(live: Consortium, app):

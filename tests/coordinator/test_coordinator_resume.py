@@ -203,7 +203,7 @@ async def test_a_resumed_job_ends_with_the_model_of_one_that_was_not_interrupted
     assert not (folder / "exchanges").exists(), "a job that is done has its result alone"
     with live.institute.open_ledger() as ledger:
         mine = [ledger.fields(entry.index) for entry in ledger.find(kind="job")]
-    assert [one["event"] for one in mine][-4:] == ["submitted", "interrupted", "resumed", "done"]
+    assert [one["event"] for one in mine][-5:] == ["submitted", "interrupted", "resumed", "done", "delivered"]
 
 
 async def test_an_app_whose_start_is_left_to_chance_is_refused_and_what_was_recorded_stays(

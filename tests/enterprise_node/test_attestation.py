@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,17 @@ import pytest
 
 from enterprise_node.attestation import Attestation
 from federation.errors import UnavailableError
-from federation.ledger import AddCheckpoint, Checkpoint, Witness, WitnessRefusedError, sign_checkpoint, verify_ledger
+from federation.ledger import (
+    AddCheckpoint,
+    Checkpoint,
+    ForkError,
+    Ledger,
+    LedgerRolledBackError,
+    Witness,
+    WitnessRefusedError,
+    sign_checkpoint,
+    verify_ledger,
+)
 from federation.wire.messages import WitnessAnswer, WitnessAsk
 from federation.wire.peer import Incoming
 from federation.witnessing import RETRY_SECONDS, Quorum, Witnessing, eligible, log_key, quorum, witness_name
@@ -46,6 +57,10 @@ class Witnesses:
             return 200, self._witnesses[member].add_checkpoint(request, lambda origin: log_key(roster, origin))
         except WitnessRefusedError as error:
             return error.status, b"" if error.size is None else f"{error.size}\n".encode()
+
+    def last(self, member: str) -> bytes:
+        """What this witness shows of the mill's ledger."""
+        return self._witnesses[member].last_note(self.world.record.ledger.origin) or b""
 
     def of(self, accepted: Callable[[], frozenset[str]] | None = None) -> Witnessing:
         ledger = self.world.record.ledger
@@ -168,3 +183,83 @@ async def test_the_node_answers_what_the_coordinator_carried_to_it(world: Any) -
     again = await add(AddCheckpoint(0, (), note).encode())
     assert (again.status, again.body) == (409, "5\n")
     assert (await add(b"nonsense")).status == 400
+
+
+# -- a ledger that was put back ----------------------------------------------------------------------------------------
+
+
+async def put_back(world: Any, witnesses: Witnesses, base: Path, more: int) -> tuple[Ledger, Witnessing]:
+    """The mill's ledger as an old copy of its whole folder, opened again; the witnesses saw ``more`` entries since."""
+    ledger = world.record.ledger
+    old = base / "old"
+    shutil.copytree(ledger.folder, old)
+    for _ in range(more):
+        ledger.append("note", {})
+    assert await witnesses.of().advance() == 2
+    restored = Ledger.open(old, world.keys["mill"].ledger, world.clock)
+
+    async def last(member: str) -> bytes:
+        return witnesses.last(member)
+
+    return restored, Witnessing(world.home, restored, witnesses.ask, None, lambda: witnesses.now, last)
+
+
+async def test_inv6_a_restored_ledger_stops_at_the_first_witness_that_saw_more(
+    world: Any, witnesses: Witnesses, tmp_path: Path
+) -> None:
+    restored, asking = await put_back(world, witnesses, tmp_path, 3)
+    with pytest.raises(LedgerRolledBackError):
+        await asking.advance()
+    with pytest.raises(LedgerRolledBackError):
+        restored.append("note", {})
+    with pytest.raises(LedgerRolledBackError):
+        Ledger.open(restored.folder, world.keys["mill"].ledger)
+
+
+async def test_inv6_one_that_went_on_first_is_a_fork(world: Any, witnesses: Witnesses, tmp_path: Path) -> None:
+    restored, asking = await put_back(world, witnesses, tmp_path, 3)
+    for _ in range(3):
+        restored.append("note", {"other": True})
+    with pytest.raises(ForkError) as raised:
+        await asking.advance()
+    assert len(raised.value.evidence) == 2
+
+
+async def test_what_we_did_not_sign_stops_nobody(world: Any, witnesses: Witnesses, tmp_path: Path) -> None:
+    """A witness that lies about what it saw, or shows another's checkpoint, is passed over."""
+    ledger = world.record.ledger
+    witnesses.says["lab"] = (409, b"999999\n")
+    forged = sign_checkpoint(Checkpoint(ledger.origin, 999_999, b"\1" * 32), world.keys["lab"].ledger)
+
+    async def last(member: str) -> bytes:
+        return forged if member == "lab" else witnesses.last(member)
+
+    asking = Witnessing(world.home, ledger, witnesses.ask, None, lambda: witnesses.now, last)
+    assert await asking.advance() == 1
+    ledger.append("note", {})
+
+
+async def test_another_process_of_the_home_that_wrote_meanwhile_is_no_rollback(
+    world: Any, witnesses: Witnesses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = world.record.ledger
+    before = ledger.checkpoint()
+    ledger.append("note", {})
+    await witnesses.of().advance()
+
+    async def last(member: str) -> bytes:
+        return witnesses.last(member)
+
+    asking = Witnessing(world.home, ledger, witnesses.ask, None, lambda: witnesses.now, last)
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger, "checkpoint", lambda: before)
+        assert await asking.advance() == 0
+    ledger.append("note", {})
+
+
+async def test_without_the_witnesses_word_a_restored_ledger_would_go_on(
+    world: Any, witnesses: Witnesses, tmp_path: Path
+) -> None:
+    restored, _ = await put_back(world, witnesses, tmp_path, 3)
+    assert await Witnessing(world.home, restored, witnesses.ask, None, lambda: witnesses.now).advance() == 0
+    restored.append("note", {})

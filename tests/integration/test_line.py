@@ -7,6 +7,7 @@ import os
 import shutil
 import sqlite3
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from federation.crypto import PublicKey
 from federation.errors import KeyongError
 from federation.home import Home, ledger_origin
 from federation.ledger import VerifierKey, verify_bundle
-from federation.statements import Envelope, Receipt
+from federation.statements import Envelope, Receipt, ResultAcknowledgement
 from tests.integration.apps import CLIENT
 from tests.integration.consortium import MILLS, ROWS, Consortium, read_records
 from tests.integration.parties import Party, environment, until
@@ -75,6 +76,35 @@ def test_inv2_intent_comes_before_outcome(consortium: Consortium, result: Path) 
         kinds = [entry["kind"] for entry in consortium.entries(mill)]
         assert kinds.count("intent") == kinds.count("outcome") >= 1
         assert kinds.index("intent") < kinds.index("outcome")
+
+
+def test_inv6_a_result_is_witnessed_before_use_and_acknowledged_on_every_ledger(
+    consortium: Consortium, result: Path
+) -> None:
+    said = ResultAcknowledgement.read(Envelope.from_bytes((result / "acknowledgement.json").read_bytes()))
+    assert said.anchoring in ("witnessed", "final") and {one.node for one in said.nodes} == set(MILLS)
+    digest = Envelope.from_bytes((result / "acknowledgement.json").read_bytes()).digest
+
+    def acknowledged(party: Party) -> int:
+        shown = party.ok("ledger", "show", "--kind", "ack", "--last", "1000").json
+        return sum(entry["fields"]["digest"] == digest for entry in shown)
+
+    assert acknowledged(consortium.institute) == 2, "as the requester, and as the coordinator"
+    for mill in consortium.mills:
+        until(partial(acknowledged, mill), f"no acknowledgement reached {mill.name}")
+
+
+def test_all_parties_ledgers_tell_one_story_of_the_job(consortium: Consortium, result: Path, tmp_path: Path) -> None:
+    plan = Envelope.from_bytes((result / "plan.json").read_bytes()).digest
+    files = []
+    for party in consortium.parties:
+        files.append(tmp_path / f"{party.name}.export")
+        party.ok("ledger", "export", files[-1])
+    found = consortium.institute.run("audit", *files, "--root", consortium.fingerprint, form="json").json
+    assert all(one["integrity"]["holds"] for one in found["ledgers"]) and found["forks"] == []
+    # Other tests' jobs, some of them submitted without a record, are in these ledgers too.
+    assert [one for one in found["completeness"]["findings"] if one["plan"] == plan] == []
+    assert found["completeness"]["not_judged"] == []
 
 
 def test_inv6_every_home_verifies(consortium: Consortium, result: Path) -> None:

@@ -60,7 +60,8 @@ def test_memory() -> None:
 
 
 def test_ledger() -> None:
-    figures = ledger.measure(2000, 16)
+    _runtime()
+    figures = ledger.measure(2000, 16, nodes=3)
     check_complete("ledger", figures)
     values(figures)
 

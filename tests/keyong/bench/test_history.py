@@ -11,8 +11,8 @@ from federation.home import Home
 from federation.ledger import verify_ledger
 from federation.statements import Invocation, Receipt
 from keyong.bench.history import statement_bytes, write_history
-from keyong.cli._evidence import open_evidence
-from keyong.cli._statements import StatementCheck
+from keyong.embedded import StatementCheck
+from keyong.evidence import open_evidence
 
 
 def test_filled_templates_are_canonical_statements() -> None:

@@ -16,8 +16,8 @@ from federation.statements import (
     Invocation,
     JobPlan,
     Receipt,
+    ResultAcknowledgement,
     Revocation,
-    verify,
 )
 from federation.statements.masking import (
     Acknowledgement,
@@ -28,7 +28,7 @@ from federation.statements.masking import (
     SurvivorSet,
     Withdrawal,
 )
-from keyong.cli._evidence import Rosters
+from keyong.rosters import Rosters
 from keyong.text import explain
 
 PROOF_SUFFIX, RECEIPT_SUFFIX = ".proof.json", ".receipt.json"
@@ -80,7 +80,7 @@ class StatementCheck:
                 self._by_a_coordinator(envelope)
                 return
         for member in self._authors(envelope, offer):
-            self._signed_by(envelope, member)
+            self._rosters.signed_by(envelope, member)
 
     def _authors(self, envelope: Envelope, offer: bool) -> Sequence[str]:
         kind = envelope.payload_type
@@ -91,6 +91,8 @@ class StatementCheck:
             return Receipt.texts(envelope, "node")
         if kind == Revocation.TYPE:
             return Revocation.texts(envelope, "by")
+        if kind == ResultAcknowledgement.TYPE:
+            return ResultAcknowledgement.texts(envelope, "requester")
         if kind == JobPlan.TYPE:
             return [JobPlan.read(envelope).requester]
         if kind == DatasetDescription.TYPE:
@@ -105,22 +107,11 @@ class StatementCheck:
     def _by_a_coordinator(self, envelope: Envelope) -> None:
         for member in sorted(self._rosters.coordinators):
             try:
-                self._signed_by(envelope, member)
+                self._rosters.signed_by(envelope, member)
                 return
             except SignatureError:
                 continue
         raise SignatureError("no coordinator of the rosters signed it")
-
-    def _signed_by(self, envelope: Envelope, member: str) -> None:
-        failure: SignatureError | None = None
-        for key in self._rosters.statement_keys(member):
-            try:
-                verify(envelope, envelope.payload_type, [key])
-                return
-            except SignatureError as error:
-                failure = error
-        assert failure is not None
-        raise failure
 
 
 class EvidenceTypeError(VerificationError):

@@ -20,21 +20,17 @@ from pathlib import Path
 from typing import IO, Any
 
 from federation.crypto import PublicKey
-from federation.errors import UsageError, VerificationError
-from federation.ledger import VerifierKey
+from federation.errors import UsageError
+from federation.ledger import Fork, LedgerError, SignedCheckpoint, VerifierKey, is_fork
+from federation.ledger.fork import MAX_FORK_BYTES
 from federation.statements import Envelope, Member, RosterHistory
 from federation.witnessing import Quorum
+from keyong.rosters import EvidenceError, Rosters
 
 FORMAT = "keyong-export"
 VERSION = 1
 MAX_LINE_BYTES = 8 * 1024 * 1024
 MAX_ROSTERS = 100_000
-
-
-class EvidenceError(VerificationError):
-    """What is to be verified does not say what is needed to verify it, or says something else."""
-
-    code = "evidence"
 
 
 @dataclass(frozen=True)
@@ -47,43 +43,6 @@ class Evidence:
     history: RosterHistory
     rosters: Rosters
     quorum: Quorum
-
-
-class Rosters:
-    """Every key that each member ever had, by the rosters of one chain."""
-
-    def __init__(self, history: RosterHistory) -> None:
-        from federation.statements import Roster
-
-        self._members: dict[str, list[Member]] = {}
-        self._keys: dict[str, list[PublicKey]] = {}
-        self.coordinators: set[str] = set()
-        self.chain = [Roster.read(envelope) for envelope in history.envelopes]
-        for roster in self.chain:
-            for member in roster.members:
-                known = self._members.setdefault(member.id, [])
-                if member not in known:
-                    known.append(member)
-                if "coordinator" in member.roles:
-                    self.coordinators.add(member.id)
-
-    def entries(self, member: str) -> list[Member]:
-        """The member's entries, newest last.
-
-        Raises:
-            EvidenceError: no roster ever named it.
-        """
-        found = self._members.get(member)
-        if not found:
-            raise EvidenceError("no roster names the member {member}", member=member[:64])
-        return found
-
-    def statement_keys(self, member: str) -> list[PublicKey]:
-        """The keys that this member has signed statements with, newest first."""
-        if member not in self._keys:
-            texts = dict.fromkeys(one.statement_key for one in reversed(self.entries(member)))
-            self._keys[member] = [PublicKey.from_text(text) for text in texts]
-        return self._keys[member]
 
 
 def fingerprint_of(text: str) -> str:
@@ -152,13 +111,75 @@ def open_evidence(path: Path, fingerprint: str) -> Iterator[Evidence]:
         yield _evidence(ledger, envelopes, origin, fingerprint)
 
 
+def write_fork(target: Path, fork: Fork, envelopes: tuple[Envelope, ...]) -> None:
+    """Join rosters and the proof of a fork into the one file that can be handed on."""
+    with tempfile.TemporaryDirectory(prefix="keyong-fork-") as name:
+        part = Path(name) / "fork"
+        part.write_bytes(fork.encode() + b"\n")
+        write_export(target, part, envelopes)
+
+
+def read_fork(path: Path) -> tuple[Fork, list[Envelope]] | None:
+    """The proof of a fork in a file, with the rosters beside it; None where the file is something else.
+
+    Raises:
+        LedgerError, EvidenceError: it says that it is one, and cannot be read.
+    """
+    path = path.expanduser()
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        if b'"format":"keyong-export"' not in file.readline(MAX_LINE_BYTES):
+            return None
+    with tempfile.TemporaryDirectory(prefix="keyong-verify-") as name:
+        part = Path(name) / "fork"
+        envelopes, origin = _split_export(path, part, MAX_FORK_BYTES)
+        data = part.read_bytes()
+        return (Fork.decode(data.strip()), envelopes) if origin == "None" and is_fork(data) else None
+
+
+@dataclass(frozen=True)
+class ProvedFork:
+    """A fork that holds: whose ledger signed two histories, and the two states."""
+
+    member: Member
+    consortium: str
+    held: SignedCheckpoint
+    shown: SignedCheckpoint
+
+
+def verify_fork_file(fork: Fork, envelopes: list[Envelope], fingerprint: str) -> ProvedFork:
+    """Return whose ledger a fork is of, if it proves that this ledger's key signed two histories.
+
+    Raises:
+        VerificationError: the rosters do not begin at this root, or the proof does not hold.
+    """
+    from federation.ledger import verify_fork
+
+    history = RosterHistory(envelopes, fingerprint)
+    member_id = _member_of(fork.origin, history)
+    failure: LedgerError | None = None
+    for member in reversed(Rosters(history).entries(member_id)):
+        try:
+            held, shown = verify_fork(fork, VerifierKey(fork.origin, PublicKey.from_text(member.ledger_key)))
+            return ProvedFork(member, history.latest.name, held, shown)
+        except LedgerError as error:
+            failure = failure or error
+    assert failure is not None
+    raise failure
+
+
+def _member_of(origin: str, history: RosterHistory) -> str:
+    prefix, _, member = origin.rpartition("/")
+    if prefix != f"keyong/{history.latest.consortium.removeprefix('urn:uuid:')}":
+        raise EvidenceError("the ledger {origin} is not one of this consortium", origin=origin[:200])
+    return member
+
+
 def _evidence(ledger: Path, envelopes: list[Envelope], origin: str, fingerprint: str) -> Evidence:
     history = RosterHistory(envelopes, fingerprint)
     rosters = Rosters(history)
-    prefix, _, member_id = origin.rpartition("/")
-    if prefix != f"keyong/{history.latest.consortium.removeprefix('urn:uuid:')}":
-        raise EvidenceError("the ledger {origin} is not one of this consortium", origin=origin[:200])
-    member = rosters.entries(member_id)[-1]
+    member = rosters.entries(_member_of(origin, history))[-1]
     quorum = Quorum.of(rosters.chain, member.id)
     vkey = VerifierKey(origin, PublicKey.from_text(member.ledger_key))
     return Evidence(ledger, member, vkey, history, rosters, quorum)
@@ -189,7 +210,7 @@ def _folder_origin(folder: Path) -> str:
     return Checkpoint.parse(parse_note(note).text).origin
 
 
-def _split_export(path: Path, ledger: Path) -> tuple[list[Envelope], str]:
+def _split_export(path: Path, ledger: Path, limit: int | None = None) -> tuple[list[Envelope], str]:
     with path.open("rb") as file:
         head = _object(file.readline(MAX_LINE_BYTES), path)
         count = head.get("rosters")
@@ -206,7 +227,10 @@ def _split_export(path: Path, ledger: Path) -> tuple[list[Envelope], str]:
         origin = _object(file.readline(MAX_LINE_BYTES), path).get("origin")
         file.seek(start)
         with ledger.open("wb") as target:
-            _copy(file, target)
+            if limit is None:
+                _copy(file, target)
+            else:
+                target.write(file.read(limit))
     return envelopes, str(origin)
 
 

@@ -1,0 +1,200 @@
+"""Several parties' exports judged together: each one's integrity and anchoring, then whether they tell one story."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from federation.errors import VerificationError
+from federation.ledger import (
+    Checkpoint,
+    Entry,
+    Fork,
+    ForkError,
+    LedgerError,
+    Verdict,
+    VerifierKey,
+    open_checkpoint,
+    parse_note,
+    prove_fork,
+    roots_at,
+    verify_ledger,
+)
+from federation.statements import Member
+from federation.witnessing import Quorum
+from keyong.embedded import StatementCheck
+from keyong.evidence import Evidence, open_evidence
+from keyong.facts import Facts
+from keyong.reconciling import Discrepancy, Place, Reconciliation, reconcile
+from keyong.rosters import EvidenceError
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Audited:
+    """One export, judged by itself.
+
+    Attributes:
+        verdict: None where its integrity does not hold; ``error`` then says why.
+        state: ``unanchored``, ``partly witnessed``, ``witnessed`` or ``final``; empty without a verdict.
+    """
+
+    path: Path
+    member: Member
+    quorum: Quorum
+    verdict: Verdict | None
+    state: str
+    error: VerificationError | None = None
+
+
+@dataclass(frozen=True)
+class ForkFound:
+    """Two signed states of one ledger that cannot both be true; ``held_by`` had the one, the export shows the other."""
+
+    member: str
+    held_by: Place
+    fork: Fork
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What came of an audit. It holds where every export has its integrity, and nothing was found."""
+
+    ledgers: tuple[Audited, ...]
+    forks: tuple[ForkFound, ...]
+    reconciliation: Reconciliation
+
+    @property
+    def holds(self) -> bool:
+        """Whether there is nothing to report."""
+        intact = all(one.verdict is not None for one in self.ledgers)
+        return intact and not self.forks and not self.reconciliation.findings
+
+
+@dataclass
+class _Export:
+    """One export between its own verdict and the reconciliation."""
+
+    path: Path
+    audited: Audited
+    facts: Facts
+    vkey: VerifierKey
+    held: list[tuple[bytes, Place]] = field(default_factory=list)
+
+
+def audit(paths: Sequence[Path], fingerprint: str, progress: Callable[[Path], Progress] | None = None) -> Audit:
+    """Judge exports (or homes) of one consortium, each by itself and all together.
+
+    Args:
+        fingerprint: of the consortium's root, from a source that is trusted.
+        progress: gives, for each export, what is told entries done and in all.
+
+    Raises:
+        UsageError: there is no ledger at a path.
+        EvidenceError: an export is of another consortium, or no export.
+    """
+    exports, coordinators, forks = [], set[str](), list[ForkFound]()
+    for path in paths:
+        with open_evidence(path, fingerprint) as evidence:
+            coordinators |= evidence.rosters.coordinators
+            exports.append(_judge(path, evidence, forks, progress(path) if progress is not None else None))
+    newest = _one_each(exports)
+    more, cut = _compare(exports, newest, fingerprint)
+    found = reconcile([one.facts for one in newest.values()], frozenset(coordinators))
+    found = replace(found, findings=(*cut, *found.findings))
+    return Audit(tuple(one.audited for one in exports), tuple((*forks, *more)), found)
+
+
+def _judge(path: Path, evidence: Evidence, forks: list[ForkFound], progress: Progress | None) -> _Export:
+    check, facts = StatementCheck(evidence.rosters), Facts(evidence.member.id)
+
+    def on_entry(entry: Entry, fields: Mapping[str, object]) -> int:
+        checked = check.on_entry(entry, fields)
+        facts.on_entry(entry, fields)
+        return checked
+
+    verdict, error = None, None
+    try:
+        verdict = verify_ledger(
+            evidence.ledger, evidence.vkey, witnesses=evidence.quorum.keys, on_entry=on_entry, progress=progress
+        )
+    except VerificationError as raised:
+        error = raised
+        if isinstance(raised, ForkError) and raised.evidence:
+            fork = prove_fork(evidence.ledger, *raised.evidence)
+            forks.append(ForkFound(evidence.member.id, Place(evidence.member.id, _size(fork.held)), fork))
+    state = ""
+    if verdict is not None:
+        final = verdict.anchoring == "witnessed" and evidence.quorum.reached(verdict.witnesses)
+        state = "final" if final else verdict.anchoring
+    audited = Audited(path, evidence.member, evidence.quorum, verdict, state, error)
+    return _Export(path, audited, facts, evidence.vkey)
+
+
+def _one_each(exports: Sequence[_Export]) -> dict[str, _Export]:
+    """Of each party, the longest history that holds; the others are compared with it."""
+    found: dict[str, _Export] = {}
+    for one in exports:
+        member = one.audited.member.id
+        if one.audited.verdict is not None and (member not in found or found[member].facts.size < one.facts.size):
+            found[member] = one
+    return found
+
+
+def _compare(
+    exports: Sequence[_Export], newest: Mapping[str, _Export], fingerprint: str
+) -> tuple[list[ForkFound], list[Discrepancy]]:
+    """Hold each history against the checkpoints of it that other exports have."""
+    for one in exports:
+        verdict, member = one.audited.verdict, one.audited.member.id
+        if verdict is not None and newest[member] is not one:
+            newest[member].held.append((verdict.checkpoint, Place(member, verdict.entries)))
+        if verdict is not None:
+            for node, note, entry in one.facts.notes:
+                if node in newest:
+                    newest[node].held.append((note, Place(member, entry)))
+    forks, cut = list[ForkFound](), list[Discrepancy]()
+    for one in newest.values():
+        if one.held:
+            with open_evidence(one.path, fingerprint) as evidence:
+                found = _against(evidence, one)
+            forks += found[0]
+            cut += found[1]
+    return forks, cut
+
+
+def _against(evidence: Evidence, export: _Export) -> tuple[list[ForkFound], list[Discrepancy]]:
+    """What others hold of one ledger and its export does not have: another history (one fork a state), or a longer one."""
+    forks, cut = list[ForkFound](), list[Discrepancy]()
+    verdict, member = export.audited.verdict, export.audited.member.id
+    assert verdict is not None
+    held = {_opened(export, note, place): (note, place) for note, place in export.held}
+    roots = roots_at(evidence.ledger, [one.size for one in held])
+    for checkpoint, (note, place) in held.items():
+        if checkpoint.size > verdict.entries:
+            cut.append(Discrepancy("cut-short", "", (member,), (place, Place(member, verdict.entries)), member))
+        elif roots[checkpoint.size] != checkpoint.root:
+            forks.append(ForkFound(member, place, prove_fork(evidence.ledger, note, verdict.checkpoint)))
+    return forks, cut[:1]
+
+
+def _opened(export: _Export, note: bytes, place: Place) -> Checkpoint:
+    try:
+        return open_checkpoint(note, export.vkey).checkpoint
+    except LedgerError as error:
+        raise EvidenceError(
+            "{member} holds, at its entry {entry}, a checkpoint of {node} that does not hold: {why}",
+            member=place.member,
+            entry=place.entry,
+            node=export.audited.member.id,
+            why=str(error),
+        ) from None
+
+
+def _size(note: bytes) -> int:
+    return Checkpoint.parse(parse_note(note).text).size
+
+
+__all__ = ["Audit", "Audited", "Discrepancy", "ForkFound", "audit"]

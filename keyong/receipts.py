@@ -1,0 +1,280 @@
+"""The receipts that came with a result: verified, then proved anew under what other companies cosigned."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from federation.crypto import PublicKey, write_private
+from federation.errors import KeyongError, VerificationError
+from federation.home import Home, ledger_origin
+from federation.ledger import (
+    ForkError,
+    ProofError,
+    SignedCheckpoint,
+    VerifiedBundle,
+    VerifierKey,
+    open_checkpoint,
+    prove_again,
+    verify_bundle,
+    verify_extension,
+)
+from federation.ledger.merkle import HASH_SIZE
+from federation.statements import ANCHORINGS, Anchoring, Envelope, JobPlan, Receipt
+from federation.wire import messages as m
+from federation.witnessing import Quorum
+from keyong.client import Client
+from keyong.rosters import Rosters
+
+POLL_SECONDS: Final = 0.5
+ENTRIES_ASKED: Final = 2000
+
+
+class ReceivedError(VerificationError):
+    """What came as a result is not of the plan, or not what its receipts say."""
+
+    code = "received"
+
+
+@dataclass(frozen=True)
+class Held:
+    """One receipt as it came, and the proof beside it where there is one."""
+
+    stem: str
+    node: str
+    receipt: Receipt
+    envelope: Envelope
+    bundle: bytes | None
+    proved: VerifiedBundle | None
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What is known of one node's receipts.
+
+    Attributes:
+        why: why no more vouch for them; empty where nothing was in the way.
+        last: the result rests on this node's answer to the last exchange.
+    """
+
+    node: str
+    receipts: tuple[Held, ...]
+    anchoring: Anchoring
+    signed: SignedCheckpoint | None
+    witnesses: tuple[str, ...]
+    last: bool
+    why: str = ""
+
+
+def weakest(found: Iterable[Anchoring]) -> Anchoring:
+    """The weakest of some; ``committed`` where there is none."""
+    return min(found, key=ANCHORINGS.index, default="committed")
+
+
+def reaches(found: Anchoring, needed: Anchoring) -> bool:
+    """Whether this is as much as is needed."""
+    return ANCHORINGS.index(found) >= ANCHORINGS.index(needed)
+
+
+class Receipts:
+    """The receipts of one result, between its arrival and its place.
+
+    Args:
+        folder: the result's.
+        plan: of the job; ``digest``: of it.
+
+    Raises:
+        ReceivedError, VerificationError: one of them, or its proof, does not hold.
+    """
+
+    def __init__(self, client: Client, folder: Path, plan: JobPlan, digest: str, rosters: Rosters) -> None:
+        self._client = client
+        self._home: Home = client.home
+        self._part = folder
+        self.plan = plan
+        self.digest = digest
+        self._rosters = rosters
+        self._held = self._read_receipts()
+
+    def _read_receipts(self) -> dict[str, list[Held]]:
+        found: dict[str, list[Held]] = {}
+        for path in sorted((self._part / "receipts").glob("*.receipt.json")):
+            envelope = Envelope.from_bytes(path.read_bytes())
+            receipt = Receipt.read(envelope)
+            self.plan.at(receipt.node)
+            self._rosters.signed_by(envelope, receipt.node)
+            if receipt.plan != self.digest:
+                raise ReceivedError("{path} is a receipt of another plan", path=path.name)
+            stem = path.name.removesuffix(".receipt.json")
+            proof = path.with_name(f"{stem}.proof.json")
+            bundle = proof.read_bytes() if proof.is_file() else None
+            proved = self._proved(bundle, receipt, envelope) if bundle is not None else None
+            found.setdefault(receipt.node, []).append(Held(stem, receipt.node, receipt, envelope, bundle, proved))
+        return found
+
+    def _proved(self, bundle: bytes, receipt: Receipt, envelope: Envelope) -> VerifiedBundle:
+        proved = verify_bundle(bundle, self._key(receipt.node), self._quorum(receipt.node).keys)
+        kind = "denied" if (receipt.outcome, receipt.intent) == ("denied", -1) else "outcome"
+        if proved.entry.kind != kind or proved.fields.get("receipt") != envelope.to_bytes():
+            raise ReceivedError("the proof of {node} is for another entry than its receipt", node=receipt.node)
+        return proved
+
+    def _key(self, node: str) -> VerifierKey:
+        member = self._rosters.entries(node)[-1]
+        return VerifierKey(ledger_origin(self._home.identity.consortium, node), PublicKey.from_text(member.ledger_key))
+
+    def _quorum(self, node: str) -> Quorum:
+        return Quorum.of(self._rosters.chain, node)
+
+    # -- who vouches for it -------------------------------------------------------------------------------------------
+
+    def anchor(
+        self, needed: Anchoring, seconds: float, waiting: Callable[[Sequence[Standing]], None]
+    ) -> tuple[Standing, ...]:
+        """Have each node prove its receipts, and wait for those that the result rests on."""
+        newest = max((h.receipt.round for held in self._held.values() for h in held if _ok(h)), default=0)
+        last = {h.node for held in self._held.values() for h in held if _ok(h) and h.receipt.round == newest}
+        standings = {node: self._ask(node, node in last) for node in sorted(self._held)}
+        end, told = time.monotonic() + seconds, False
+        while short := [one for one in standings.values() if one.last and not reaches(one.anchoring, needed)]:
+            if time.monotonic() >= end:
+                break
+            if not told:
+                waiting(short)
+                told = True
+            time.sleep(POLL_SECONDS)
+            standings |= {one.node: self._ask(one.node, last=True) for one in short}
+        return tuple(standings.values())
+
+    def _ask(self, node: str, last: bool) -> Standing:
+        held = tuple(self._held[node])
+        provable = [one for one in held if one.proved is not None]
+        if not provable:
+            return Standing(node, held, "committed", None, (), last, "no-proof")
+        best = self._standing(node, held, _newest(provable), last)
+        if reaches(best.anchoring, "final"):
+            return best
+        try:
+            again = [
+                self._prove(node, provable[at : at + ENTRIES_ASKED]) for at in range(0, len(provable), ENTRIES_ASKED)
+            ]
+        except VerificationError:
+            raise
+        except KeyongError as error:
+            return self._standing(node, held, _newest(provable), last, error.code)
+        proved = {one.stem: one for part in again for one in part}
+        return self._standing(
+            node, tuple(proved.get(one.stem, one) for one in held), _newest(list(proved.values())), last
+        )
+
+    def _standing(
+        self, node: str, held: tuple[Held, ...], signed: SignedCheckpoint, last: bool, why: str = ""
+    ) -> Standing:
+        quorum = self._quorum(node)
+        levels: list[Anchoring] = [
+            _level(quorum, one.proved.checkpoint.witnesses) for one in held if one.proved is not None
+        ]
+        if any(one.proved is None for one in held):
+            levels.append("committed")
+        return Standing(node, held, weakest(levels), signed, quorum.members(signed.witnesses), last, why)
+
+    def _prove(self, node: str, held: Sequence[Held]) -> list[Held]:
+        """The same receipts, each proved under one checkpoint that extends what we hold of this ledger."""
+        key, quorum = self._key(node), self._quorum(node)
+        known = [one for one in (self._seen(key), _newest(held)) if one is not None and one.checkpoint.size]
+        entries = [one.proved.entry.index for one in held if one.proved is not None]
+        request = m.ProveReceipts(
+            node=node,
+            job=self.plan.id,
+            plan=self.digest,
+            entries=tuple(entries),
+            since=tuple(one.checkpoint.size for one in known),
+        )
+        answer = self._client.call("receipts.prove", request)
+        header = m.ReceiptProofs.from_bytes(answer.header)
+        if len(header.lengths) != len(entries) or len(header.extends) != len(known):
+            raise ReceivedError("{node} proved something else than was asked", node=node)
+        proofs = _split(bytes(answer.body), (*header.lengths, *header.extends), node)
+        try:
+            note = base64.b64decode(header.checkpoint, validate=True)
+        except ValueError:
+            raise ReceivedError("{node} proved something else than was asked", node=node) from None
+        signed = open_checkpoint(note, key, quorum.keys)
+        for before, proof in zip(known, proofs[len(entries) :], strict=True):
+            _check_extends(node, before, signed, proof)
+        size = signed.checkpoint.size
+        found = []
+        for one, proof in zip(held, proofs, strict=False):
+            assert one.bundle is not None
+            bundle = prove_again(one.bundle, size, proof, note)
+            proved = self._proved(bundle, one.receipt, one.envelope)
+            found.append(Held(one.stem, node, one.receipt, one.envelope, bundle, proved))
+        return found
+
+    def _seen(self, key: VerifierKey) -> SignedCheckpoint | None:
+        """The newest checkpoint of this ledger that came with an earlier result."""
+        path = self._seen_path(key)
+        return open_checkpoint(path.read_bytes(), key) if path.is_file() else None
+
+    def _seen_path(self, key: VerifierKey) -> Path:
+        return self._home.folder("seen") / hashlib.sha256(str(key).encode()).hexdigest()
+
+    def write(self, standings: Sequence[Standing]) -> None:
+        """Put the newer proofs beside the receipts, and remember how far each node's ledger was seen."""
+        for standing in standings:
+            for held in standing.receipts:
+                if held.bundle is not None:
+                    (self._part / "receipts" / f"{held.stem}.proof.json").write_bytes(held.bundle)
+            if standing.signed is not None:
+                key = self._key(standing.node)
+                before = self._seen(key)
+                if before is None or before.checkpoint.size < standing.signed.checkpoint.size:
+                    write_private(self._seen_path(key), standing.signed.note, replace=True)
+
+
+def _ok(held: Held) -> bool:
+    return held.receipt.outcome == "ok"
+
+
+def _newest(held: Sequence[Held]) -> SignedCheckpoint:
+    return max(
+        (one.proved.checkpoint for one in held if one.proved is not None), key=lambda signed: signed.checkpoint.size
+    )
+
+
+def _level(quorum: Quorum, witnesses: Sequence[str]) -> Anchoring:
+    if witnesses and quorum.reached(witnesses):
+        return "final"
+    return "witnessed" if witnesses else "committed"
+
+
+def _split(body: bytes, lengths: Sequence[int], node: str) -> list[list[bytes]]:
+    if len(body) != HASH_SIZE * sum(lengths):
+        raise ReceivedError("{node} proved something else than was asked", node=node)
+    found, at = [], 0
+    for length in lengths:
+        found.append([body[at + HASH_SIZE * one : at + HASH_SIZE * (one + 1)] for one in range(length)])
+        at += HASH_SIZE * length
+    return found
+
+
+def _check_extends(node: str, known: SignedCheckpoint, signed: SignedCheckpoint, proof: list[bytes]) -> None:
+    """Raise where what a node shows now does not extend what it showed before: it signed two histories."""
+    old, new = known.checkpoint, signed.checkpoint
+    try:
+        verify_extension(old.size, old.root, new.size, new.root, proof)
+    except ProofError:
+        if old.size != new.size:
+            raise
+        raise ForkError(
+            "{node} signed two histories of {size} entries",
+            hint="hand the proof on to the other members (`keyong verify FILE --root FINGERPRINT`)",
+            node=node,
+            size=old.size,
+            evidence=(known.note, signed.note),
+        ) from None
