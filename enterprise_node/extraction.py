@@ -34,7 +34,7 @@ DATA_FILE: Final = "data.parquet"
 _CELLS_PER_GROUP: Final = 4_000_000
 """Bounds what the Parquet writer holds at once, however many columns there are."""
 _MOST_LOOKED_UP: Final = 500_000
-"""Different values whose HMACs are made beforehand: they take some 80 MB, and looking one up half as long as making it."""
+"""Different values whose HMACs are made beforehand: they take some 200 MB, and looking one up half as long as making it."""
 _LONGEST_LOOKED_UP: Final = 64
 _ROWS_PER_VALUE: Final = 4
 _SUFFIX: Final = r"'(\.[A-Za-z0-9]{1,8})$'"
@@ -287,7 +287,7 @@ class _Making:
             return {}
         judged = f"SELECT count({text}), approx_count_distinct({text}), max(length({text})) FROM {self._origin}"
         rows, values, longest = self._connection.execute(judged).fetchone() or (0, 0, None)
-        if values > min(_MOST_LOOKED_UP, rows // _ROWS_PER_VALUE) or (longest or 0) > _LONGEST_LOOKED_UP:
+        if not 0 < values <= min(_MOST_LOOKED_UP, rows // _ROWS_PER_VALUE) or (longest or 0) > _LONGEST_LOOKED_UP:
             return {}
         query, found = keyed_list(made, self._secret(name))
         different = f"SELECT DISTINCT {text} AS one FROM {self._origin} WHERE {text} IS NOT NULL"

@@ -96,6 +96,7 @@ def choose(
     mine = [held for held in holdings.list("in-force") if held.consumer == me]
     wanted = _wanted(catalog, datasets)
     chosen: list[Choice] = []
+    fits: list[int] = []
     over: list[Agreement] = []
     for published in wanted if datasets else catalog:
         description = published.description
@@ -123,6 +124,9 @@ def choose(
         meant = [pair for pair in current if _is_for(pair[1], home, purpose, actions, description)]
         held, agreement = (fitting or meant or current)[0]
         chosen.append(Choice(published, held, agreement))
+        fits.append(2 if fitting else 1 if meant else 0)
+    if not datasets:
+        chosen = _one_each(chosen, fits)
     if not chosen and over:
         raise _over(over[0])
     if not chosen:
@@ -131,6 +135,29 @@ def choose(
             hint="see `keyong agreement list`; ask with `keyong agreement request`",
         )
     return chosen
+
+
+def _one_each(chosen: Sequence[Choice], fits: Sequence[int]) -> list[Choice]:
+    """Of each provider the one dataset whose agreement fits best: a node takes part with one.
+
+    Raises:
+        UsageError: two fit alike.
+    """
+    best: dict[str, list[Choice]] = {}
+    for provider in dict.fromkeys(one.published.description.provider for one in chosen):
+        mine = [
+            (one, fit) for one, fit in zip(chosen, fits, strict=True) if one.published.description.provider == provider
+        ]
+        best[provider] = [one for one, fit in mine if fit == max(fit for _, fit in mine)]
+        if len(best[provider]) > 1:
+            names = [one.published.description.dataset for one in best[provider]]
+            raise UsageError(
+                "{provider} has several datasets for this purpose: {names}",
+                hint="name one dataset of each company with --dataset MEMBER/DATASET",
+                provider=provider,
+                names=", ".join(names),
+            )
+    return [one for ones in best.values() for one in ones]
 
 
 def _over(agreement: Agreement) -> NoAgreementError:

@@ -65,19 +65,22 @@ def narrate_plan(plan: JobPlan) -> None:
     else:
         narrate("  result        used once its receipts are {anchoring}", anchoring=plan.anchoring)
     narrate("  valid until   {expires}", expires=instant_text(plan.expires))
-    tell_dropouts(plan)
+    if plan.protection == "fed:masked":
+        tell_dropouts(len(plan.cohort), plan.minimal_participants)
     warn_unprotected(plan.protection)
     warn_development(plan.tier == "T0")
 
 
-def tell_dropouts(plan: JobPlan) -> None:
-    """Say beforehand how many nodes may vanish from a masked round."""
+def tell_dropouts(count: int, minimal: int = 0) -> None:
+    """Say beforehand how many of a cohort's nodes may vanish from a masked round.
+
+    Args:
+        count: how many there are.
+        minimal: how many the plan wants in any case.
+    """
     from federation.secagg import dropouts, threshold
 
-    if plan.protection != "fed:masked":
-        return
-    count = len(plan.cohort)
-    least = max(threshold(count), plan.minimal_participants)
+    least = max(threshold(count), minimal)
     if min(dropouts(count), count - least):
         narrate(
             "  masked        nobody sees a single reply; of {count} nodes {gone} may vanish, {least} open a round",

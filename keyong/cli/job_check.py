@@ -65,6 +65,22 @@ def check(
     columns, demanded = _columns(dataset, schema)
     report = run_check(app.bundle, columns, app.config, tree, rows, demanded)
     _show(report, app, tree.digest, verbose)
+    if dataset is not None and not as_json():
+        _tell_dropouts()
+
+
+def _tell_dropouts() -> None:
+    """Say what a masked round over all who have an agreement with us in force would survive."""
+    from federation.secagg.cohorts import MINIMUM_ENTITIES
+    from keyong.cli._context import open_client
+    from keyong.cli._plans import tell_dropouts
+
+    with open_client() as client:
+        me = client.home.identity.member
+        count = len({one.provider for one in client.holdings.list("in-force") if one.consumer == me})
+    if count >= MINIMUM_ENTITIES:
+        narrate("over all nodes whose agreements with you are in force:")
+        tell_dropouts(count)
 
 
 def run_check(

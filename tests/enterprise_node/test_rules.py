@@ -328,6 +328,14 @@ def test_values_that_are_looked_up_are_those_that_each_row_would_get(
     ]
 
 
+def test_a_column_without_a_value_has_no_pseudonym(tmp_path: Path, kept: Kept) -> None:
+    columns = {"coil": pa.array([None] * 9, pa.string()), "day": [date(2024, 1, 1)] * 9}
+    pq.write_table(pa.table(columns), tmp_path / "c.parquet")
+    toml = "[columns.coil]\nrule = 'pseudonym'\n[columns.day]\nrule = 'shift'\ndays = 40\nunit = 'coil'"
+    shown = Made(inspect_source(tmp_path / "c.parquet"), kept, tmp_path)(toml)
+    assert shown["coil"] == [None] * 9 and len(set(shown["day"])) == 1
+
+
 def test_where_most_values_differ_none_is_looked_up(
     tmp_path: Path, kept: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from federation.correspondence import keep
 from federation.crypto import SigningKey
+from federation.errors import UsageError
 from federation.holdings import Holdings, open_engine
 from federation.home import Home, now
 from federation.policy import agreement_policy
@@ -22,7 +23,7 @@ from keyong.text import explain, speak
 
 DIGEST = "sha256:" + "7" * 64
 PURPOSE = "fed:RollingForceModel"
-Hold = Callable[[str, timedelta], Agreement]
+Hold = Callable[..., Agreement]
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def holdings(home: Home) -> Holdings:
 def hold(home: Home, holdings: Holdings) -> Hold:
     """Put an agreement about a mill's dataset into force, which ends so long from now (or ended before)."""
 
-    def put(provider: str, ends: timedelta) -> Agreement:
+    def put(provider: str, ends: timedelta, dataset: str = "passes", purpose: str = PURPOSE) -> Agreement:
         issued, expires = now() - timedelta(days=30), now() + ends
         identity = f"urn:uuid:{uuid.uuid4()}"
         agreement = Agreement(
@@ -48,15 +49,15 @@ def hold(home: Home, holdings: Holdings) -> Hold:
             id=identity,
             provider=provider,
             consumer=home.identity.member,
-            dataset="passes",
+            dataset=dataset,
             title="Passes",
             roster=DIGEST,
             policy=agreement_policy(
                 provider=provider,
                 consumer=home.identity.member,
-                dataset="passes",
+                dataset=dataset,
                 actions=("fed:train",),
-                purposes=(PURPOSE,),
+                purposes=(purpose,),
                 count=3,
                 expires=expires,
                 agreement_id=identity,
@@ -70,12 +71,12 @@ def hold(home: Home, holdings: Holdings) -> Hold:
     return put
 
 
-def published(provider: str) -> PublishedDataset:
+def published(provider: str, dataset: str = "passes") -> PublishedDataset:
     description = DatasetDescription(
         issued=now(),
         expires=now() + timedelta(days=1),
         provider=provider,
-        dataset="passes",
+        dataset=dataset,
         title="Passes",
         data_version=DIGEST,
         columns=(Column(name="force", type="number"),),
@@ -136,3 +137,23 @@ def test_a_company_whose_agreement_expired_is_left_out_of_a_job_for_all(
 def test_no_agreement_at_all_is_another_refusal(home: Home, holdings: Holdings) -> None:
     with pytest.raises(NoAgreementError, match="no agreement is in force"):
         chosen(home, holdings, "mill-a")
+
+
+def test_a_company_takes_part_with_the_dataset_that_fits_and_is_asked_for_where_two_do(
+    home: Home, holdings: Holdings, hold: Hold, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold("mill-a", timedelta(days=3))
+    hold("mill-a", timedelta(days=3), "loads", "fed:LoadForecast")
+    catalog = [published("mill-a"), published("mill-a", "loads")]
+    monkeypatch.setattr(planning, "_permits", lambda agreement, *_: agreement.dataset == "loads")
+
+    def choose_from(*named: str) -> list[str]:
+        wanted = choose(home, holdings, catalog, purpose=PURPOSE, actions=("fed:train",), code=DIGEST, datasets=named)
+        return [one.agreement.dataset for one in wanted]
+
+    assert choose_from() == ["loads"]
+    monkeypatch.setattr(planning, "_permits", lambda *_: True)
+    with pytest.raises(UsageError, match="passes, loads") as caught:
+        choose_from()
+    assert "--dataset" in caught.value.hint
+    assert choose_from("mill-a/passes") == ["passes"]

@@ -148,7 +148,7 @@ def test_strategies_outside_the_list_are_refused() -> None:
 
 
 def test_sum_grid_clamps_each_element(nodes: list[Node], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("examples.grid_load.emulate.CLAMP", 1e-4)
+    monkeypatch.setattr("examples.common.emulate.CLAMP", 1e-4)
     settings = default_settings(**{**QUICK, "num_server_rounds": 1}, strategy="FedAvg")
     grid: SumGrid = emulate(nodes, settings)
     initial = DayAheadNet(seed=0).state_dict()
