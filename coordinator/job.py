@@ -13,6 +13,7 @@ from coordinator.answers import Answer
 from coordinator.cohort import Cohort, Tell
 from coordinator.grid import TrustedGrid
 from coordinator.links import Links
+from coordinator.query_course import ANSWER_FILE, QueryCourse
 from coordinator.recording import RECORDING_BYTES, NotRecordedError, Recording
 from coordinator.results import RESULT_BYTES, ResultFolder
 from coordinator.rounds import Exchange, JobDeniedError, RoundFailedError, Rounds
@@ -68,6 +69,7 @@ class Job:
         self._cohort = Cohort(home, links, envelope, plan, self._numbers, self._code, self._note, tell)
         self._rounds: Rounds | None = None
         self._grid: TrustedGrid | None = None
+        self._query_nodes: list[str] = []
 
     @property
     def rounds_done(self) -> int:
@@ -93,6 +95,8 @@ class Job:
             NodesAwayError: it can go on when nodes come back.
             RoundFailedError, ServerPartError: it could not be carried on.
         """
+        if self.plan.query is not None:
+            return await self._answer_query()
         # Before a node is asked: a plan that cannot run costs nobody a use.
         project = await asyncio.to_thread(self._lay_out)
         if self.recording.numbers:
@@ -116,6 +120,35 @@ class Job:
             await self._serve(rounds, project)
         finally:
             rounds.release()
+        return await asyncio.to_thread(self.summary, "done")
+
+    async def _answer_query(self) -> dict[str, Any]:
+        """Carry a query's two exchanges; its answer is a file of the result that the asker alone can read."""
+        course = QueryCourse(self.plan, self._code(), self._runtime, self._tier, self._home.folder("spool"))
+        # an interrupted query is asked anew: what its nodes computed is in their memory alone
+        await asyncio.to_thread(self.recording.drop)
+        opening = asyncio.create_task(course.open())
+        try:
+            await self._open_nodes()
+            await opening
+            rounds = self._rounds = Rounds(
+                self._home,
+                self._home.key("statement"),
+                self._links,
+                self._envelope,
+                self.plan,
+                self._cohort,
+                self.recording,
+                self._note,
+                self._tell_fallen,
+                course.sums,
+            )
+            await self._tell("started", {"participants": len(self._cohort.live)})
+            nodes, answer = await course.run(rounds)
+            await asyncio.to_thread(self._result.put_text, ANSWER_FILE, answer)
+        finally:
+            await course.close(opening)
+        self._query_nodes = nodes
         return await asyncio.to_thread(self.summary, "done")
 
     async def halt(self) -> None:
@@ -155,7 +188,7 @@ class Job:
             "rounds": plan.rounds,
             "rounds_done": self.rounds_done,
             "participants": sorted(planned.node for planned in plan.cohort),
-            "contributed": sorted(self._cohort.live),
+            "contributed": self._query_nodes or sorted(self._cohort.live),
             "total_weight": history[-1]["total_weight"] if history else 0,
             "ended": instant_text(now()),
         }

@@ -15,7 +15,6 @@ from typing import Any
 
 import structlog
 
-from coordinator.aggregate_file import finish
 from coordinator.answers import Answer, code_from, read_masked, verify_answer, verify_receipt
 from coordinator.broadcast import Broadcast, Named
 from coordinator.cohort import Cohort
@@ -23,15 +22,13 @@ from coordinator.exchange import REPLAY, Exchange, JobDeniedError, NodesAwayErro
 from coordinator.links import Links
 from coordinator.mask_setup import MaskedCohort, MaskSetup
 from coordinator.recording import Asked, Recording
+from coordinator.sums import Sum, Sums, model_sums
 from federation.crypto import SigningKey
 from federation.errors import KeyongError, UnavailableError, VerificationError
 from federation.home import Home, now
 from federation.jobs.codec import Content
 from federation.secagg import (
-    Accumulator,
     Announcements,
-    EncodedReply,
-    Layout,
     MaskContext,
     Scope,
     WithdrawnError,
@@ -80,7 +77,7 @@ class _Attempt:
     masked: MaskedCohort
     context: MaskContext
     invocations: dict[str, Envelope]
-    accumulator: Accumulator
+    sum: Sum
     inputs: dict[str, Envelope] = field(default_factory=dict)
     """Each node's word on the vector that is in the sum."""
     fallen: dict[str, str] = field(default_factory=dict)
@@ -99,6 +96,7 @@ class MaskedExchanges:
         call: sends an invocation with its content and shares, and waits for the node's answer.
         seal: an invocation for a node, a stage, a content's digest and an attempt.
         on_answer: told of each verified receipt.
+        sums: makes what an exchange's vectors are added to; by default that of models.
     """
 
     def __init__(
@@ -113,6 +111,7 @@ class MaskedExchanges:
         call: Call,
         seal: Seal,
         on_answer: Callable[[Answer], Awaitable[None]],
+        sums: Sums | None = None,
     ) -> None:
         self._home = home
         self._key = key
@@ -124,6 +123,7 @@ class MaskedExchanges:
         self._call = call
         self._seal = seal
         self._on_answer = on_answer
+        self._sums = sums or model_sums(plan)
         self._setup = MaskSetup(home, links, plan, envelope.digest, cohort)
         self._announced = ""
         self._late: dict[str, tuple[_Attempt, Exchange, bytes, bytes]] = {}
@@ -138,14 +138,14 @@ class MaskedExchanges:
             AggregateVoidError: the sum is not one of so many honest replies.
         """
         plan, sent = self._plan, result.sent
-        layout = Layout.derive(sent.arrays, plan.outputs.of(result.stage))  # type: ignore[arg-type]
+        self._sums(result)  # what is wrong with the content shows before a node is asked
         content = broadcast.digest
         first = 1
         self._links.withdrawals.expect(self._envelope.digest)
         await self._tell_late()
         try:
             if asked is not None and asked.survivors:
-                await self._go_on(result, broadcast, asked, layout)
+                await self._go_on(result, broadcast, asked)
                 return
             if asked is not None:
                 first = await self._give_up_earlier(result, asked)
@@ -155,7 +155,7 @@ class MaskedExchanges:
                 masked = await self._setup.ensure(result.round, attempt, result.fallen)
                 if masked is None:
                     break
-                one = await self._begin(result, masked, attempt, content, layout)
+                one = await self._begin(result, masked, attempt, content)
                 await self._gather(one, broadcast, result)
                 enough = len(one.inputs) >= max(one.need, plan.minimal_participants)
                 if enough and await self._open_up(one, result, await self._name_survivors(one)):
@@ -170,16 +170,13 @@ class MaskedExchanges:
 
     # -- asking -------------------------------------------------------------------------------------------------------
 
-    async def _begin(
-        self, result: Exchange, masked: MaskedCohort, attempt: int, content: str, layout: Layout
-    ) -> _Attempt:
+    async def _begin(self, result: Exchange, masked: MaskedCohort, attempt: int, content: str) -> _Attempt:
         await self._note_keys(masked)
         invocations = {node: self._seal(node, result.stage, content, attempt) for node in masked.participants}
         sealed = {node: envelope.to_bytes() for node, envelope in invocations.items()}
         await asyncio.to_thread(self._recording.ask, result.round, result.stage, content, sealed)
         context = masked.announcements.context(result.round, attempt, result.stage, content)
-        total = Accumulator(layout, self._plan.encoding, len(self._plan.cohort))
-        return _Attempt(result.round, attempt, masked, context, invocations, total)
+        return _Attempt(result.round, attempt, masked, context, invocations, self._sums(result))
 
     async def _note_keys(self, masked: MaskedCohort) -> None:
         if self._announced != masked.announcements.cohort:
@@ -204,7 +201,7 @@ class MaskedExchanges:
                 return
             said = await asyncio.to_thread(read_masked, self._home, envelope, invocation, one.context, incoming, now())
             async with one.adding:  # one at a time: of all vectors that lie in the spool, one is in memory
-                await asyncio.to_thread(self._add, one.accumulator, incoming)
+                await one.sum.add(incoming)
             one.inputs[node] = said
         except KeyongError as error:
             one.fallen[node] = code_from(error.code)
@@ -225,9 +222,6 @@ class MaskedExchanges:
             result.clauses[node] = receipt.decision.model_dump(mode="json")
         elif receipt.outcome == "ok":
             raise VerificationError("{node} sent a reply without masks", code="reply", node=node)
-
-    def _add(self, accumulator: Accumulator, incoming: Incoming) -> None:
-        accumulator.add(EncodedReply.from_buffers(incoming.body, accumulator.layout, accumulator.encoding))
 
     # -- opening ------------------------------------------------------------------------------------------------------
 
@@ -298,7 +292,7 @@ class MaskedExchanges:
         keys = await asyncio.to_thread(
             residual_masks, one.masked.announcements, one.context, frozenset(one.inputs), released
         )
-        await asyncio.to_thread(one.accumulator.add_masks, keys)
+        await one.sum.add_masks(keys)
         self._late |= {node: (one, result, header, opened) for node in one.inputs if node not in released}
         return True
 
@@ -356,7 +350,8 @@ class MaskedExchanges:
         """The sum is open: what it says, and who is out of the job for good because it is not in it."""
         result.contributed = sorted(one.inputs)
         count = len(one.inputs)
-        result.aggregate, result.body = await asyncio.to_thread(finish, one.accumulator, count, sent.arrays)
+        opened = await one.sum.finish(count, sent)
+        result.aggregate, result.body = opened.aggregate, opened.body
         for planned in self._plan.cohort:
             node = planned.node
             if node not in one.inputs:
@@ -415,7 +410,7 @@ class MaskedExchanges:
         await asyncio.gather(*(abort(node) for node in asked.invocations if node in self._cohort.live))
         return last + 1
 
-    async def _go_on(self, result: Exchange, broadcast: Broadcast, asked: Asked, layout: Layout) -> None:
+    async def _go_on(self, result: Exchange, broadcast: Broadcast, asked: Asked) -> None:
         """Open the very sum that was being opened when the coordinator died; nodes answer from their records."""
         survivors = Envelope.from_bytes(asked.survivors)
         said = SurvivorSet.read(survivors)
@@ -431,7 +426,7 @@ class MaskedExchanges:
             MaskedCohort(announcements, envelopes, {}),
             announcements.context(result.round, said.attempt, result.stage, broadcast.digest),
             invocations,
-            Accumulator(layout, self._plan.encoding, len(self._plan.cohort)),
+            self._sums(result),
         )
         await asyncio.gather(*(self._ask(node, one, broadcast, result) for node in said.survivors))
         result.fallen |= one.fallen

@@ -26,6 +26,7 @@ from coordinator.exchange import (
 from coordinator.links import Links
 from coordinator.masked_exchange import MaskedExchanges
 from coordinator.recording import Answered, Asked, Recording
+from coordinator.sums import Sums
 from federation.crypto import SigningKey
 from federation.errors import KeyongError, UnavailableError
 from federation.home import Home, now
@@ -55,6 +56,7 @@ class Rounds:
         recording: what was asked and answered so far; exchanges in it are not made again.
         on_answer: told of each verified receipt as it comes.
         on_fallen: told of who fell out of each exchange, also of one that failed for it.
+        sums: what masked vectors are added to; by default that of models.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Rounds:
         recording: Recording,
         on_answer: Callable[[Answer], Awaitable[None]],
         on_fallen: Callable[[Exchange], Awaitable[None]],
+        sums: Sums | None = None,
     ) -> None:
         self._home = home
         self._key = key
@@ -85,7 +88,7 @@ class Rounds:
         self.leaving = False
         """Whether who is cancelled from here on goes on later: steps at the nodes are then not called off."""
         self._masked = MaskedExchanges(
-            home, key, links, envelope, plan, cohort, recording, self._call, self._seal, on_answer
+            home, key, links, envelope, plan, cohort, recording, self._call, self._seal, on_answer, sums
         )
         self.count = 0
         self.trained = 0

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from pydantic import ValidationError
 
@@ -81,19 +82,32 @@ def data_version(fingerprint: str, columns: Sequence[Column], reading: Reading, 
     return digest(canonical_json(parts | ({"rules": rules.digest} if rules else {})))
 
 
+_DECLARED = re.compile(rf"(?P<name>.+):(?P<kind>{'|'.join(get_args(ColumnType))})(=(?P<said>.+))?", re.DOTALL)
+
+
 def parse_column(option: str) -> Column:
-    """Read ``name:type`` as ``--column`` gives it; the name may hold colons.
+    """Read ``name:type`` as ``--column`` gives it, or ``name:type=what`` with what the catalog shall say of its values:
+    ``a|b|c`` the categories of a text, ``low..high`` the bounds of a number. The name may hold colons.
 
     Raises:
         UsageError: it is not of that form, or the type is unknown.
     """
-    name, _, kind = option.rpartition(":")
+    form = _DECLARED.fullmatch(option)
+    name, kind, said = (form["name"], form["kind"], form["said"]) if form else ("", "", None)
+    values: dict[str, Any] = {}
+    if said is not None and kind == "text":
+        values = {"categories": tuple(said.split("|"))}
+    elif said is not None:
+        low, dots, high = said.partition("..")
+        values = (
+            {"minimum": low or None, "maximum": high or None} if dots and kind in ("integer", "number") else {"": ""}
+        )
     try:
-        return Column.model_validate({"name": name, "type": kind})
+        return Column.model_validate({"name": name, "type": kind, **values})
     except ValidationError:
         raise UsageError(
             "{option} does not declare a column",
-            hint="write NAME:TYPE, with one of the types {types}",
+            hint="write NAME:TYPE, NAME:text=a|b|c or NAME:number=LOW..HIGH, with one of the types {types}",
             option=option,
             types=", ".join(get_args(ColumnType)),
         ) from None

@@ -8,7 +8,7 @@ from typing import Any
 from enterprise_node.admission import AdmittedPlan
 from enterprise_node.consent import NOT_ASKED, Consent
 from federation.policy import Request, check_parties, decide, output_kinds, parse_policy, refusal, shown_columns
-from federation.policy.vocabulary import EVALUATE, TRAIN, includes
+from federation.policy.vocabulary import EVALUATE, QUERY, TRAIN, includes
 from federation.secagg import worst_bits
 from federation.statements import Agreement, DecisionRecord
 
@@ -53,7 +53,10 @@ def judge(
         uses_taken=uses_taken,
         continuing=continuing,
         recipients=(plan.requester,),
-        output_kinds=output_kinds(plan.outputs.of("train" if facts["action"] == "fed:train" else "evaluate")),
+        # an answer's figures are metrics
+        output_kinds=("fed:Metrics",)
+        if facts["action"] == QUERY
+        else output_kinds(plan.outputs.of("train" if facts["action"] == TRAIN else "evaluate")),
         max_output_bytes=plan.outputs.maximal_bytes,
         consent=consent.text or None,
         consent_missing=consent.missing,
@@ -76,7 +79,7 @@ def granted_by(agreement: Agreement, columns: tuple[str, ...]) -> tuple[str, ...
     """The columns that a plan under an agreement may see at most: those that any of its actions shows."""
     policy = parse_policy(agreement.policy)
     shown: set[str] = set()
-    for action in (TRAIN, EVALUATE):
+    for action in (TRAIN, EVALUATE, QUERY):
         if any(includes(permission.action, action) for permission in policy.permission):
             shown.update(shown_columns(policy, action, columns))
     return tuple(name for name in columns if name in shown)

@@ -10,6 +10,7 @@ from enterprise_node.admission import NO_ISOLATION, AdmittedPlan, admit_plan, ch
 from enterprise_node.approvals import Approvals
 from enterprise_node.job import Job
 from enterprise_node.protection import check_available
+from enterprise_node.query_rules import check_plan
 from enterprise_node.record import Record
 from enterprise_node.rules import read_rules
 from enterprise_node.store import NodeStore, RegisteredDataset
@@ -72,6 +73,7 @@ class Grounds:
         bundle = CodeBundle.from_bytes(bundle_bytes)
         if bundle.digest != admitted.plan.code:
             raise DeniedError("the code is not what the plan was signed for", code="code-mismatch")
+        check_plan(admitted, dataset, bundle)
         for action in admitted.plan.actions:
             decision = self._record.rehearse(admitted, self.facts(action, dataset, now))
             if not decision.permit:

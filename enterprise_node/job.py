@@ -10,6 +10,7 @@ from enterprise_node.admission import AdmittedPlan
 from enterprise_node.answers import KeptReply
 from enterprise_node.laps import Laps
 from enterprise_node.masked_round import JobMasks
+from enterprise_node.query_stages import QueryWork
 from enterprise_node.receipts import Held
 from enterprise_node.session import JobSession
 from enterprise_node.store import RegisteredDataset
@@ -56,6 +57,8 @@ class Job:
     """Of the last step that had its INTENT."""
     masks: JobMasks | None = None
     """Under ``fed:masked``."""
+    query: QueryWork | None = None
+    """What a query has come to."""
     early: dict[str, asyncio.Future[Outgoing]] = field(default_factory=dict)
     """The answers to steps at work that may leave before their OUTCOME: masked vectors."""
 

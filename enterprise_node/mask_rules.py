@@ -47,6 +47,11 @@ class MaskRules:
         roster = self._home.history.in_force(self._clock())
         return lambda member: roster.member(member).public
 
+    @property
+    def accepted(self) -> frozenset[str]:
+        """The legal entities that the owner accepted, and the node's own."""
+        return self._grounds.accepted | {self._home.identity.entity}
+
     def check_cohort(self, admitted: AdmittedPlan, dataset: RegisteredDataset, nodes: Collection[str]) -> None:
         """Raise unless the replies of these nodes may be masked together under a plan.
 

@@ -27,6 +27,7 @@ from federation.secagg import (
     NodeMasks,
     Opened,
     Scope,
+    SurvivorsError,
     check_acknowledgements,
     check_withdrawals,
 )
@@ -123,6 +124,7 @@ class JobMasks:
         self._masks: NodeMasks | None = None
         self._announcements: Announcements | None = None
         self.round: MaskedRound | None = None
+        self._opened: dict[str, Opened] = {}
 
     # -- before a round -----------------------------------------------------------------------------------------------
 
@@ -140,7 +142,8 @@ class JobMasks:
         scope = Scope(
             self._admitted.digest, plan.roster, tuple(sorted(participants)), first, attempt, min(rounds, SETUP_ROUNDS)
         )
-        self._masks, self._announcements = NodeMasks(scope, self._node, secrets.randbelow), None
+        shared = plan.query is not None
+        self._masks, self._announcements = NodeMasks(scope, self._node, secrets.randbelow, shared=shared), None
         return self._masks.announce(self._clock(), plan.expires).seal(self._key)
 
     def share(self, announcements: Sequence[Envelope]) -> list[Envelope]:
@@ -206,6 +209,24 @@ class JobMasks:
             raise MaskingError("no keys were announced here")
         return self._masks.masks(invocation.round, invocation.attempt, invocation.stage, invocation.content)
 
+    @property
+    def common(self) -> bytes:
+        """The secret of this cohort's nodes; a query's alone."""
+        if self._masks is None:
+            raise MaskingError("no keys were announced here")
+        return self._masks.common
+
+    def strangers(self, entities: Sequence[str]) -> int:
+        """How many of these companies this node's owner did not accept, the asker's and the coordinator's left out."""
+        known = self._rules.accepted | self._admitted.outside
+        return sum(entity not in known for entity in entities)
+
+    def opened(self, stage: str) -> Opened:
+        """The sum of a stage that this node opened last; raises MaskingError where it opened none."""
+        if stage not in self._opened:
+            raise MaskingError("this node opened no sum of the stage {stage}", stage=stage)
+        return self._opened[stage]
+
     def sign(self, step: AdmittedStep, output: str, output_bytes: int) -> MaskedRound:
         """The round with this node's word on the vector that is about to leave."""
         current, context = self._current(), self._current().context
@@ -243,6 +264,11 @@ class JobMasks:
             raise MaskingError("no masked vector of this node waits to be opened")
         now = self._clock()
         claimed = SurvivorSet.open(survivors, [self._rules.public(coordinator)], now)
+        if current.context.stage == "cells" and set(claimed.survivors) != set(self.opened("flags").members):
+            raise SurvivorsError(
+                "a company left between the two stages of a query: a cell could open over fewer than its flags say",
+                code="too-few-participants",
+            )
         opened = self._rules.check_survivors(
             self._admitted, self._dataset, claimed, inputs, withdrawals, current.context, current.scope
         )
@@ -279,6 +305,7 @@ class JobMasks:
         context = current.context
         survivors = frozenset(current.survivors[1].members)
         seeds, keys = self._masks.release(context.round, context.attempt, survivors)
+        self._opened[context.stage] = current.survivors[1]
         return ReleasedShares(
             issued=self._clock(),
             expires=self._admitted.plan.expires,

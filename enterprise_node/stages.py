@@ -17,6 +17,7 @@ from enterprise_node.materialise import Grant, materialise_apart
 from enterprise_node.output_gate import check_reply
 from enterprise_node.output_summary import summarise
 from enterprise_node.protection import protect
+from enterprise_node.query_stages import QueryStages
 from enterprise_node.reading import Reading
 from enterprise_node.receipts import Done
 from enterprise_node.rules import Kept, read_rules
@@ -26,6 +27,7 @@ from enterprise_node.workers import Workers
 from federation.errors import UsageError
 from federation.home import Home
 from federation.jobs.codec import Content, ContentError, content_digest, decode, encode
+from federation.query import stage_bits
 from federation.secagg import OUTCOME_BITS, EncodedReply, EncodingError, Layout, expected_arrays, step_bits
 from federation.statements import JobPlan, StageOutput
 from federation.statements.plan import Stage
@@ -50,6 +52,7 @@ class Stages:
         self._spool = home.folder("spool")
         self.tier = Tier.T2
         self.workers = Workers(home.folder("sessions"), runtime, waiting)
+        self._queries = QueryStages(home, runtime, grant_of)
 
     async def run(
         self, job: Job, step: AdmittedStep, content_header: bytes, body: memoryview, read: Content | None = None
@@ -65,6 +68,8 @@ class Stages:
         """
         plan, stage = job.admitted.plan, step.invocation.stage
         sent = read if read is not None else await offload(len(body), _decoded, content_header, body)
+        if plan.query is not None:
+            return await self._queries.run(job, step, sent, self.tier)
         if job.session is None:
             job.session = await self._open_session(job)
             job.laps.lap("session")
@@ -152,6 +157,8 @@ def bits_of(plan: JobPlan, stage: Stage, sent: Content | None) -> int:
     """Bits that the answer to this content may carry out; those of an outcome where it is no content."""
     if sent is None:
         return OUTCOME_BITS
+    if plan.query is not None:
+        return stage_bits(plan.query, stage) + OUTCOME_BITS
     try:
         return step_bits(plan, Layout.derive(sent.arrays, plan.outputs.of(stage)))
     except EncodingError:

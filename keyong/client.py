@@ -183,17 +183,27 @@ class Client:
         """Write a job's result files below ``folder`` (made, must be empty) and return its summary."""
         if folder.exists() and any(folder.iterdir()):
             raise UsageError("{folder} is not empty", hint="choose another folder with -o", folder=str(folder))
+        summary, files = self._result(job)
+        for path, data in files.items():
+            target = safe_join(folder, path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(data)
+        return summary
+
+    def result_files(self, job: str) -> dict[str, bytes]:
+        """A job's result in memory: each file's bytes by its path."""
+        return {path: bytes(data) for path, data in self._result(job)[1].items()}
+
+    def _result(self, job: str) -> tuple[dict[str, Any], dict[str, memoryview]]:
         answer = self.call("job.result", m.JobRef(job=job))
         result = m.Result.from_bytes(answer.header)
         if sum(file.size for file in result.files) != len(answer.body):
             raise UsageError("the result is damaged: its files do not add up", code="result")
-        at = 0
+        at, files = 0, {}
         for file in result.files:
-            target = safe_join(folder, file.path)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(answer.body[at : at + file.size])
+            files[file.path] = memoryview(answer.body)[at : at + file.size]
             at += file.size
-        return result.summary
+        return result.summary, files
 
     def attest(self) -> int:
         """Have our ledger cosigned, where no process serves this home and does so; returns how many did. Never raises for it.

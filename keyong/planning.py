@@ -206,6 +206,14 @@ def _is_for(
     return not failing & {"purpose", "action"}
 
 
+def failing_clauses(choice: Choice, home: Home, purpose: str, actions: Sequence[str]) -> set[str]:
+    """Clauses of a chosen agreement that would refuse these actions now, as far as the requester can judge: uses and
+    participants are the node's to count, and the code is not known yet."""
+    described = choice.published.description
+    found = _failing(choice.agreement, home, purpose, actions, "sha256:" + "0" * 64, described, now())
+    return found - {"count", "min-participants", "leak-budget"}
+
+
 def _failing(
     agreement: Agreement,
     home: Home,

@@ -9,6 +9,7 @@ from enterprise_node.datasets import SourceDescription, data_version
 from enterprise_node.reading import Reading
 from enterprise_node.rules import Kept, Rules, after, check_fit, read_rules
 from enterprise_node.store import NodeStore, RegisteredDataset
+from federation.errors import UsageError
 from federation.holdings import open_engine
 from federation.home import Home, now
 from federation.statements import DatasetDescription, Envelope, row_bucket
@@ -44,6 +45,13 @@ def describe_dataset(
     """
     at = now()
     check_fit(source.columns, rules)
+    shown = after(source.columns, rules)
+    if privacy_unit and privacy_unit not in {column.name for column in shown}:
+        raise UsageError(
+            "the privacy unit {column} is no column of the dataset as its rules leave it",
+            hint="name one of its columns, such as that of a customer or a machine",
+            column=privacy_unit,
+        )
     low, high = row_bucket(source.rows)
     return DatasetDescription(
         issued=at,
@@ -55,7 +63,7 @@ def describe_dataset(
         description=description,
         description_zh=description_zh,
         data_version=data_version(source.fingerprint, source.columns, source.reading, rules),
-        columns=after(source.columns, rules),
+        columns=shown,
         rows_at_least=low,
         rows_at_most=high,
         simulated=simulated,

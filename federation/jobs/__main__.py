@@ -1,4 +1,4 @@
-"""``python -m keyong_job client|server``: one sandbox session."""
+"""``python -m keyong_job client|server|query|cipher``: one sandbox session."""
 
 import sys
 
@@ -13,8 +13,16 @@ def main() -> None:
         from . import server
 
         server.main()
+    elif sys.argv[1:] == ["query"]:
+        from . import query
+
+        query.main()
+    elif sys.argv[1:] == ["cipher"]:
+        from . import cipher
+
+        cipher.main()
     else:
-        sys.exit("usage: keyong_job client|server")
+        sys.exit("usage: keyong_job client|server|query|cipher")
 
 
 if __name__ == "__main__":

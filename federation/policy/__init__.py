@@ -22,6 +22,7 @@ the agreement does not permit the purpose fed:Marketing, only fed:ProcessOptimiz
 from federation.policy.composition import (
     Demands,
     agreement_policy,
+    demanded_participants,
     demanded_tier,
     demands,
     granted_columns,
@@ -67,6 +68,7 @@ __all__ = [
     "dataset_iri",
     "decide",
     "decide_again",
+    "demanded_participants",
     "demanded_tier",
     "demands",
     "describe",

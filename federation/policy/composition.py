@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from federation.policy.model import Policy, every, terms_of
+from federation.policy.model import Policy, demanded, every, terms_of
 from federation.policy.registration import parse_policy
 from federation.policy.values import dataset_iri, member_iri
 from federation.policy.vocabulary import CONSENT, INFORM, MASKED, PROFILE, REVIEW, UNPROTECTED, includes
@@ -113,6 +113,20 @@ def demanded_tier(policy: Policy) -> str:
     """
     constraints = (one for permission in policy.permission for one in every(permission.constraint))
     return max((tier for one in constraints if one.left == "fed:minTier" for tier in terms_of(one)), default="")
+
+
+def demanded_participants(policy: Policy, action: str) -> int:
+    """How many companies the permissions of an action demand, the strictest of them; 0 where none does."""
+    found = [
+        int(term)
+        for permission in policy.permission
+        if includes(permission.action, action)
+        for constraint in demanded(permission.constraint)
+        if constraint.left == "fed:minParticipants"
+        for term in terms_of(constraint)
+        if term.isdecimal()
+    ]
+    return max(found, default=0)
 
 
 def granted_columns(policy: Policy, action: str) -> tuple[str, ...] | None:

@@ -15,6 +15,7 @@ PROFILE = "https://w3id.org/keyong/fed/1"
 
 TRAIN = "fed:train"
 EVALUATE = "fed:evaluate"
+QUERY = "fed:aggregateQuery"
 MASKED = "fed:masked"
 UNPROTECTED = "fed:none"
 PROTECTIONS = (MASKED, UNPROTECTED)
@@ -35,7 +36,7 @@ INCLUDED_IN: dict[str, str] = {
     "odrl:sell": "odrl:transfer",
     TRAIN: "odrl:use",
     EVALUATE: "odrl:use",
-    "fed:aggregateQuery": "odrl:use",
+    QUERY: "odrl:use",
     "fed:psi": "odrl:use",
     "fed:score": "odrl:use",
     "fed:assessQuality": "odrl:use",
@@ -47,8 +48,8 @@ SAME_AS = {"odrl:write": "odrl:modify"}
 
 KNOWN_ACTIONS = frozenset((*INCLUDED_IN, *INCLUDED_IN.values()))
 
-PERMITTED_ACTIONS = ("odrl:use", "odrl:read", "odrl:derive", "odrl:execute", "odrl:index", TRAIN, EVALUATE)
-LATER_ACTIONS = ("fed:aggregateQuery", "fed:psi", "fed:score", "fed:assessQuality")
+PERMITTED_ACTIONS = ("odrl:use", "odrl:read", "odrl:derive", "odrl:execute", "odrl:index", TRAIN, EVALUATE, QUERY)
+LATER_ACTIONS = ("fed:psi", "fed:score", "fed:assessQuality")
 """Known to the profile; nothing here carries them out yet, so they may be prohibited but not permitted."""
 PROHIBITED_ACTIONS = (
     *PERMITTED_ACTIONS,

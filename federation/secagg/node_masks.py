@@ -9,6 +9,7 @@ forgotten with its mask, what it holds of others with its release. What a releas
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -35,12 +36,13 @@ class NodeMasks:
     Args:
         node: among the scope's participants.
         below: random source.
+        shared: whether the nodes agree on a secret of their own (`common`) with the shares they send each other.
 
     Raises:
         MaskingError: the node is not among the participants.
     """
 
-    def __init__(self, scope: Scope, node: str, below: Below) -> None:
+    def __init__(self, scope: Scope, node: str, below: Below, *, shared: bool = False) -> None:
         if node not in scope.participants:
             raise MaskingError("{node} is not among those whose replies are masked together", node=node)
         self.scope = scope
@@ -48,6 +50,9 @@ class NodeMasks:
         self._below = below
         self._box = X25519PrivateKey.generate()
         self._secrets = [_Secrets(below(PRIME), below(PRIME)) for _ in range(scope.rounds)]
+        # sealed to all others beside the shares; one honest node's is enough for the common secret to be unknown
+        self._given = [(below(PRIME), below(PRIME))] if shared else []
+        self._taken: dict[str, tuple[int, int]] = {}
         self._announcements: Announcements | None = None
         self._own: list[tuple[int, int]] = []
         self._masking: dict[int, _Secrets] = {}
@@ -103,7 +108,7 @@ class NodeMasks:
                 self._own = shares
             else:
                 context = self._context(announcements.cohort, self._node, receiver)
-                boxes[receiver] = seal_shares(shares, announcements.box(receiver), context)
+                boxes[receiver] = seal_shares(shares + self._given, announcements.box(receiver), context)
         self._announcements = announcements
         return boxes
 
@@ -119,15 +124,30 @@ class NodeMasks:
         if set(boxes) != set(self.scope.participants) - {self._node}:
             raise MaskingError("the shares are not those of all other participants")
         opened = {
-            sender: open_shares(box, self._box, self._context(self.cohort, sender, self._node), self.scope.rounds)
+            sender: open_shares(
+                box, self._box, self._context(self.cohort, sender, self._node), self.scope.rounds + len(self._given)
+            )
             for sender, box in boxes.items()
         }
+        if self._given:
+            self._taken = {sender: shares.pop() for sender, shares in opened.items()} | {self._node: self._given[0]}
         opened[self._node] = self._own
         self._held = {
             place: {sender: shares[place] for sender, shares in opened.items()} for place in range(self.scope.rounds)
         }
         self._masking = dict(enumerate(self._secrets))
         self._secrets, self._own = [], []
+
+    @property
+    def common(self) -> bytes:
+        """A secret that all participants know and nobody else does; raises MaskingError where none was agreed on."""
+        if not self._taken:
+            raise MaskingError("the nodes have agreed on no secret of their own")
+        state = hashlib.sha256(b"keyong/common-secret/v1\x00")
+        for node in self.scope.participants:
+            for part in self._taken[node]:
+                state.update(to_bytes(part))
+        return state.digest()
 
     @property
     def ready(self) -> bool:

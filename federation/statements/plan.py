@@ -20,9 +20,11 @@ from federation.statements._base import (
     Uuid,
 )
 from federation.statements.delivery import Anchoring
+from federation.statements.query import QueryPlan
 
-Action = Literal["fed:train", "fed:evaluate"]
-Stage = Literal["train", "evaluate"]
+Action = Literal["fed:train", "fed:evaluate", "fed:aggregateQuery"]
+Stage = Literal["train", "evaluate", "flags", "cells"]
+"""Of a query: which cells enough companies contribute to, then those cells."""
 Protection = Literal["fed:masked", "fed:none"]
 Aggregation = Literal["sum", "each"]
 DType = Literal[
@@ -130,7 +132,7 @@ class JobPlan(Statement):
     """
 
     TYPE: ClassVar[str] = "application/vnd.keyong.job-plan.v1+json"
-    LATER: ClassVar[tuple[str, ...]] = ("slot_seconds", "review_seconds", "anchoring")
+    LATER: ClassVar[tuple[str, ...]] = ("slot_seconds", "review_seconds", "anchoring", "query")
 
     id: Uuid
     requester: MemberId
@@ -163,6 +165,8 @@ class JobPlan(Statement):
     """How long a step may wait for a node's owner to look at its output, on top of what it may compute."""
     anchoring: Anchoring = "witnessed"
     """Who has to vouch for the receipts of the last exchange, beside the nodes themselves, before the result is used."""
+    query: QueryPlan | None = None
+    """What is asked, of a plan whose one action is ``fed:aggregateQuery``; its code is the public encryption context alone."""
 
     @property
     def setup_seconds(self) -> float:
@@ -182,6 +186,8 @@ class JobPlan(Statement):
             raise ValueError("a node appears twice in the cohort")
         if len(set(self.actions)) != len(self.actions):
             raise ValueError("an action appears twice")
+        if (self.query is not None) != ("fed:aggregateQuery" in self.actions) or (self.query and len(self.actions) > 1):
+            raise ValueError("a query is asked by a plan of that one action, and by no other")
         if self.minimal_participants > len(nodes):
             raise ValueError("the plan needs more participants than its cohort has")
         for name, text in self.run_config.items():
@@ -223,4 +229,6 @@ class Invocation(Statement):
     @property
     def action(self) -> Action:
         """The policy action of this step."""
+        if self.stage in ("flags", "cells"):
+            return "fed:aggregateQuery"
         return "fed:train" if self.stage == "train" else "fed:evaluate"

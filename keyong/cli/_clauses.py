@@ -80,6 +80,9 @@ PinRulesOption = Annotated[
 TitleOption = Annotated[str | None, typer.Option("--title", metavar="TEXT", help="What the agreement is called.")]
 
 
+ACTIONS = ("fed:train", "fed:evaluate", "fed:aggregateQuery")
+
+
 @dataclass(frozen=True)
 class Clauses:
     """The clauses as the policy package takes them."""
@@ -139,7 +142,7 @@ def gather(
         raise UsageError("{text} is not a tier", hint="write T0, T1, T2 or T3", text=min_tier[:20])
     return Clauses(
         title=title or dataset,
-        actions=[qualified(one, ("fed:train", "fed:evaluate")) for one in action or ("train", "evaluate")],
+        actions=[qualified(one, ACTIONS) for one in action or ("train", "evaluate")],
         purposes=list(purpose),
         count=count,
         expires=moment(expires, now()),

@@ -184,6 +184,38 @@ CODES: dict[str, tuple[str, str]] = {
     "limit-wall": (mark("the job took longer than the plan allows"), mark("give it more time with --round-seconds")),
     "limit-memory": (mark("the job took more memory than the plan allows"), mark("train with less, or plan more")),
     "out-of-memory": (mark("the job took more memory than the plan allows"), mark("train with less, or plan more")),
+    "query-schema": (
+        mark("the query asks for what the dataset does not hold, or does not grant"),
+        mark("see `keyong catalog show`"),
+    ),
+    "query-categories": (
+        mark("a column that the query groups by has no declared categories at the node"),
+        mark("its owner declares them when it registers the data"),
+    ),
+    "query-comparison": (
+        mark("the query compares a column with a constant of another type"),
+        mark("see `keyong catalog show`"),
+    ),
+    "query-entity-twice": (
+        mark("the query takes two datasets of one company"),
+        mark("name one of each company's (`--dataset`)"),
+    ),
+    "disclosure-rules": (
+        mark("the query's disclosure rules are weaker than the node's"),
+        mark("upgrade the side that asks"),
+    ),
+    "query-void": (
+        mark("the sum of the contributor flags is not the nodes' own"),
+        mark("ask again; if it stays, ask the coordinator's operator"),
+    ),
+    "cipher-parameters": (
+        mark("the encryption context has other parameters than queries are encrypted with"),
+        mark("upgrade the side that asks"),
+    ),
+    "cipher-context": (
+        mark("the encryption context is not the one that the plan names"),
+        mark("ask again; if it stays, ask the coordinator's operator"),
+    ),
     "replay": (mark("this plan or step was presented before"), mark("plan the job again")),
     "node-offline": (mark("the node is not connected"), mark("its owner has to run `keyong node serve`")),
     "link-lost": (mark("the link to the node broke"), mark("try again when it is connected")),

@@ -29,6 +29,7 @@ GROUPS: dict[str, tuple[str, str]] = {
     "coordinator": ("keyong.cli.coordinator", mark("Run the coordinator, or ask how it stands.")),
     "agreement": ("keyong.cli.agreement", mark("Offer, request, sign, read and end agreements.")),
     "job": ("keyong.cli.job", mark("Check, run and follow jobs, and fetch their results.")),
+    "query": ("keyong.cli.query", mark("Ask an aggregate question of many companies' rows, sealed.")),
     "ledger": ("keyong.cli.ledger", mark("Read this party's ledger, and export it for an auditor.")),
     "verify": ("keyong.cli.verify", mark("Verify a ledger offline, against the root fingerprint you hold.")),
     "audit": ("keyong.cli.audit", mark("Hold several parties' ledgers against one another, offline.")),

@@ -71,6 +71,8 @@ def prepare(arguments: Sequence[str]) -> None:
     """
     global _state
     flags = {name: value for name in ("home", "lang", "format") if (value := _given(arguments, name)) is not None}
+    if flags.get("format") not in FORMATS:  # a command's own form of output, or nobody's: judged where it is parsed
+        flags.pop("format", None)
     home = Path(flags.get("home") or os.environ.get("KEYONG_HOME") or "~/.keyong").expanduser()
     config = _config(home)
 

@@ -80,7 +80,7 @@ def check(
     home = open_home()
     held = clauses.holdings(home).find(identifier)
     policy = _as_agreement(parse_policy(read(held).policy))
-    asked = clauses.qualified(action, ("fed:train", "fed:evaluate"))
+    asked = clauses.qualified(action, clauses.ACTIONS)
     request = Request(
         action=asked,
         purpose=purpose,

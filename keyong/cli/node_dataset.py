@@ -43,7 +43,8 @@ def add(
         list[str] | None,
         typer.Option(
             metavar="NAME:TYPE",
-            help="Declare a column's type: integer, number, text, boolean, timestamp, date; repeat it.",
+            help="Declare a column's type: integer, number, text, boolean, timestamp, date; repeat it. The catalog says what "
+            "you declare beside it: NAME:text=a|b|c its categories, NAME:number=LOW..HIGH its bounds.",
         ),
     ] = None,
     encoding: Annotated[
@@ -69,6 +70,10 @@ def add(
         typer.Option(metavar="FILE", help="Desensitisation rules (TOML); without it, those that are set stay."),
     ] = None,
     no_rules: Annotated[bool, typer.Option("--no-rules", help="Take away the rules that are set.")] = False,
+    privacy_unit: Annotated[
+        str,
+        typer.Option(metavar="COLUMN", help="The column that says whose a row is; cells of queries count its values."),
+    ] = "",
     simulated: Annotated[bool, typer.Option("--simulated", help="Say that the records are simulated.")] = False,
     industry: Annotated[str, typer.Option(metavar="CODE", help="Industry code of GB/T 4754.")] = "",
     level: Annotated[str, typer.Option(metavar="L1..L5", help="Security level of the data.")] = "",
@@ -82,6 +87,7 @@ def add(
 
     $ keyong node dataset add passes rolling.csv --title "Plate rolling passes" --title-zh 中厚板轧制道次
     $ keyong node dataset add passes export.csv --title Passes --encoding gb18030 --column 轧制力:number
+    $ keyong node dataset add passes rolling.csv --title Passes --column "alloy:text=mild|hard" --column force:number=0..60
     $ keyong node dataset add plates ./images --title "Plate surfaces"
     $ keyong node dataset add passes postgresql://reader@db.plant/mes --table rolling.passes --title Passes \\
         --password-file ~/.keyong-db --rules rules.toml
@@ -116,6 +122,7 @@ def add(
             simulated=simulated,
             industry=industry,
             level=level,
+            privacy_unit=privacy_unit,
             rules=wanted,
         )
     )

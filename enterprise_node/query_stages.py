@@ -1,0 +1,235 @@
+"""The two stages of a query on the line: contributor flags, then the cells that enough companies contribute to.
+
+    snapshot -> engine -> disclosure rules -> flags, masked            (flags)
+    flags of all -> which cells open -> cells, masked, encrypted       (cells)
+
+Both are one reading of one snapshot: the engine is asked once. What leaves is an element of Z_t under masks; the second is
+encrypted under the asker's key besides, so that the coordinator sees no sum.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import structlog
+
+from enterprise_node._folders import remove_tree
+from enterprise_node._threads import in_thread
+from enterprise_node.admission import AdmittedStep
+from enterprise_node.materialise import materialise_apart
+from enterprise_node.query_rules import CONTEXT_FILE, described, granted_columns
+from enterprise_node.query_session import Encryption, QuerySession
+from enterprise_node.receipts import Done
+from enterprise_node.session import SessionRequest
+from federation.errors import DeniedError
+from federation.home import Home
+from federation.jobs.codec import Content
+from federation.query import (
+    RING,
+    CellRow,
+    CellStatement,
+    QueryVoidError,
+    cell_statement,
+    columns_of,
+    contributes,
+    distinct_statement,
+    encode_cells,
+    fill_slots,
+    open_flags,
+    opened,
+    pack_parts,
+    read_rows,
+    seal_flags,
+    stage_bits,
+)
+from federation.query.flags import Elements
+from federation.secagg import OUTCOME_BITS, SurvivorsError, add_masks, reply_digest
+from federation.statements.query import QueryPlan
+from federation.wire.body import Buffer
+from sandbox import Runtime, Tier
+
+if TYPE_CHECKING:
+    from enterprise_node.job import Job
+    from enterprise_node.materialise import Grant
+    from enterprise_node.store import RegisteredDataset
+
+    GrantOf = Callable[[Home, RegisteredDataset, Collection[str], str], Grant]
+
+log = structlog.get_logger("keyong.node")
+
+LEAST = 3
+"""Companies in a cell that this node's owner accepted, whatever a plan says."""
+FLAGS, RECORD, VECTOR = "flags", "query", "flags"
+"""Stage, and the array in the second stage's content that holds the sum of the first."""
+
+
+@dataclass
+class QueryWork:
+    """What a query has come to at this node; in memory alone, and gone with the job."""
+
+    statement: CellStatement
+    cells: list[CellRow | None] = field(default_factory=list)
+    mine: list[bool] = field(default_factory=list)
+    keys: dict[str, dict[int, list[str]]] = field(default_factory=dict)
+    common: bytes = field(default=b"", repr=False)
+
+
+class QueryStages:
+    """Computes a query's stages; called between INTENT and OUTCOME alone."""
+
+    def __init__(self, home: Home, runtime: Runtime, grant: GrantOf) -> None:
+        self._home = home
+        self._runtime = runtime
+        self._grant = grant
+        self._spool = home.folder("spool")
+
+    async def run(self, job: Job, step: AdmittedStep, sent: Content, tier: Tier) -> Done:
+        """One stage.
+
+        Raises:
+            KeyongError: it failed; the code is one of a closed enumeration.
+        """
+        query, masks = job.admitted.plan.query, job.masks
+        if query is None or masks is None:
+            raise DeniedError("a query is answered masked alone", code="protection-unavailable")
+        if step.invocation.stage == FLAGS:
+            job.query = await self._evaluate(job, query, tier)
+            job.query.common = masks.common
+            vector = seal_flags(job.query.mine, job.query.common, job.admitted.digest)
+            buffers = await self._masked(job, step, vector)
+            return _done(buffers, query, step)
+        if job.query is None or not isinstance(job.session, QuerySession):
+            raise DeniedError("the cells of a query come after its flags", code="query-order")
+        work, plan = job.query, job.admitted.plan
+        shown = self._cells_to_open(job, query, work, sent)
+        chosen = [own and open_ for own, open_ in zip(work.mine, shown, strict=True)]
+
+        def vector_of() -> Elements:
+            found = encode_cells(query, work.statement, work.cells, chosen, len(plan.cohort))
+            for name, keys in work.keys.items():
+                fill_slots(found, query, name, keys, chosen, work.common, job.admitted.digest)
+            return found
+
+        vector = await asyncio.to_thread(vector_of)
+        # a node's noise is added to its vector here, before the masks, once a query's plan can ask for it
+        masked = await asyncio.to_thread(self._mask, job, step, vector)
+        encryption = job.session.encryption
+        if encryption is None:
+            raise DeniedError("there is no encryption for this query", code="protection-unavailable")
+        parts = await encryption.encrypt(masked, float(plan.round_seconds))
+        job.laps.lap("protection")
+        return _done(pack_parts(parts), query, step)
+
+    async def _evaluate(self, job: Job, query: QueryPlan, tier: Tier) -> QueryWork:
+        about = described(job.dataset)
+        columns = {column.name: column for column in about.columns}
+        unit = about.privacy_unit
+        work = QueryWork(cell_statement(query, columns, unit if unit in columns else ""))
+        distinct = [one for one in query.measures if one.kind == "distinct"]
+        if not isinstance(job.session, QuerySession):
+            job.session = await self._open(job, query, tier)
+        job.laps.lap("session")
+        statements = [work.statement.sql, *(distinct_statement(query, one.columns[0]) for one in distinct)]
+        tables = await job.session.rows(statements, float(job.admitted.plan.round_seconds))
+        job.laps.lap("sandbox")
+        work.cells = read_rows(query, work.statement, tables[0])
+        for one, table in zip(distinct, tables[1:], strict=True):
+            found: dict[int, list[str]] = {}
+            for cell, key in table:
+                found.setdefault(int(cell), []).append(str(key))
+            work.keys[one.name] = found
+        work.mine = contributes(query, [cell.evidence if cell is not None else None for cell in work.cells])
+        job.laps.lap("gate")
+        return work
+
+    def _cells_to_open(self, job: Job, query: QueryPlan, work: QueryWork, sent: Content) -> list[bool]:
+        """Which cells open, as all nodes find; raises unless each has enough companies that this node's owner accepted."""
+        masks, admitted = job.masks, job.admitted
+        assert masks is not None
+        entities = list(masks.opened(FLAGS).members.values())
+        try:
+            total = np.asarray(sent.arrays[RECORD][VECTOR])
+        except KeyError:
+            raise QueryVoidError("the sum of the contributor flags is missing; the query is void") from None
+        counts = open_flags(total, query.cells, work.common, admitted.digest, len(entities))
+        # the requester's and the coordinator's own companies may be among the contributors of any cell
+        outside = sum(entity in admitted.outside for entity in entities)
+        counted = [max(count - outside, 0) for count in counts]
+        shown = opened(counted, query.rules.contributors)
+        strangers = masks.strangers(entities)
+        if any(open_ and count - strangers < LEAST for open_, count in zip(shown, counted, strict=True)):
+            raise SurvivorsError(
+                "a cell might open over fewer than {least} companies that this node's owner accepted",
+                code="min-participants",
+                least=LEAST,
+            )
+        return shown
+
+    async def _masked(self, job: Job, step: AdmittedStep, vector: Elements) -> list[Buffer]:
+        masked = await asyncio.to_thread(self._mask, job, step, vector)
+        job.laps.lap("protection")
+        return [masked.astype("<u8", copy=False).view(np.uint8).data]
+
+    def _mask(self, job: Job, step: AdmittedStep, vector: Elements) -> Elements:
+        assert job.masks is not None
+        keys = job.masks.keys(step.invocation)
+        if len(keys) < 3:  # its own and those of two nodes in common: fewer hide nothing
+            raise DeniedError("there are no masks for this vector", code="protection-unavailable")
+        add_masks([(vector, RING)], keys)
+        return vector
+
+    async def _open(self, job: Job, query: QueryPlan, tier: Tier) -> QuerySession:
+        plan, dataset = job.admitted.plan, job.dataset
+        folder = self._home.folder("sessions", job.admitted.digest.removeprefix("sha256:"))
+        names = set(columns_of(query)) & {column.name for column in granted_columns(job.admitted, dataset)}
+        unit = described(dataset).privacy_unit
+        if unit in dataset.shown_names:
+            names |= {unit}  # the node's own: the plan cannot name it unless it is granted
+        if not names:  # rows are counted; any one column says how many there are
+            names = {dataset.shown_names[0]}
+        seconds = float(plan.round_seconds) + plan.setup_seconds
+        context = job.bundle.files[CONTEXT_FILE]
+        encrypting = asyncio.create_task(
+            Encryption.start(self._runtime, tier, context, self._spool, seconds + plan.round_seconds)
+        )
+        session: QuerySession | None = None
+        try:
+            grant = self._grant(self._home, dataset, names, job.admitted.agreement_digest)
+            snapshot = await materialise_apart(grant, folder / "data", seconds=seconds, log=log.bind(plan=plan.id))
+            job.laps.lap("materialise")
+            request = SessionRequest(
+                bundle=job.bundle,
+                snapshot=snapshot,
+                runtime=self._runtime,
+                tier=tier,
+                node_number=job.node_number,
+                run_id=0,
+                run_config={},
+                memory_bytes=plan.memory_bytes,
+                wall_seconds=3 * seconds,
+                setup_seconds=plan.setup_seconds,
+                body_limit=plan.outputs.maximal_bytes,
+                logs=self._home.folder("logs", plan.id.removeprefix("urn:uuid:")),
+            )
+            session = await QuerySession.start(folder, request, self._spool)
+            session.encryption = await encrypting
+            return session
+        except BaseException:
+            encrypting.cancel()
+            (ended,) = await asyncio.gather(encrypting, return_exceptions=True)
+            if isinstance(ended, Encryption):
+                await ended.close()
+            if session is not None:
+                await session.close()
+            await in_thread(functools.partial(remove_tree, folder))
+            raise
+
+
+def _done(buffers: Sequence[Buffer], query: QueryPlan, step: AdmittedStep) -> Done:
+    bits = stage_bits(query, step.invocation.stage) + OUTCOME_BITS
+    return Done(list(buffers), "", reply_digest(buffers), 0, 0, 0, bits)

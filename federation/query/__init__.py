@@ -1,0 +1,65 @@
+"""Sealed aggregate queries: the structured plan, what may be asked, a node's part of the answer, and the table.
+
+    text -> question -> plan -> [node: statement -> cells -> chosen cells -> vector] -> sum -> table
+
+Pure: no data base, no network, no encryption here. The front end (`federation.query.front`) imports sqlglot and is loaded by
+who asks alone.
+
+>>> from federation.statements import Column
+>>> from federation.statements.query import Measure, QueryPlan
+>>> plan = QueryPlan(measures=(Measure(kind="mean", name="m", columns=("x",)),),
+...     columns=({"name": "x", "fraction_bits": 30},), context="sha256:" + "0" * 64)
+>>> check_query(plan, [Column(name="x", type="number")])
+>>> VectorLayout.of(plan).size
+6
+"""
+
+from federation.query.disclosure import CellEvidence, Total, contributes, opened
+from federation.query.errors import QueryFailedError, QuerySchemaError, QueryTextError, QueryVoidError
+from federation.query.figures import Answer, Cell, Regression, decode_answer
+from federation.query.flags import open_flags, seal_flags
+from federation.query.layout import Moment, VectorLayout, query_bits, stage_bits
+from federation.query.parts import pack_parts, unpack_parts
+from federation.query.planning import plan_of
+from federation.query.ring import MODULUS, RING, SLOTS, signed
+from federation.query.schema import check_query, columns_of
+from federation.query.sql import CellStatement, cell_statement, distinct_statement
+from federation.query.vector import CellRow, encode_cells, fill_slots, labels, read_rows
+
+__all__ = [
+    "MODULUS",
+    "RING",
+    "SLOTS",
+    "Answer",
+    "Cell",
+    "CellEvidence",
+    "CellRow",
+    "CellStatement",
+    "Moment",
+    "QueryFailedError",
+    "QuerySchemaError",
+    "QueryTextError",
+    "QueryVoidError",
+    "Regression",
+    "Total",
+    "VectorLayout",
+    "cell_statement",
+    "check_query",
+    "columns_of",
+    "contributes",
+    "decode_answer",
+    "distinct_statement",
+    "encode_cells",
+    "fill_slots",
+    "labels",
+    "open_flags",
+    "opened",
+    "pack_parts",
+    "plan_of",
+    "query_bits",
+    "read_rows",
+    "seal_flags",
+    "signed",
+    "stage_bits",
+    "unpack_parts",
+]

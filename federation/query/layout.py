@@ -1,0 +1,151 @@
+"""Which sums a plan's figures are made of, and where each stands in the vector that is added.
+
+::
+
+    1                               the constant 1 of each node
+    for each cell                   1 where the node contributes, then its moments, each in one limb or the plan's
+    for each cell and distinct      the slots of occupied values
+
+A *moment* is the sum, over the rows in which all columns of ``over`` have a value, of the product of ``factors``: with no
+factor it counts rows. Every figure but distinct counts is a function of moments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations_with_replacement
+
+from federation.query.errors import QuerySchemaError
+from federation.secagg import OUTCOME_BITS
+from federation.statements.query import Measure, QueryPlan
+
+ELEMENT_BITS = 50
+ATTEMPTS = 3
+"""How often a stage may be tried."""
+MOST_ELEMENTS = 2**18
+"""Of one node's vector: 32 ciphertexts, 8 MiB."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One sum of a cell; see the module."""
+
+    over: tuple[str, ...] = ()
+    factors: tuple[str, ...] = ()
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is a number of rows."""
+        return not self.factors
+
+
+def moments_of(measure: Measure) -> tuple[Moment, ...]:
+    """The moments that a figure is made of, in the order in which `federation.query.figures` takes them."""
+    over, kind = tuple(sorted(set(measure.columns))), measure.kind
+    if kind in ("distinct", "distinct-local"):
+        return ()
+    if kind == "count":
+        return (Moment(over),)
+    if kind in ("sum", "mean"):
+        return (Moment(over), Moment(over, measure.columns))
+    names = measure.columns
+    pairs = [tuple(sorted(pair)) for pair in combinations_with_replacement(names, 2)]
+    return (Moment(over), *(Moment(over, (name,)) for name in names), *(Moment(over, pair) for pair in pairs))
+
+
+@dataclass(frozen=True)
+class VectorLayout:
+    """Where a plan's sums stand in the vector."""
+
+    plan: QueryPlan
+    slots: tuple[int, ...]
+    """Of each distinct count, in the order of the measures."""
+
+    @classmethod
+    def of(cls, plan: QueryPlan) -> VectorLayout:
+        """The layout of a plan.
+
+        Raises:
+            QuerySchemaError: the vector would be too large.
+        """
+        slots = tuple(plan.slots for measure in plan.measures if measure.kind == "distinct")
+        layout = cls(plan, slots)
+        if layout.size > MOST_ELEMENTS:
+            raise QuerySchemaError(
+                "the query has {cells} cells with {figures} sums each, more than one answer can hold",
+                hint="ask for fewer categories, edges or figures at once",
+                code="query-size",
+                cells=plan.cells,
+                figures=layout.width,
+            )
+        return layout
+
+    @cached_property
+    def moments(self) -> tuple[Moment, ...]:
+        """All moments of a cell, each once."""
+        found: dict[Moment, None] = {}
+        for measure in self.plan.measures:
+            found.update(dict.fromkeys(moments_of(measure)))
+        return tuple(found)
+
+    @cached_property
+    def locals(self) -> tuple[str, ...]:
+        """Names of the figures that count a node's own distinct keys; each has one more limb in a cell."""
+        return tuple(one.name for one in self.plan.measures if one.kind == "distinct-local")
+
+    @cached_property
+    def shared(self) -> tuple[str, ...]:
+        """Names of the figures that count distinct keys over all nodes."""
+        return tuple(one.name for one in self.plan.measures if one.kind == "distinct")
+
+    @cached_property
+    def width(self) -> int:
+        """Elements of one cell, slots left out."""
+        return 1 + sum(self.limbs(moment) for moment in self.moments) + len(self.locals)
+
+    @property
+    def size(self) -> int:
+        """Elements of the whole vector."""
+        return 1 + self.plan.cells * (self.width + sum(self.slots))
+
+    def limbs(self, moment: Moment) -> int:
+        """Elements that a moment takes."""
+        return 1 if moment.counts else self.plan.limbs
+
+    def bits(self, moment: Moment) -> int:
+        """Fraction bits of a moment."""
+        return max((self.plan.used(name).fraction_bits for name in moment.factors), default=0)
+
+    def cell(self, number: int) -> int:
+        """Where a cell begins."""
+        return 1 + number * self.width
+
+    def places(self, number: int) -> Iterator[tuple[Moment, int, int]]:
+        """Each moment of a cell with the beginning and the end of its limbs."""
+        at = self.cell(number) + 1
+        for moment in self.moments:
+            yield moment, at, at + self.limbs(moment)
+            at += self.limbs(moment)
+
+    def local(self, number: int, name: str) -> int:
+        """Where a cell's own distinct count stands."""
+        return self.cell(number) + self.width - len(self.locals) + self.locals.index(name)
+
+    def slots_of(self, number: int, name: str) -> tuple[int, int]:
+        """Beginning and end of the slots of a cell's distinct count."""
+        which = self.shared.index(name)
+        start = 1 + self.plan.cells * self.width + number * sum(self.slots) + sum(self.slots[:which])
+        return start, start + self.slots[which]
+
+
+def stage_bits(plan: QueryPlan, stage: str) -> int:
+    """Bits of what leaves a node in one stage: each element could carry a number modulo t, and the outcome comes on top."""
+    elements = 2 * (plan.cells + 1) if stage == "flags" else VectorLayout.of(plan).size
+    return ELEMENT_BITS * elements
+
+
+def query_bits(plan: QueryPlan) -> int:
+    """Bits that a query carries out of a node at most, every try of its two stages counted."""
+    return stage_bits(plan, "flags") + stage_bits(plan, "cells") + 2 * ATTEMPTS * OUTCOME_BITS

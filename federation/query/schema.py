@@ -1,0 +1,197 @@
+"""What a query may ask of a dataset: its plan against the columns that are published and granted.
+
+The asker looks before it signs, each node before it reads: a node believes no plan.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from decimal import Decimal
+
+from federation.query.errors import QuerySchemaError
+from federation.query.layout import VectorLayout
+from federation.statements import Column
+from federation.statements.query import (
+    Among,
+    Bins,
+    Categories,
+    Compare,
+    Condition,
+    Empty,
+    Measure,
+    Not,
+    QueryPlan,
+    Value,
+)
+
+NUMBERS = ("integer", "number")
+LEAST_SUBJECTS = 10
+"""Distinct subjects that a node's part of a cell has at least, whatever a plan says."""
+MOST_DOMINANCE, LEAST_P_RATIO, MOST_PARAMETERS = Decimal("0.9"), Decimal("0.1"), Decimal("0.33")
+_NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,29})(\.[0-9]{1,30})?\Z")
+_COLUMNS = {
+    "count": (0, 1),
+    "sum": (1, 1),
+    "mean": (1, 1),
+    "variance": (1, 1),
+    "deviation": (1, 1),
+    "covariance": (2, 2),
+    "correlation": (2, 2),
+    "regression": (2, 9),
+    "distinct": (1, 1),
+    "distinct-local": (1, 1),
+}
+
+
+def check_query(plan: QueryPlan, columns: Iterable[Column]) -> None:
+    """Raise unless this plan can be asked of a dataset with these columns, which are those that the asker is granted.
+
+    Raises:
+        QuerySchemaError: a column is not there or not granted, has another type, or has no declared categories; a rule is
+            weaker than the least.
+    """
+    known = {column.name: column for column in columns}
+    VectorLayout.of(plan)
+    for axis in plan.axes:
+        column = _column(known, axis.column)
+        if isinstance(axis, Categories):
+            _check_categories(axis, column)
+        else:
+            _check_edges(axis, column)
+    for measure in plan.measures:
+        _check_measure(measure, plan, known)
+    if plan.where is not None:
+        _check_condition(plan.where, known)
+    rules = plan.rules
+    if (
+        rules.subjects < LEAST_SUBJECTS
+        or not 0 < Decimal(rules.dominance) <= MOST_DOMINANCE
+        or Decimal(rules.p_ratio) < LEAST_P_RATIO
+        or not 0 < Decimal(rules.parameters) <= MOST_PARAMETERS
+    ):
+        raise QuerySchemaError("the query's disclosure rules are weaker than this node's", code="disclosure-rules")
+
+
+def columns_of(plan: QueryPlan) -> frozenset[str]:
+    """All columns that a plan names."""
+    named = {axis.column for axis in plan.axes} | {name for measure in plan.measures for name in measure.columns}
+    return frozenset(named | set(_named(plan.where)))
+
+
+def _named(condition: Condition | None) -> Iterator[str]:
+    if condition is None:
+        return
+    if isinstance(condition, Compare | Among | Empty):
+        yield condition.column
+    elif isinstance(condition, Not):
+        yield from _named(condition.term)
+    else:
+        for term in condition.terms:
+            yield from _named(term)
+
+
+def _column(known: Mapping[str, Column], name: str) -> Column:
+    if name not in known:
+        raise QuerySchemaError(
+            "the column {column} is not there, or is not granted",
+            hint="see `keyong catalog show`, and the columns in `keyong agreement show`",
+            code="column",
+            column=name,
+        )
+    return known[name]
+
+
+def _check_categories(axis: Categories, column: Column) -> None:
+    if column.type == "boolean":
+        declared: tuple[str, ...] = ("false", "true")
+    else:
+        declared = column.categories
+    if not declared or not set(axis.values) & set(declared):
+        raise QuerySchemaError(
+            "the column {column} has no declared categories to group by",
+            hint="its owner declares them when it registers the data; numbers are grouped with HISTOGRAM(column, edge, ...)",
+            code="query-categories",
+            column=column.name,
+        )
+
+
+def _check_edges(axis: Bins, column: Column) -> None:
+    edges = [Decimal(edge) for edge in axis.edges]
+    if column.type not in NUMBERS or edges != sorted(edges):
+        raise QuerySchemaError(
+            "a histogram takes a column of numbers and edges that rise; {column} is {type}",
+            code="query-edges",
+            column=column.name,
+            type=column.type,
+        )
+
+
+def _check_measure(measure: Measure, plan: QueryPlan, known: Mapping[str, Column]) -> None:
+    least, most = _COLUMNS[measure.kind]
+    if not least <= len(measure.columns) <= most or len(set(measure.columns)) != len(measure.columns):
+        raise QuerySchemaError("{figure} is asked of the wrong columns", code="query-figure", figure=measure.name)
+    for name in measure.columns:
+        column = _column(known, name)
+        if measure.kind in ("count", "distinct", "distinct-local"):
+            continue
+        if column.type not in NUMBERS:
+            raise QuerySchemaError(
+                "{figure} takes numbers, and the column {column} is {type}",
+                code="query-figure",
+                figure=measure.name,
+                column=name,
+                type=column.type,
+            )
+        try:
+            plan.used(name)
+        except KeyError:
+            raise QuerySchemaError(
+                "the plan does not say how {column} is encoded", code="query-figure", column=name
+            ) from None
+    if measure.kind == "distinct" and not plan.slots:
+        raise QuerySchemaError("the plan has no slots to count distinct values in", code="query-figure")
+
+
+def _check_condition(condition: Condition, known: Mapping[str, Column]) -> None:
+    if isinstance(condition, Compare):
+        _check_value(_column(known, condition.column), condition.value, ordered=condition.op not in ("=", "<>"))
+    elif isinstance(condition, Among):
+        for value in condition.values:
+            _check_value(_column(known, condition.column), value, ordered=False)
+    elif isinstance(condition, Empty):
+        _column(known, condition.column)
+    elif isinstance(condition, Not):
+        _check_condition(condition.term, known)
+    else:
+        for term in condition.terms:
+            _check_condition(term, known)
+
+
+def _check_value(column: Column, value: Value, *, ordered: bool) -> None:
+    wanted = "number" if column.type in NUMBERS else column.type
+    good = value.type == wanted and well_formed(value)
+    if not good or (ordered and wanted in ("text", "boolean")):
+        raise QuerySchemaError(
+            "the column {column} is {type} and cannot be compared so",
+            code="query-comparison",
+            column=column.name,
+            type=column.type,
+        )
+
+
+def well_formed(value: Value) -> bool:
+    """Whether a constant's text is one of its type."""
+    try:
+        if value.type == "number":
+            return _NUMBER.match(value.text) is not None
+        if value.type == "boolean":
+            return value.text in ("true", "false")
+        if value.type == "date":
+            return datetime.strptime(value.text, "%Y-%m-%d").strftime("%Y-%m-%d") == value.text
+        if value.type == "timestamp":
+            return datetime.strptime(value.text, "%Y-%m-%d %H:%M:%S").strftime("%Y-%m-%d %H:%M:%S") == value.text
+    except ValueError:
+        return False
+    return True

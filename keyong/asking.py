@@ -1,0 +1,270 @@
+"""A query from its text to its table: planned, signed, asked of the nodes, opened with the asker's own key.
+
+    text -> datasets and agreements -> plan -> [nodes, coordinator] -> ciphertext -> table
+
+An answer is kept as it came, encrypted, with its key: the identical query on the same versions of the same data is answered
+from there, and asks nobody.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from federation.crypto import canonical_json, digest
+from federation.errors import KeyongError, UsageError
+from federation.home import Home, now
+from federation.policy import demanded_participants, demands, parse_policy, shown_columns
+from federation.policy.vocabulary import QUERY
+from federation.query import Answer, check_query, decode_answer, plan_of, query_bits, unpack_parts
+from federation.query.front import Question, common_columns, parse_question, table_of
+from federation.secagg import MINIMUM_ENTITIES, check_size, choose_encoding, threshold
+from federation.statements import Column, JobPlan, OutputSchema, PlannedDataset, StageOutput
+from federation.statements.code import CodeBundle
+from federation.statements.query import QueryPlan
+from keyong.ciphering import make_keys, open_answer
+from keyong.kept_answers import KeptAnswer, KeptAnswers
+from keyong.planning import Choice, choose
+
+if TYPE_CHECKING:
+    from keyong.client import Client
+    from sandbox import Runtime, Tier
+
+CONTEXT_FILE = "context.bfv"
+ANSWER_FILE = "answer.bfv"
+VALIDITY = timedelta(hours=1)
+STEP_SECONDS = 600
+"""What a node may take to compute its part."""
+MEMORY_BYTES = 2 * 2**30
+_UNKNOWN = "sha256:" + "0" * 64
+
+
+class QueryEndedError(KeyongError):
+    """A query ended without an answer."""
+
+    code = "query-ended"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A query that is understood, and could be asked.
+
+    Attributes:
+        chosen: the datasets, with the agreement that it rests on at each.
+        query: without a key: its context is nobody's.
+    """
+
+    home: Home
+    text: str
+    purpose: str
+    chosen: tuple[Choice, ...]
+    question: Question
+    query: QueryPlan
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Who would be asked."""
+        return tuple(choice.published.description.provider for choice in self.chosen)
+
+    @property
+    def identity(self) -> str:
+        """Digest of all that makes this query this query: what is asked, for what, of which data in which version."""
+        said = {
+            "purpose": self.purpose,
+            "query": self.query.model_dump(mode="json"),
+            "data": sorted(
+                [
+                    one.published.description.provider,
+                    one.published.description.dataset,
+                    one.published.description.data_version,
+                ]
+                for one in self.chosen
+            ),
+        }
+        return digest(canonical_json(said))
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether its data have a version: what is read anew from a data base has none."""
+        return not any(choice.published.description.live for choice in self.chosen)
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A query and its table.
+
+    Attributes:
+        job: the job's id at the coordinator; of the first time, where the answer was kept.
+        repeated: whether nobody was asked.
+    """
+
+    prepared: Prepared
+    answer: Answer
+    job: str
+    repeated: bool
+
+
+def prepare(client: Client, text: str, purpose: str, datasets: Sequence[str] = ()) -> Prepared:
+    """Understand a query: find its datasets and agreements, read its text against their columns.
+
+    Raises:
+        QueryTextError: the text asks for something that is not answered.
+        NoAgreementError, UsageError: there is no dataset, or no agreement, for it.
+    """
+    home, catalog = client.home, client.catalog()
+    if not datasets:
+        table = table_of(text)
+        catalog = [entry for entry in catalog if entry.description.dataset == table]
+        if not catalog:
+            raise UsageError(
+                "no dataset {name} is published",
+                hint="see `keyong catalog list`; FROM names the dataset, or give --dataset MEMBER/DATASET",
+                name=table,
+                code="no-such-dataset",
+            )
+    chosen = choose(home, client.holdings, catalog, purpose=purpose, actions=[QUERY], code=_UNKNOWN, datasets=datasets)
+    check_size(len(chosen))
+    granted = [_granted(choice) for choice in chosen]
+    columns = common_columns(granted)
+    question = parse_question(text, columns)
+    rows = max(choice.published.description.rows_at_most for choice in chosen)
+    query = plan_of(question, columns, rows, _UNKNOWN)
+    least = max(demanded_participants(parse_policy(choice.agreement.policy), QUERY) for choice in chosen)
+    rules = query.rules.model_copy(update={"contributors": max(query.rules.contributors, least)})
+    query = query.model_copy(update={"rules": rules})
+    for known in granted:
+        check_query(query, known)
+    return Prepared(home, text, purpose, tuple(chosen), question, query)
+
+
+def ask(
+    client: Client, prepared: Prepared, runtime: Runtime, tier: Tier, *, again: bool = False, confirm: Any = None
+) -> Answered:
+    """Ask a query, or answer it from what is kept.
+
+    Args:
+        again: ask the nodes even where the answer is kept.
+        confirm: called with the plan before it is signed; may raise.
+
+    Raises:
+        QueryEndedError: it ended without an answer; the code says why.
+    """
+    kept = KeptAnswers(client.home)
+    known = kept.find(prepared.identity) if prepared.repeatable and not again else None
+    if known is None:
+        known = _asked(client, prepared, runtime, tier, confirm)
+        if prepared.repeatable:
+            kept.keep(prepared.identity, known)
+        repeated = False
+    else:
+        repeated = True
+    query = prepared.query
+    vector = open_answer(runtime, tier, known.secret, unpack_parts(known.answer))
+    answer = decode_answer(query, [int(one) for one in vector], known.nodes)
+    return Answered(prepared, answer, known.job, repeated)
+
+
+def planned(home: Home, prepared: Prepared, runtime: str, public: bytes) -> tuple[JobPlan, CodeBundle]:
+    """The plan, unsigned, and the bundle that holds its context."""
+    chosen, at = prepared.chosen, now()
+    bundle = CodeBundle({CONTEXT_FILE: public})
+    query = prepared.query.model_copy(update={"context": digest(public)})
+    described = [choice.published.description for choice in chosen]
+    slot = max(demands(parse_policy(choice.agreement.policy), QUERY).slot_seconds for choice in chosen)
+    expires = min([at + VALIDITY, *(choice.agreement.expires for choice in chosen)])
+    plan = JobPlan(
+        issued=at,
+        expires=max(expires, at + timedelta(seconds=1)),
+        id=f"urn:uuid:{uuid.uuid4()}",
+        requester=home.identity.member,
+        coordinator=home.roster.coordinator.id,
+        roster=home.history.digest,
+        actions=("fed:aggregateQuery",),
+        purpose=prepared.purpose,
+        code=bundle.digest,
+        runtime=runtime,
+        cohort=tuple(
+            PlannedDataset(
+                node=one.provider,
+                dataset=one.dataset,
+                data_version=one.data_version,
+                agreement=choice.holding.digest,
+            )
+            for one, choice in zip(described, chosen, strict=True)
+        ),
+        rounds=1,
+        run_config={},
+        outputs=OutputSchema(train=StageOutput(sent=False), evaluate=StageOutput(sent=False)),
+        encoding=choose_encoding([(one.rows_at_least, one.rows_at_most) for one in described]),
+        protection="fed:masked",
+        minimal_participants=max(MINIMUM_ENTITIES, threshold(len(chosen))),
+        round_seconds=STEP_SECONDS,
+        memory_bytes=MEMORY_BYTES,
+        leak_bits=query_bits(query),
+        slot_seconds=slot,
+        anchoring="committed",
+        query=query,
+    )
+    return plan, bundle
+
+
+def _asked(client: Client, prepared: Prepared, runtime: Runtime, tier: Tier, confirm: Any) -> KeptAnswer:
+    public, secret = make_keys(runtime, tier)
+    plan, bundle = planned(client.home, prepared, runtime.digest, public)
+    if confirm is not None:
+        confirm(plan)
+    envelope = plan.seal(client.home.key("statement"))
+    recorded = client.ledger.append(
+        "plan", {"plan": envelope.to_bytes(), "digest": envelope.digest, "purpose": plan.purpose}
+    )
+    status, code = "not-submitted", ""
+    try:
+        job = client.submit(envelope, bundle.to_bytes())
+        status, code = _followed(client, job)
+        files = client.result_files(job)
+    except KeyongError as error:
+        code = error.code
+        status = status if status == "not-submitted" else "failed"
+        raise
+    finally:
+        fields = {"job": plan.id, "plan": envelope.digest, "status": status, "code": code}
+        client.ledger.append("result", fields, ref=recorded.index)
+    nodes = len(json.loads(files["summary.json"])["contributed"])
+    return KeptAnswer(job, nodes, secret, files[ANSWER_FILE])
+
+
+def _followed(client: Client, job: str) -> tuple[str, str]:
+    """How a job ended; raises where that is without an answer."""
+    told: list[dict[str, Any]] = []
+    for event in client.events(job):
+        if event.kind in ("denied", "fell-out", "node-unavailable") and "node" in event.data:
+            told.append(event.data)
+        if event.kind == "done":
+            return "done", ""
+        if event.kind in ("failed", "denied", "cancelled", "interrupted") and "node" not in event.data:
+            raise _ended(event.kind, event.data, told)
+    raise _ended("failed", {"code": "query-ended"}, told)
+
+
+def _ended(kind: str, data: dict[str, Any], told: Sequence[dict[str, Any]]) -> QueryEndedError:
+    code = str(told[0].get("code", "")) if told else str(data.get("code", "query-ended"))
+    nodes = ", ".join(f"{one.get('node')}: {one.get('code')}" for one in told)
+    error = QueryEndedError(
+        "the query was not answered: {reason}",
+        hint="`keyong query ... --explain` says what it needs; {nodes}" if nodes else "{nodes}",
+        code=code or "query-ended",
+        reason=str(data.get("reason", kind)),
+        nodes=nodes,
+    )
+    error.exit_code = 3 if kind == "denied" else int(data.get("exit", 1))  # type: ignore[misc]
+    return error
+
+
+def _granted(choice: Choice) -> list[Column]:
+    columns = choice.published.description.columns
+    names = set(shown_columns(parse_policy(choice.agreement.policy), QUERY, tuple(one.name for one in columns)))
+    return [column for column in columns if column.name in names]

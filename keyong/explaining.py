@@ -1,0 +1,126 @@
+"""What a query would do: the plan in words, who learns what, what it costs, and what it does not protect against."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from federation.query import VectorLayout, query_bits
+from federation.secagg import threshold
+from keyong.text import translate
+
+if TYPE_CHECKING:
+    from keyong.asking import Prepared
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """An explanation, as JSON and as text."""
+
+    document: dict[str, Any]
+    parts: tuple[tuple[str, tuple[str, ...]], ...]
+
+    def lines(self) -> list[str]:
+        """The text, a line each."""
+        told: list[str] = []
+        for title, sentences in self.parts:
+            told += [title, *(f"  {sentence}" for sentence in sentences)]
+        return told
+
+
+def explanation(prepared: Prepared) -> Explanation:
+    """Explain a query that is understood; nobody is asked, nothing is signed."""
+    query, layout = prepared.query, VectorLayout.of(prepared.query)
+    nodes = len(prepared.chosen)
+    rules = query.rules
+    numbers = {
+        "count": nodes,
+        "least": rules.contributors,
+        "subjects": rules.subjects,
+        "cells": query.cells,
+        "sums": layout.width,
+        "bits": query_bits(query),
+        "many": 2 * threshold(nodes) - nodes,
+        "dominance": rules.dominance,
+        "ratio": rules.p_ratio,
+    }
+    asked = [
+        f"{choice.published.description.provider}/{choice.published.description.dataset}" for choice in prepared.chosen
+    ]
+    plan = (
+        translate("asked of {count} nodes: {names}", count=nodes, names=", ".join(asked)),
+        translate("{cells} cells, {sums} sums in each", **numbers),
+        *(
+            translate("the column {column}: {bits} fraction bits", column=column.name, bits=column.fraction_bits)
+            for column in query.columns
+        ),
+    )
+    learns = (
+        translate("you: the table, and how many companies contribute to each cell; no company's part of it"),
+        translate("the coordinator: who took part, and sizes; sums are encrypted under a key that you alone hold"),
+        translate("each node: the plan, and how many companies contribute to each cell; not what they contribute"),
+        translate("the sandbox at a node: the columns that the query names; no key, no mask, no network"),
+    )
+    cost = (
+        translate("one use of each agreement; no privacy budget, for no noise is added"),
+        translate("{bits} bits leave each node at most", **numbers),
+        translate("the identical query on the same data is answered again from what is kept, at no cost"),
+    )
+    refuses = (
+        translate("a node contributes nothing to a cell with fewer than {subjects} subjects", **numbers),
+        translate(
+            "nor where two subjects hold more than {dominance} of a total, or the others less than {ratio} of the largest",
+            **numbers,
+        ),
+        translate("a cell opens where {least} companies contribute; else it is suppressed", **numbers),
+        translate("the nodes refuse a sum over nearly the same companies as an earlier one on the same data"),
+        *_refusals(prepared),
+    )
+    beyond = (
+        translate(
+            "differences between questions: two that differ by a few rows show those rows' sum, noise would hide it"
+        ),
+        translate(
+            "one company that holds nearly all of a cell: dominance is judged within a node, not between companies"
+        ),
+        translate(
+            "{many} nodes that give up their keys to the coordinator: together they learn the others' parts", **numbers
+        ),
+        translate("a member that lies about its own rows"),
+    )
+    parts = (
+        (translate("what is asked"), plan),
+        (translate("who learns what"), learns),
+        (translate("what it costs"), cost),
+        (translate("what is refused or suppressed"), refuses),
+        (translate("what is not protected against"), beyond),
+    )
+    document = {
+        "plan": query.model_dump(mode="json"),
+        "datasets": asked,
+        "cells": query.cells,
+        "leak_bits": query_bits(query),
+        "micro_rho": 0,
+        "refusals": _refused(prepared),
+        "learns": list(learns),
+        "not_protected": list(beyond),
+    }
+    return Explanation(document, parts)
+
+
+def _refused(prepared: Prepared) -> list[dict[str, str]]:
+    """Which clause of which agreement would refuse, as far as the asker can judge."""
+    from keyong.planning import failing_clauses
+
+    return [
+        {"dataset": f"{choice.published.description.provider}/{choice.published.description.dataset}", "clause": clause}
+        for choice in prepared.chosen
+        for clause in sorted(failing_clauses(choice, prepared.home, prepared.purpose, ["fed:aggregateQuery"]))
+    ]
+
+
+def _refusals(prepared: Prepared) -> list[str]:
+    return [
+        translate("{dataset} would refuse by the clause {clause}", dataset=one["dataset"], clause=one["clause"])
+        for one in _refused(prepared)
+    ]

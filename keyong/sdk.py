@@ -1,0 +1,83 @@
+"""The Python SDK: a connection of one home, for scripts and notebooks.
+
+with keyong.connect("~/institute") as mine:
+    frame = mine.query("SELECT alloy, COUNT(*), AVG(force) FROM passes GROUP BY alloy", purpose="fed:Benchmarking")
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from keyong.asking import Answered
+
+
+class Connection:
+    """A live link of one home to its coordinator; use it as a context, or `close` it."""
+
+    def __init__(self, home: Path, runtime: str) -> None:
+        from federation.home import Home
+        from keyong import runtime as runtimes
+        from keyong.client import Client
+        from keyong.upgrading import upgrade
+
+        self._runtime = runtimes.load(runtime)
+        identity = Home(home)
+        upgrade(identity)
+        self._client = Client(identity)
+        self._client.__enter__()
+        self._client.read_mail()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the link."""
+        self._client.close()
+
+    def query(
+        self, sql: str, *, purpose: str, datasets: Sequence[str] = (), frame: str = "pandas", again: bool = False
+    ) -> Any:
+        """Ask an aggregate query, under the agreements in force, and return its table.
+
+        Args:
+            sql: one SELECT; see docs/query.md for what is answered.
+            purpose: for what, as the agreements name it.
+            datasets: ``MEMBER/DATASET``; by default all of the name after FROM that agreements permit.
+            frame: ``pandas`` or ``polars``.
+            again: ask the nodes even where the identical query was answered before.
+
+        Raises:
+            federation.errors.KeyongError: it is not answered; ``code`` says why, ``hint`` what to do.
+        """
+        from keyong.tabulating import frame as framed
+
+        return framed(self.answer(sql, purpose=purpose, datasets=datasets, again=again), frame)
+
+    def answer(self, sql: str, *, purpose: str, datasets: Sequence[str] = (), again: bool = False) -> Answered:
+        """The same, with everything that is known of the answer."""
+        from keyong.asking import ask, prepare
+        from keyong.checking import tier_here
+
+        prepared = prepare(self._client, sql, purpose, datasets)
+        return ask(self._client, prepared, self._runtime, tier_here(""), again=again)
+
+
+def connect(home: str | os.PathLike[str] | None = None, *, runtime: str = "torch") -> Connection:
+    """Connect one identity to its coordinator.
+
+    Args:
+        home: its folder; by default what KEYONG_HOME says.
+        runtime: name of the runtime that plans name.
+    """
+    place = Path(home if home is not None else os.environ.get("KEYONG_HOME", "~/.keyong")).expanduser()
+    return Connection(place, runtime)

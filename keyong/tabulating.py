@@ -1,0 +1,140 @@
+"""A query's answer as a table: columns in the order of the question, in text, JSON, CSV, Parquet or as a frame."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from federation.errors import UsageError
+from federation.query import Cell, Regression
+
+if TYPE_CHECKING:
+    from keyong.asking import Answered
+
+CONTRIBUTING, OF, SUPPRESSED = "contributing", "of", "suppressed"
+FORMATS = ("text", "json", "csv", "parquet")
+
+
+def columns(answered: Answered) -> list[str]:
+    """The table's columns: axes and figures as the question has them, then how many companies each cell rests on."""
+    names: list[str] = []
+    for kind, name in answered.prepared.question.shown:
+        names += [name] if kind == "axis" else _figure_columns(answered, name)
+    return [*names, CONTRIBUTING, OF]
+
+
+def rows(answered: Answered) -> Iterator[dict[str, Any]]:
+    """The table's rows; figures of a suppressed cell are None."""
+    axes = [axis.column for axis in answered.prepared.query.axes]
+    for cell in answered.answer.cells:
+        row: dict[str, Any] = {}
+        for kind, name in answered.prepared.question.shown:
+            if kind == "axis":
+                row[name] = cell.labels[axes.index(name)]
+            else:
+                row |= _figure(answered, cell, name)
+        yield {**row, CONTRIBUTING: cell.contributing, OF: answered.answer.nodes}
+
+
+def document(answered: Answered) -> dict[str, Any]:
+    """The answer as JSON."""
+    plan = answered.prepared.query
+    return {
+        "job": answered.job,
+        "repeated": answered.repeated,
+        "nodes": answered.answer.nodes,
+        "columns": columns(answered),
+        "rows": [
+            {name: _plain(value) for name, value in row.items()} | {SUPPRESSED: not row[CONTRIBUTING]}
+            for row in rows(answered)
+        ],
+        "rules": plan.rules.model_dump(mode="json"),
+        "noise": None,
+    }
+
+
+def as_csv(answered: Answered) -> str:
+    """The table as CSV; figures of a suppressed cell read ``suppressed``."""
+    out = io.StringIO()
+    names = columns(answered)
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(names)
+    for row in rows(answered):
+        hidden = not row[CONTRIBUTING]
+        writer.writerow([SUPPRESSED if hidden and row[name] is None else _plain(row[name]) for name in names])
+    return out.getvalue()
+
+
+def as_arrow(answered: Answered) -> Any:
+    """The table as a pyarrow table."""
+    import pyarrow
+
+    names = columns(answered)
+    table = list(rows(answered))
+    return pyarrow.table({name: [_plain(row[name]) for row in table] for name in names})
+
+
+def write_parquet(answered: Answered, path: Path) -> None:
+    """Write the table to a Parquet file."""
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(as_arrow(answered), path)
+
+
+def frame(answered: Answered, kind: str = "pandas") -> Any:
+    """The table as a ``pandas`` or ``polars`` frame."""
+    table = as_arrow(answered)
+    if kind == "pandas":
+        return table.to_pandas()
+    if kind == "polars":
+        import polars
+
+        return polars.from_arrow(table)
+    raise UsageError("a frame is of pandas or of polars, not of {kind}", kind=kind)
+
+
+def text_rows(answered: Answered) -> tuple[list[str], list[list[str]]]:
+    """Headings and cells as a person reads them."""
+    names = columns(answered)[:-2]
+    told = []
+    for row in rows(answered):
+        hidden = not row[CONTRIBUTING]
+        axes = {axis.column for axis in answered.prepared.query.axes}
+        cells = [SUPPRESSED if hidden and name not in axes else shown(row[name]) for name in names]
+        told.append([*cells, f"{row[CONTRIBUTING]}/{row[OF]}" if not hidden else "-"])
+    return [*names, CONTRIBUTING], told
+
+
+def shown(value: Any) -> str:
+    """One figure as text."""
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.8g}"
+    return str(value)
+
+
+def _figure_columns(answered: Answered, name: str) -> list[str]:
+    measure = next(one for one in answered.prepared.query.measures if one.name == name)
+    if measure.kind == "regression":
+        by = [f"{name}.{column}" for column in measure.columns[1:]]
+        return [f"{name}.intercept", *by, f"{name}.r_squared", f"{name}.rows"]
+    return [name, f"{name}.error"] if measure.kind == "distinct" else [name]
+
+
+def _figure(answered: Answered, cell: Cell, name: str) -> dict[str, Any]:
+    names = _figure_columns(answered, name)
+    value = cell.figures.get(name)
+    if isinstance(value, Regression):
+        return dict(zip(names, [*value.coefficients, value.r_squared, value.rows], strict=True))
+    if len(names) == 2 and names[1].endswith(".error"):
+        return {names[0]: value, names[1]: cell.errors.get(name)}
+    return dict.fromkeys(names) | ({name: value} if name in names else {})
+
+
+def _plain(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

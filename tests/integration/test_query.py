@@ -1,0 +1,145 @@
+"""Queries over real nodes: text in, table out; what is refused, what is kept, what the coordinator holds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pytest
+
+import keyong
+from federation.query import unpack_parts
+from tests.integration.consortium import Consortium, at_once
+from tests.integration.parties import ForkedParty, Party
+
+PURPOSE = "fed:Benchmarking"
+ROWS = {"mill-a": 400, "mill-b": 500, "mill-c": 600}
+
+
+def write_passes(path: Path, rows: int, seed: int) -> None:
+    """Passes of one mill: two alloys everywhere, a third of which mill-c alone has more than a few."""
+    make = np.random.default_rng(seed)
+    rare = 40 if seed == 3 else 3
+    alloy = np.where(np.arange(rows) < rare, "rare", np.where(np.arange(rows) % 2 == 0, "mild", "hard"))
+    force = make.normal(20, 4, rows)
+    width = make.normal(2500, 300, rows)
+    lines = ["alloy,force,width,site"]
+    lines += [f"{a},{f:.4f},{w:.1f},s{seed}" for a, f, w in zip(alloy, force, width, strict=True)]
+    path.write_text("\n".join(lines) + "\n")
+
+
+@pytest.fixture(scope="module")
+def mills(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consortium]:
+    """Three mills under agreements for queries."""
+    one = Consortium(tmp_path_factory.mktemp("query"), party=ForkedParty)
+    one.found()
+    for mill in one.mills:
+        one.join(mill)
+
+    def serve(mill: Party) -> None:
+        seed = 1 + one.mills.index(mill)
+        write_passes(one.records(mill), ROWS[mill.name], seed)
+        alloys = "alloy:text=mild|hard|rare"
+        mill.ok(
+            "node", "dataset", "add", "passes", one.records(mill), "--title", "Passes", "--simulated",
+            "--column", alloys, "--column", "force:number=0..60", "--column", "site:text=s1|s2|s3",
+        )  # fmt: skip
+        one.serve_node(mill)
+
+    at_once(serve, one.mills)
+    at_once(lambda mill: mill.ok("peers", "accept", "--all"), one.mills)
+    one.agree(one.mills, "--purpose", PURPOSE, "--expires", "30d", "--action", "aggregateQuery", "--count", "20")
+    try:
+        yield one
+    finally:
+        one.stop()
+
+
+def asked(mills: Consortium, sql: str, *more: str) -> dict[str, Any]:
+    """The answer as JSON."""
+    return dict(mills.institute.ok("query", sql, "--purpose", PURPOSE, "--yes", *more).json)
+
+
+def pooled(mills: Consortium, sql: str) -> list[tuple[Any, ...]]:
+    files = [str(mills.records(mill)) for mill in mills.mills]
+    return duckdb.connect().execute(sql.replace("passes", f"read_csv({files})")).fetchall()
+
+
+def test_inv5_a_table_over_three_mills(mills: Consortium) -> None:
+    """The table equals the pooled one; a cell with one large contributor is suppressed; it is kept; nobody holds a sum."""
+    sql = "SELECT alloy, COUNT(*) AS n, AVG(force) AS f, CORR(force, width) AS r FROM passes GROUP BY alloy"
+    answer = asked(mills, sql)
+    assert answer["columns"] == ["alloy", "n", "f", "r", "contributing", "of"] and not answer["repeated"]
+    wanted = {
+        row[0]: row
+        for row in pooled(mills, "SELECT alloy, count(*), avg(force), corr(force, width) FROM passes GROUP BY 1")
+    }
+    rows = {row["alloy"]: row for row in answer["rows"]}
+    # of the rare alloy two mills have three passes each: they keep them back, and a second alloy with them
+    assert rows["rare"]["suppressed"] and rows["rare"]["n"] is None
+    shown = [row for row in rows.values() if not row["suppressed"]]
+    assert len(shown) == 1 and shown[0]["contributing"] == shown[0]["of"] == 3
+    for row in shown:
+        assert [row["n"], row["f"], row["r"]] == pytest.approx(list(wanted[row["alloy"]][1:]), rel=1e-9)
+    # one use each, two steps each, receipts with the snapshot's digest
+    for mill in mills.mills:
+        outcomes = [one for one in mills.entries(mill, "outcome")]
+        assert len(outcomes) == 2, outcomes
+    again = asked(mills, sql)
+    assert again["repeated"] and again["rows"] == answer["rows"]
+    assert len(mills.entries(mills.mill("a"), "outcome")) == 2
+    # what the coordinator has on disk of the answer opens under the asker's key alone
+    (held,) = (mills.institute.home / "jobs").glob("*/answer.bfv")
+    assert len(unpack_parts(held.read_bytes())) == 1
+    assert all(str(one).encode() not in held.read_bytes() for one in (shown[0]["n"], shown[0]["f"]))
+
+
+def test_a_frame_a_histogram_and_their_forms(mills: Consortium, tmp_path: Path) -> None:
+    sql = "SELECT HISTOGRAM(force, 0, 16, 20, 24, 60), COUNT(*) AS n FROM passes"
+    with keyong.connect(mills.institute.home) as mine:
+        frame = mine.query(sql, purpose=PURPOSE)
+    edges = [(0, 16), (16, 20), (20, 24), (24, 60)]
+    for (low, high), count in zip(edges, frame["n"], strict=True):
+        assert count == pooled(mills, f"SELECT count(*) FROM passes WHERE force >= {low} AND force < {high}")[0][0]
+    told = mills.institute.run("query", sql, "--purpose", PURPOSE, "--plot", "--format", "csv")
+    assert told.code == 0 and told.out.splitlines()[0] == "force,n,contributing,of"
+    assert "█" in told.err
+    path = tmp_path / "table.parquet"
+    mills.institute.ok("query", sql, "--purpose", PURPOSE, "--format", "parquet", "-o", path)
+    assert (
+        duckdb.connect().execute("SELECT sum(n) FROM read_parquet(?)", [str(path)]).fetchall()[0][0] == frame["n"].sum()
+    )
+
+
+def test_what_singles_out_a_company_is_suppressed(mills: Consortium) -> None:
+    answer = asked(mills, "SELECT COUNT(*) AS n, SUM(force) FROM passes WHERE site = 's2'")
+    assert [row["suppressed"] for row in answer["rows"]] == [True]
+
+
+def test_refusals_say_why_before_anybody_is_asked(mills: Consortium) -> None:
+    def refused(sql: str, code: int, *words: str, purpose: str = PURPOSE) -> None:
+        mills.institute.run("query", sql, "--purpose", purpose, "--yes").refused(code, *words)
+
+    before = len(mills.entries(mills.mill("a")))
+    refused("SELECT MAX(force) FROM passes", 2, "differential privacy", "line 1")
+    refused("SELECT force FROM passes", 2, "force", "column 8")
+    refused("SELECT COUNT(*) FROM nothing", 2, "nothing")
+    assert len(mills.entries(mills.mill("a"))) == before
+    refused("SELECT COUNT(*) FROM passes", 3, "purpose", purpose="fed:Marketing")
+
+
+def test_explanation_asks_nobody(mills: Consortium) -> None:
+    before = len(mills.entries(mills.mill("a")))
+    told = mills.institute.run("query", "SELECT AVG(width) FROM passes", "--purpose", PURPOSE, "--explain")
+    assert told.code == 0 and "who learns what" in told.out and "not protected against" in told.out
+    document = mills.institute.ok(
+        "query", "SELECT AVG(width) FROM passes", "--purpose", "fed:Marketing", "--explain"
+    ).json
+    assert {one["clause"] for one in document["refusals"]} == {"purpose"}
+    assert document["plan"]["measures"][0]["kind"] == "mean" and document["leak_bits"] > 0
+    assert len(mills.entries(mills.mill("a"))) == before
+    json.dumps(document)
