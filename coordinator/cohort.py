@@ -1,8 +1,8 @@
 """The nodes of one job: who takes part, who fell out and may come back, who is out for good.
 
-Whoever was merely not to be had (offline, its link lost, no answer in time, restarted) is asked to open the job again as
-soon as it is back, and takes part in the next exchange. Whoever refused or failed stays out: a gate that could be asked
-again and again would be a door.
+Whoever was merely not to be had (offline, its link lost, no answer in time, restarted, its agreement suspended) is asked
+to open the job again as soon as it is back, and takes part in the next exchange. Whoever refused or failed stays out: a
+gate that could be asked again and again would be a door.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from federation.wire.protocol import MASKS, ProtocolVersionError
 
 log = structlog.get_logger("keyong.coordinator")
 
+SUSPENDED = "agreement-suspended"
 Tell = Callable[[str, dict[str, Any]], Awaitable[None]]
 
 CLOSE_SECONDS = 15.0
@@ -172,6 +173,9 @@ class Cohort:
         self.away.pop(node, None)
         if opened.permitted:
             self._in.add(node)
+            return
+        if opened.code == SUSPENDED:  # it may go on: the node is asked again before each exchange
+            self.fell(node, SUSPENDED, away=True)
             return
         self.out[node] = code_from(opened.code)
         self.refused.add(node)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 
-from federation.policy import Demands, Policy, demanded_tier, demands, parse_policy
+from federation.policy import Demands, Measures, Policy, demanded_tier, demands, measures, parse_policy, tariff_of
 from federation.secagg import worst_bits
 from federation.statements import (
     Agreement,
@@ -68,6 +68,16 @@ class AdmittedPlan:
     def demands(self, action: str) -> Demands:
         """What the agreement wants done around an action."""
         return demands(self.policy, action)
+
+    def measures(self, action: str) -> Measures:
+        """What the agreement counts over all its uses for an action: time, volume, money."""
+        if action not in self._measures:
+            self._measures[action] = measures(self.policy, tariff_of(self.agreement), action)
+        return self._measures[action]
+
+    @cached_property
+    def _measures(self) -> dict[str, Measures]:
+        return {}
 
     @cached_property
     def leak_bound(self) -> int:

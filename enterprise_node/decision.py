@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from enterprise_node.admission import AdmittedPlan
@@ -21,6 +22,7 @@ def judge(
     continuing: bool,
     leak_taken: int | None = None,
     consent: Consent = NOT_ASKED,
+    course: Mapping[str, Any] = MappingProxyType({}),
 ) -> DecisionRecord:
     """Judge every constraint of the agreement for this action.
 
@@ -31,6 +33,7 @@ def judge(
         continuing: this plan holds its reserved use already.
         leak_taken: bits that other plans have reserved or carried out under this agreement; None where that is not known.
         consent: the owner's approval of the plan's code, or why there is none.
+        course: what the ledger's database says of the agreement's uses so far: fields of :class:`Request` by name.
 
     Raises:
         PolicyDeniedError: with the record of every constraint and the value it was judged by.
@@ -63,6 +66,9 @@ def judge(
         reviewed=True,  # the line holds each output of an action that is to be reviewed
         leak_bits=None if leak_taken is None else leak_taken + worst_bits(plan),
         slot_seconds=plan.slot_seconds,
+        device=plan.runtime,
+        version=admitted.mine.data_version,
+        **course,
     )
     record = decide(admitted.agreement_digest, policy, request)
     if not record.permit:

@@ -85,6 +85,12 @@ class Grounds:
     def agreement(self, digest: str) -> Envelope:
         """The agreement of that digest; raises NotInForceError where it is not in force."""
         holding = self._holdings.get(digest)
+        if holding is not None and holding.state == "suspended":
+            raise NotInForceError(
+                "the agreement the plan names is suspended here",
+                hint="wait until whoever suspended it resumes it (`keyong agreement resume`)",
+                code=SUSPENDED,
+            )
         if holding is None or holding.state != "in-force":
             raise NotInForceError(
                 "the agreement the plan names is {state} here",
@@ -95,11 +101,16 @@ class Grounds:
         return Envelope.from_bytes(holding.envelope)
 
     def ended(self, digest: str) -> bool:
-        """Whether an agreement is not in force here any more; False where the store cannot say."""
+        """Whether an agreement is over here; False where it is interrupted alone, or the store cannot say."""
+        return self.fallen(digest) == "agreement-revoked"
+
+    def fallen(self, digest: str) -> str:
+        """Why an agreement carries no job here now; empty where it does, or the store cannot say."""
         try:
-            return self._holdings.state(digest) != "in-force"
+            state = self._holdings.state(digest)
         except UnavailableError:
-            return False
+            return ""
+        return "" if state == "in-force" else SUSPENDED if state == "suspended" else "agreement-revoked"
 
     def facts(self, action: str, dataset: RegisteredDataset, now: datetime) -> dict[str, Any]:
         """What this node found out itself and a decision is judged by; see :func:`enterprise_node.decision.judge`."""
@@ -154,3 +165,4 @@ class Grounds:
 
 
 IDLE = "idle"
+SUSPENDED = "agreement-suspended"

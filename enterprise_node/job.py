@@ -13,6 +13,7 @@ from enterprise_node.masked_round import JobMasks
 from enterprise_node.query_stages import QueryWork
 from enterprise_node.receipts import Held
 from enterprise_node.session import JobSession
+from enterprise_node.step_meter import StepMeter
 from enterprise_node.store import RegisteredDataset
 from federation.errors import DeniedError
 from federation.statements.code import CodeBundle
@@ -55,6 +56,8 @@ class Job:
     round: int = 0
     stage: str = ""
     """Of the last step that had its INTENT."""
+    meter: StepMeter | None = None
+    """Of the step at work, where its agreement counts time or volume."""
     masks: JobMasks | None = None
     """Under ``fed:masked``."""
     query: QueryWork | None = None

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import functools
+import math
 import time
 from collections.abc import Awaitable, Callable
 from datetime import datetime
@@ -25,7 +26,7 @@ from enterprise_node._threads import until_done
 from enterprise_node.admission import AdmittedStep, admit_step
 from enterprise_node.answers import SMALL_BYTES, KeptReplies, KeptReply, KeptReplyError, RestsOn
 from enterprise_node.denial import Denials
-from enterprise_node.grounds import IDLE, Grounds
+from enterprise_node.grounds import IDLE, SUSPENDED, Grounds
 from enterprise_node.held import HeldRow
 from enterprise_node.job import Job, JobEndedError
 from enterprise_node.laps import Laps
@@ -40,8 +41,9 @@ from enterprise_node.recovery import close_open_steps, close_step
 from enterprise_node.refusals import Refusals
 from enterprise_node.release import Release, StillHeldError
 from enterprise_node.release_slot import ReleaseSlot
-from enterprise_node.stages import Stages, bits_of
+from enterprise_node.stages import Stages, bits_of, most_bytes_of
 from enterprise_node.step_log import StepLog
+from enterprise_node.step_meter import METERED_TIME, StepMeter
 from enterprise_node.store import NodeStore
 from federation.errors import DeniedError, KeyongError, UnavailableError
 from federation.holdings import Holdings
@@ -67,7 +69,7 @@ OPEN_JOBS = 16
 Ran = tuple[Outcome, str, Done | None]
 """What running a step came to: outcome, the code that others are told, and what may leave."""
 STOPPED, CLOSED, MASKS_LOST = "node-stopped", "closed", "mask-keys"
-_KEEPS_ANSWER = (STOPPED, IDLE)
+_KEEPS_ANSWER = (STOPPED, IDLE, SUSPENDED)
 """A job that ends so may be opened again, and its last answer asked for."""
 
 
@@ -257,6 +259,7 @@ class Line:
                     job.laps.lap("admission")
                     if row is None:
                         bits = bits_of(step.admitted.plan, step.invocation.stage, sent)
+                        facts |= most_of(step, sent)
                         guard = functools.partial(self._check_in_force, job)
                         intent = await self._record.intend(step, facts, guard, self._runtime.digest, bits)
                 except (UnavailableError, LedgerError):
@@ -268,6 +271,7 @@ class Line:
                 if row is not None:
                     return await self._go_on(job, step, row)
                 job.laps.lap("intent")
+                job.meter = meter_of(intent, step.admitted.plan.slot_seconds)
                 job.round, job.stage = step.invocation.round, step.invocation.stage
                 job.answers, job.reply = {}, None  # whoever asks for a step has the answer to the one before
                 slot = ReleaseSlot(step.admitted.plan.slot_seconds)
@@ -313,6 +317,8 @@ class Line:
         """Answer a step whose output was held for the owner before this process began."""
         intent, held, started, done = await asyncio.to_thread(self._release.resumed, row)
 
+        job.meter = StepMeter.used_up(intent.reserved) if intent.reserved is not None else None
+
         async def known() -> Ran:
             return "ok", "", done
 
@@ -336,6 +342,8 @@ class Line:
         """From what a step came to, to its answer: the owner's review, the end of the slot, the OUTCOME."""
         try:
             outcome, code, done = await run
+            if job.meter is not None:
+                job.meter.stop()
             held = held or job.held_by()
             if done is not None and job.admitted.demands(step.invocation.action).review:
                 row = row or await self._release.hold(job, step, intent, held, started, done)
@@ -371,8 +379,11 @@ class Line:
         plan = job.admitted.plan.id
         work = asyncio.create_task(self._stages.run(job, step, content_header, body, sent))
         stop = asyncio.create_task(job.stopped.wait())
-        await asyncio.wait((work, stop), return_when=asyncio.FIRST_COMPLETED)
+        left = job.meter.left if job.meter is not None else None
+        await asyncio.wait((work, stop), return_when=asyncio.FIRST_COMPLETED, timeout=left)
         stop.cancel()
+        if not (work.done() or job.stopped.is_set()):
+            job.stop(METERED_TIME)
         if job.stopped.is_set():
             if job.session is not None:
                 await job.session.kill()
@@ -424,6 +435,7 @@ class Line:
             runtime=self._runtime.digest,
             started=started,
             ended=ended,
+            metered=job.meter.charge(total_bytes(done.buffers) if done else 0) if job.meter is not None else None,
         )
         envelope = receipt.seal(self._key)
         if job.masks is None:
@@ -505,21 +517,17 @@ class Line:
         if session is not None:
             await session.close()
 
-    async def revoke(self, agreement_digest: str) -> None:
+    async def revoke(self, agreement_digest: str, reason: str = "agreement-revoked") -> None:
         """End every job that rests on an agreement, at once."""
         await self._close_all(
-            {
-                digest: "agreement-revoked"
-                for digest, job in self.jobs.items()
-                if job.admitted.agreement_digest == agreement_digest
-            }
+            {digest: reason for digest, job in self.jobs.items() if job.admitted.agreement_digest == agreement_digest}
         )
 
     async def uphold(self) -> None:
-        """End at once every job whose agreement was revoked; the owner's command waits for this."""
+        """End at once every job whose agreement was revoked or suspended; the owner's command waits for this."""
         agreements = {job.admitted.agreement_digest for job in self.jobs.values()}
-        ended = await asyncio.to_thread(lambda: {one for one in agreements if self._grounds.ended(one)})
-        await asyncio.gather(*(self.revoke(one) for one in ended))
+        fallen = await asyncio.to_thread(lambda: {one: self._grounds.fallen(one) for one in agreements})
+        await asyncio.gather(*(self.revoke(one, reason) for one, reason in fallen.items() if reason))
 
     async def sweep(self) -> None:
         """End jobs that lost their ground: agreement ended, plan expired, parties changed, long idle. Settle what is
@@ -576,6 +584,23 @@ class Line:
 
     async def _close_all(self, reasons: dict[str, str]) -> None:
         await asyncio.gather(*(self.close_job(digest, reason) for digest, reason in reasons.items()))
+
+
+def meter_of(intent: Intent, slot_seconds: int) -> StepMeter | None:
+    """What counts a step's time from now on; None where its agreement counts none."""
+    return StepMeter(intent.reserved, slot_seconds) if intent.reserved is not None else None
+
+
+def most_of(step: AdmittedStep, sent: Content | None) -> dict[str, int]:
+    """The longest that a step may compute and the largest reply it may give: what is reserved where it is counted."""
+    plan = step.admitted.plan
+    seconds = math.ceil(2 * (plan.setup_seconds + plan.round_seconds))
+    slots = math.ceil(seconds / plan.slot_seconds) * plan.slot_seconds if plan.slot_seconds else seconds
+    if plan.query is not None:
+        size = plan.outputs.maximal_bytes
+    else:
+        size = most_bytes_of(sent, plan.outputs.of(step.invocation.stage)) if sent is not None else 0
+    return {"seconds": slots, "bytes": size}
 
 
 def _rests_on(job: Job) -> RestsOn:

@@ -9,7 +9,7 @@ from enterprise_node.admission import AdmittedStep
 from enterprise_node.output_summary import OutputSummary
 from federation.errors import KeyongError
 from federation.secagg import OUTCOME_BITS
-from federation.statements import DecisionRecord, Envelope, Invocation, Isolation, JobPlan, Receipt
+from federation.statements import DecisionRecord, Envelope, Invocation, Isolation, JobPlan, Metered, Receipt
 from federation.statements.receipt import Outcome
 from federation.wire.body import Buffer, total_bytes
 
@@ -60,6 +60,7 @@ def of_step(
     runtime: str,
     started: datetime,
     ended: datetime,
+    metered: Metered | None = None,
 ) -> Receipt:
     """The receipt of a step that had its INTENT."""
     admitted, invocation, plan = step.admitted, step.invocation, step.admitted.plan
@@ -93,6 +94,7 @@ def of_step(
         ended=ended,
         leak_bits=done.leak_bits if done else OUTCOME_BITS,
         cost=admitted.agreement.cost,
+        metered=metered,
     )
 
 

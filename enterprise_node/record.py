@@ -9,19 +9,23 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
 
-from enterprise_node import leaks, openings
+from enterprise_node import attributes, leaks, metering, openings
 from enterprise_node.admission import AdmittedPlan, AdmittedStep
 from enterprise_node.consent import CONSENT_SCHEMA, NOT_ASKED, consent_within
 from enterprise_node.decision import judge
 from enterprise_node.held import HELD_SCHEMA
+from federation import obligations
 from federation.crypto import canonical_json
 from federation.errors import DeniedError, KeyongError
 from federation.ledger import Appended, Ledger
 from federation.policy import PolicyDeniedError
+from federation.policy.duties import tracked
 from federation.secagg import Opened, check_difference
-from federation.statements import DecisionRecord, Envelope, Invocation, Receipt, ReplayError
+from federation.statements import DecisionRecord, Envelope, Invocation, Metered, Receipt, ReplayError
 
 _SCHEMA = (
     """CREATE TABLE plan_use (
@@ -65,6 +69,8 @@ class Intent:
 
     index: int
     decision: DecisionRecord
+    reserved: Metered | None = None
+    """What the step may take of the agreement's time and volume; None where the agreement counts neither."""
 
 
 class Record:
@@ -76,6 +82,10 @@ class Record:
         ledger.ensure_schema("node-policy", 1, list(_SCHEMA))
         ledger.ensure_schema("node-policy", 2, list(_SCHEMA_2))
         ledger.ensure_schema("node-policy", 3, list(openings.SCHEMA))
+        ledger.check_schema("node-metering", 1)
+        ledger.ensure_schema("node-metering", 1, list(metering.SCHEMA))
+        obligations.ensure(ledger)
+        attributes.ensure(ledger)
 
     async def write(self, kind: str, fields: Mapping[str, object]) -> Appended:
         """Append an entry that needs no decision."""
@@ -99,11 +109,11 @@ class Record:
             LedgerUnavailableError: it could not be made durable; nothing runs.
         """
         admitted, invocation = step.admitted, step.invocation
-        decided: list[DecisionRecord] = []
+        decided: list[tuple[DecisionRecord, Metered | None]] = []
 
         def reserve(connection: sqlite3.Connection) -> Mapping[str, object]:
             guard()
-            decision = decide_within(connection, admitted, request)
+            decision, reserved = decide_within(connection, admitted, request)
             _check_new(connection, admitted.digest, invocation)
             _check_course(connection, admitted, invocation.stage, invocation.round)
             leaks.draw(connection, admitted.agreement_digest, admitted.digest, admitted.leak_bound, leak)
@@ -122,8 +132,17 @@ class Record:
                     leak,
                 ),
             )
-            decided.append(decision)
-            return {"decision": decision.model_dump(mode="json")}
+            now = _moment(request)
+            metering.reserve(
+                connection, admitted.agreement_digest, admitted.digest, step.envelope.digest, now, reserved
+            )
+            owed = _owed(connection, admitted, decision, now)
+            decided.append((decision, reserved))
+            return {
+                "decision": decision.model_dump(mode="json"),
+                **({"metered": reserved.model_dump(mode="json")} if reserved is not None else {}),
+                **({"duties": owed} if owed else {}),
+            }
 
         fields = {
             "plan": admitted.digest,
@@ -143,7 +162,7 @@ class Record:
             "stage": invocation.stage,
         }
         appended = await asyncio.wrap_future(self.ledger.submit("intent", fields, apply=reserve))
-        return Intent(appended.index, decided[-1])
+        return Intent(appended.index, *decided[-1])
 
     async def note_stage(self, intent: int, stage: str, statement: Envelope, guard: Callable[[], None]) -> Appended:
         """Put on record, between a step's INTENT and its OUTCOME, that something of it leaves.
@@ -178,6 +197,7 @@ class Record:
         def close(connection: sqlite3.Connection) -> None:
             guard()
             leaks.settle(connection, receipt.plan, receipt.intent, receipt.leak_bits)
+            metering.settle(connection, receipt.plan, receipt.invocation, receipt.metered)
             if opened is not None:
                 check_difference(opened, openings.earlier_openings(connection, receipt.data_version, opened))
                 openings.note_opening(connection, receipt.data_version, opened, receipt.round)
@@ -228,7 +248,7 @@ class Record:
         """What would be decided now; reserves and writes nothing."""
         with self.ledger.reader() as connection:
             try:
-                return decide_within(connection, admitted, request)
+                return decide_within(connection, admitted, request)[0]
             except PolicyDeniedError as error:
                 return error.record
 
@@ -327,15 +347,21 @@ def _check_course(connection: sqlite3.Connection, admitted: AdmittedPlan, stage:
 
 
 def decide_within(
-    connection: sqlite3.Connection, admitted: AdmittedPlan, request: Mapping[str, object]
-) -> DecisionRecord:
-    """Judge with the uses as this transaction sees them."""
+    connection: sqlite3.Connection, admitted: AdmittedPlan, request: Mapping[str, Any]
+) -> tuple[DecisionRecord, Metered | None]:
+    """Judge with the uses as this transaction sees them; the decision, and what the step is to reserve.
+
+    Args:
+        request: what the line found out (:func:`enterprise_node.decision.judge`), with the most ``seconds`` that the
+            step may take and ``bytes`` that its reply may have where one is known; without, nothing of either.
+    """
     key = (admitted.agreement_digest, admitted.digest)
     continuing = (
         connection.execute("SELECT 1 FROM plan_use WHERE agreement = ? AND plan = ?", key).fetchone() is not None
     )
     taken = connection.execute("SELECT count(*) FROM plan_use WHERE agreement = ?", key[:1]).fetchone()[0]
     demands = admitted.demands(str(request["action"]))
+    course, reserved = _course(connection, admitted, request, continuing)
     decision = judge(
         admitted,
         request,
@@ -343,6 +369,7 @@ def decide_within(
         continuing=continuing,
         leak_taken=leaks.taken(connection, *key) if demands.leak_bounded else None,
         consent=consent_within(connection, admitted) if demands.approval else NOT_ASKED,
+        course=course,
     )
     if _size(decision) > DECISION_BYTES:
         raise DeniedError(
@@ -350,7 +377,49 @@ def decide_within(
             hint="agree on shorter clauses",
             code="decision-size",
         )
-    return decision
+    return decision, reserved
+
+
+def _course(
+    connection: sqlite3.Connection, admitted: AdmittedPlan, request: Mapping[str, Any], continuing: bool
+) -> tuple[dict[str, Any], Metered | None]:
+    """What this transaction knows of the agreement's uses and circumstances, and what the step would reserve."""
+    agreement, now = admitted.agreement_digest, _moment(request)
+    said = attributes.circumstances(connection, admitted.plan.requester)
+    times = metering.course(connection, agreement, admitted.digest, now)
+    found: dict[str, Any] = {
+        "elapsed": times.elapsed,
+        "interval": times.interval,
+        "place": said.place,
+        "industry": said.industry,
+        "events": said.events,
+        "duties": obligations.tallies(connection, agreement, admitted.policy, now),
+    }
+    wanted = admitted.measures(str(request["action"]))
+    if not wanted.metered:
+        return found, None
+    used = metering.usage(connection, agreement)
+    used = used if continuing else replace(used, uses=used.uses + 1)
+    size = int(request.get("bytes", 0))
+    step = Metered(seconds=wanted.seconds_for(used, int(request.get("seconds", 1)), size), bytes=size)
+    seconds, total = used.seconds + step.seconds, used.bytes + size
+    found["metered"] = timedelta(seconds=seconds)
+    found["total_bytes"] = total
+    found["paid"] = wanted.tariff.amount(used.uses, seconds, total)
+    return found, step
+
+
+def _moment(request: Mapping[str, Any]) -> datetime:
+    now: datetime = request["now"]
+    return now
+
+
+def _owed(
+    connection: sqlite3.Connection, admitted: AdmittedPlan, decision: DecisionRecord, now: datetime
+) -> list[dict[str, str]]:
+    """What the permission that decided makes the consumer owe, put down with this job's first step."""
+    permission = admitted.policy.permission[int(decision.rule.removeprefix("permission/"))]
+    return obligations.arise(connection, admitted.agreement_digest, admitted.digest, tracked(permission.duty), now)
 
 
 def denied_record(error: KeyongError, agreement: str) -> DecisionRecord:
@@ -362,4 +431,11 @@ def denied_record(error: KeyongError, agreement: str) -> DecisionRecord:
 
 
 def _size(decision: DecisionRecord) -> int:
+    """Bytes of a decision on record; where it is far below what is asked about, a bound on them that costs less."""
+    texts = sum(
+        len(one.operand) + len(one.operator) + len(one.right) + len(one.left) + len(one.note)
+        for one in decision.constraints
+    )
+    if (most := 12 * texts + 200 * len(decision.constraints) + 4000) < DECISION_BYTES:
+        return most  # no character takes more than twelve bytes as JSON
     return len(canonical_json(decision.model_dump(mode="json")))

@@ -11,7 +11,7 @@ from enterprise_node.record import Record
 from federation.crypto import SigningKey
 from federation.ledger import HeadError
 from federation.secagg import OUTCOME_BITS
-from federation.statements import DecisionRecord, Envelope, Invocation, Isolation, Receipt
+from federation.statements import DecisionRecord, Envelope, Invocation, Isolation, Metered, Receipt
 from federation.statements.receipt import Outcome
 
 ABORTED = "aborted"
@@ -77,5 +77,7 @@ async def close_step(
         started=now,
         ended=now,
         leak_bits=OUTCOME_BITS,
+        # How long it ran is not known any more: what it had reserved stays used.
+        metered=Metered.model_validate(fields["metered"]) if "metered" in fields else None,
     )
     await record.settle(receipt, receipt.seal(key))

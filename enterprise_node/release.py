@@ -15,7 +15,7 @@ from enterprise_node.receipts import Done, Held
 from enterprise_node.record import Intent, Record
 from federation.errors import UnavailableError
 from federation.home import Home
-from federation.statements import DecisionRecord, instant_text, parse_instant
+from federation.statements import DecisionRecord, Metered, instant_text, parse_instant
 from federation.statements.receipt import Outcome
 
 log = structlog.get_logger("keyong.node")
@@ -110,7 +110,8 @@ class Release:
             head.padding,
             head.summary,
         )
-        intent = Intent(row.intent, DecisionRecord.model_validate(fields["decision"]))
+        reserved = Metered.model_validate(fields["metered"]) if "metered" in fields else None
+        intent = Intent(row.intent, DecisionRecord.model_validate(fields["decision"]), reserved)
         return intent, Held(head.snapshot, head.isolation, head.rules), parse_instant(head.started), done
 
     def waiting(self, ended: Callable[[str], bool], running: Collection[str]) -> frozenset[str]:

@@ -227,6 +227,7 @@ class NodeService:
             await self._mail.wait()
             self._mail.clear()
             await read_mail(peer, self._home, self._holdings, self._record.ledger)
+            await self.line.uphold()  # the other side's notice ends jobs as fast as the owner's own
             await self.line.sweep()
 
     async def _tend(self) -> None:

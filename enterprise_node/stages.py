@@ -76,7 +76,7 @@ class Stages:
         session = job.session
         header = json.loads(content_header)
         output = plan.outputs.of(stage)
-        limit = min(plan.outputs.maximal_bytes, _most_bytes(sent, output))
+        limit = min(plan.outputs.maximal_bytes, most_bytes_of(sent, output))
         reply = await session.call(stage, header, [body], float(plan.round_seconds), limit)
         job.laps.lap("sandbox")
         weight = session.snapshot.rows
@@ -146,7 +146,7 @@ def _decoded(header: bytes, body: memoryview) -> Content:
         raise UsageError("the broadcast content is malformed", code=error.code) from None
 
 
-def _most_bytes(sent: Content, output: StageOutput) -> int:
+def most_bytes_of(sent: Content, output: StageOutput) -> int:
     """The longest body that a reply of this stage can have: every element in the widest type, and some room for the gate
     to see what is wrong with a small one. More is not taken from the session, let alone kept on the owner's disk."""
     elements = sum(math.prod(shape) for _, shape, _ in expected_arrays(sent.arrays, output).values())

@@ -9,8 +9,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
+from federation import obligations
 from federation.crypto import SignatureError
-from federation.holdings import Holdings
+from federation.holdings import Holdings, State
 from federation.home import Home
 from federation.ledger import Ledger
 from federation.policy import check_parties, parse_policy
@@ -18,14 +19,16 @@ from federation.statements import (
     Agreement,
     AgreementRequest,
     Envelope,
+    Fulfilment,
     Revocation,
     StatementError,
+    Suspension,
     open_agreement,
     open_offer,
     verify,
 )
 
-Effect = Literal["offered", "requested", "in-force", "revoked", "known"]
+Effect = Literal["offered", "requested", "in-force", "revoked", "suspended", "resumed", "fulfilled", "known"]
 
 
 def take(home: Home, holdings: Holdings, ledger: Ledger, envelope: Envelope, now: datetime) -> tuple[Effect, str]:
@@ -42,6 +45,10 @@ def take(home: Home, holdings: Holdings, ledger: Ledger, envelope: Envelope, now
         return _take_revocation(home, holdings, ledger, envelope)
     if envelope.payload_type == AgreementRequest.TYPE:
         return _take_request(home, holdings, envelope, now)
+    if envelope.payload_type == Suspension.TYPE:
+        return _take_suspension(home, holdings, ledger, envelope)
+    if envelope.payload_type == Fulfilment.TYPE:
+        return _take_fulfilment(home, holdings, ledger, envelope, now)
     raise StatementError("mail of an unknown type was delivered: {type}", type=envelope.payload_type[:80])
 
 
@@ -62,7 +69,7 @@ def _take_agreement(
     home: Home, holdings: Holdings, ledger: Ledger, envelope: Envelope, now: datetime
 ) -> tuple[Effect, str]:
     me = home.identity.member
-    if holdings.state(envelope.digest) in ("in-force", "revoked"):
+    if holdings.state(envelope.digest) in ("in-force", "suspended", "revoked"):
         return "known", envelope.digest
     try:
         agreement = open_agreement(envelope, home.public_key, now)
@@ -152,8 +159,65 @@ def revoke(holdings: Holdings, ledger: Ledger, envelope: Envelope, revocation: R
     )
 
 
+def _take_suspension(home: Home, holdings: Holdings, ledger: Ledger, envelope: Envelope) -> tuple[Effect, str]:
+    # As with revocations, age does not matter; that an older word cannot be played again, its number sees to.
+    suspension = Suspension.read(envelope)
+    verify(envelope, Suspension.TYPE, [home.public_key(suspension.by)])
+    held = holdings.get(suspension.agreement)
+    if held is None or suspension.by not in (held.provider, held.consumer):
+        raise StatementError("a suspension names an agreement that is not between its author and us")
+    if any(one.by == suspension.by and one.number >= suspension.number for one in holdings.pauses(held.digest)):
+        return "known", suspension.agreement
+    suspend(holdings, ledger, envelope, suspension)
+    return "suspended" if suspension.suspended else "resumed", suspension.agreement
+
+
+def suspend(holdings: Holdings, ledger: Ledger, envelope: Envelope, suspension: Suspension) -> None:
+    """Interrupt an agreement here, or let it go on, on record.
+
+    Whichever of state and entry comes first is the one that forbids: no permit stands in the ledger between an
+    interruption and its end, and none is given that could not be put on record.
+    """
+    fields: dict[str, object] = {
+        "suspension": envelope.to_bytes(),
+        "agreement": suspension.agreement,
+        "by": suspension.by,
+        "suspended": suspension.suspended,
+    }
+    if not suspension.suspended:
+        ledger.append("suspension", fields)
+    holdings.pause(suspension.agreement, suspension.by, suspension.number, suspended=suspension.suspended)
+    if suspension.suspended:
+        ledger.append("suspension", fields)
+
+
+def _take_fulfilment(
+    home: Home, holdings: Holdings, ledger: Ledger, envelope: Envelope, now: datetime
+) -> tuple[Effect, str]:
+    claimed = Fulfilment.read(envelope)
+    fulfilment = Fulfilment.open(envelope, [home.public_key(claimed.by)], now)
+    held = holdings.get(fulfilment.agreement)
+    if held is None or fulfilment.by not in (held.provider, held.consumer):
+        raise StatementError("a fulfilment names an agreement that is not between its author and us")
+    if held.provider != home.identity.member:
+        # The provider's word on what we owe it: for our own record.
+        ledger.append(
+            "fulfilment",
+            {
+                "fulfilment": envelope.to_bytes(),
+                "agreement": held.digest,
+                "duty": fulfilment.duty,
+                "by": fulfilment.by,
+            },
+        )
+        return "fulfilled", held.digest
+    obligations.fulfil(ledger, envelope, fulfilment, held.provider)
+    return "fulfilled", held.digest
+
+
 def uphold_revocations(holdings: Holdings, ledger: Ledger) -> int:
-    """End what is held in force against a revocation on record; returns how many.
+    """End what is held in force against a revocation on record, and interrupt what is against a suspension; returns how
+    many were ended.
 
     The ledger never goes back, and a store may: put in place of a newer one, it has forgotten what was revoked since.
     """
@@ -163,11 +227,21 @@ def uphold_revocations(holdings: Holdings, ledger: Ledger) -> int:
         if holdings.state(agreement) not in (None, "revoked"):
             holdings.move(agreement, "revoked")
             ended += 1
+    for entry in ledger.find(kind="suspension"):
+        statement = ledger.fields(entry.index).get("suspension")
+        if isinstance(statement, bytes):
+            one = Suspension.read(Envelope.from_bytes(statement))
+            if holdings.state(one.agreement) is not None:
+                holdings.pause(one.agreement, one.by, one.number, suspended=one.suspended)
     return ended
 
 
 def keep(
-    holdings: Holdings, envelope: Envelope, state: Effect, statement: Agreement | AgreementRequest, now: datetime
+    holdings: Holdings,
+    envelope: Envelope,
+    state: State | Literal["known"],
+    statement: Agreement | AgreementRequest,
+    now: datetime,
 ) -> None:
     """Hold a statement in a state."""
     if state == "known":

@@ -22,7 +22,7 @@ from federation import stores
 from federation.errors import DeniedError, UnavailableError, UsageError
 from federation.statements import Envelope, instant_text
 
-State = Literal["requested", "offered", "in-force", "declined", "revoked"]
+State = Literal["requested", "offered", "in-force", "suspended", "declined", "revoked"]
 
 WAITING = 500
 """Offers and requests of one member that may wait here at once: whoever sends more is flooding."""
@@ -43,6 +43,17 @@ class Holding(SQLModel, table=True):
     title: str = ""
     arrived: str
     envelope: bytes
+
+
+class Pause(SQLModel, table=True):
+    """One party's last word on whether an agreement is suspended."""
+
+    __tablename__ = "pause"
+
+    agreement: str = Field(primary_key=True)
+    by: str = Field(primary_key=True)
+    number: int
+    suspended: bool
 
 
 class Seen(SQLModel, table=True):
@@ -109,7 +120,8 @@ class Holdings:
         title: str,
         arrived: datetime,
     ) -> None:
-        """Keep a statement in a state; the same bytes again only move the state. What was revoked stays revoked.
+        """Keep a statement in a state; the same bytes again only move the state. What was revoked stays revoked,
+        and what is suspended, suspended.
 
         One SQL statement: a command and the node of one home may take the same mail at the same time.
         """
@@ -130,7 +142,7 @@ class Holdings:
         upsert = insert.on_conflict_do_update(
             index_elements=["digest"],
             set_={"state": state, "envelope": row["envelope"]},
-            where=table.c.state != "revoked",
+            where=table.c.state.not_in(("revoked", "suspended")),
         )
         with self._session() as session:
             session.execute(upsert)
@@ -145,6 +157,32 @@ class Holdings:
                 raise NoSuchAgreementError(
                     "no agreement {name} is held here", hint="see `keyong agreement list`", name=digest
                 )
+
+    def pause(self, agreement: str, by: str, number: int, *, suspended: bool) -> bool:
+        """Take one party's word on whether an agreement is suspended; whether it is newer than the one before.
+
+        It is suspended while any party says so; what was revoked stays revoked.
+        """
+        table, held = SQLModel.metadata.tables["pause"], SQLModel.metadata.tables["holding"]
+        insert = sqlite_insert(table).values(agreement=agreement, by=by, number=number, suspended=suspended)
+        upsert = insert.on_conflict_do_update(
+            index_elements=["agreement", "by"],
+            set_={"number": number, "suspended": suspended},
+            where=table.c.number < number,
+        )
+        with self._session() as session:
+            taken = bool(session.execute(upsert).rowcount)  # type: ignore[attr-defined]  # a result of DML has it
+            anybody = sql_select(table.c.by).where(table.c.agreement == agreement, table.c.suspended)
+            paused = session.execute(anybody).first() is not None
+            before, after = ("in-force", "suspended") if paused else ("suspended", "in-force")
+            change = update(held).where(held.c.digest == agreement, held.c.state == before).values(state=after)
+            session.execute(change)
+        return taken
+
+    def pauses(self, agreement: str) -> Sequence[Pause]:
+        """Each party's last word on whether an agreement is suspended."""
+        with self._session() as session:
+            return session.exec(select(Pause).where(Pause.agreement == agreement).order_by(Pause.by)).all()
 
     def check_room(self, sender: str) -> None:
         """Raise where a member has too many offers and requests waiting here."""

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
-from federation import correspondence
+from federation import correspondence, obligations
 from federation.errors import UsageError
 from federation.holdings import Holding
 from federation.home import now
 from federation.observability import NotServingError, ask
-from federation.policy import agreement_policy
+from federation.policy import agreement_policy, check_parties, parse_policy
 from federation.statements import (
     Agreement,
     AgreementRequest,
     Envelope,
+    Fulfilment,
     Revocation,
+    Suspension,
     add_signature,
     open_offer,
 )
@@ -36,7 +40,7 @@ def offer(
     purposes: list[str],
     count: int | None,
     expires: datetime,
-    code: list[str],
+    code: list[str] | None,
     protection: str,
     min_tier: str | None,
     min_participants: int | None,
@@ -46,11 +50,12 @@ def offer(
     max_leak_bits: int | None = None,
     release_slot: int | None = None,
     rules: str | None = None,
+    further: Mapping[str, str] = MappingProxyType({}),
     cost: str = "0",
+    tariff: str = "",
 ) -> tuple[Agreement, Envelope]:
     """Sign an offer and send it; it becomes an agreement when the consumer signs the same bytes."""
     home = client.home
-    client.home.roster.member(to)
     at = now()
     agreement_id = f"urn:uuid:{uuid.uuid4()}"
     policy = agreement_policy(
@@ -73,11 +78,36 @@ def offer(
         max_leak_bits=max_leak_bits,
         release_slot=release_slot,
         rules=rules,
+        further=further,
     )
+    return offer_policy(
+        client, to=to, dataset=dataset, title=title, expires=expires, policy=policy, cost=cost, tariff=tariff
+    )
+
+
+def offer_policy(
+    client: Client,
+    *,
+    to: str,
+    dataset: str,
+    title: str,
+    expires: datetime,
+    policy: dict[str, Any],
+    cost: str = "0",
+    tariff: str = "",
+) -> tuple[Agreement, Envelope]:
+    """Sign an offer of a whole policy and send it.
+
+    Raises:
+        PolicyError, TariffError: nobody could sign it.
+    """
+    home = client.home
+    home.roster.member(to)
+    at = now()
     agreement = Agreement(
         issued=at,
         expires=expires,
-        id=agreement_id,
+        id=policy["@id"],
         provider=home.identity.member,
         consumer=to,
         dataset=dataset,
@@ -85,7 +115,9 @@ def offer(
         roster=home.history.digest,
         policy=policy,
         cost=cost,
+        tariff=tariff,
     )
+    check_parties(agreement, parse_policy(policy))
     envelope = agreement.seal(home.key("statement"))
     client.ledger.append(
         "offer", {"offer": envelope.to_bytes(), "digest": envelope.digest, "consumer": to, "dataset": dataset}
@@ -136,10 +168,60 @@ def sign(client: Client, name: str) -> tuple[Agreement, Envelope]:
     return agreement, signed
 
 
+def suspend(client: Client, name: str, reason: str = "", *, suspended: bool = True) -> Holding:
+    """Interrupt an agreement, or take our own interruption back: here at once, at the other side when the notice
+    arrives."""
+    held = client.holdings.find(name)
+    me = client.home.identity.member
+    mine = next((one for one in client.holdings.pauses(held.digest) if one.by == me), None)
+    if held.state not in ("in-force", "suspended") or (mine is not None and mine.suspended) == suspended:
+        if suspended:
+            raise UsageError("{name} is {state}; there is nothing to suspend", name=held.id, state=held.state)
+        raise UsageError("{name} is not suspended by us", hint="see `keyong agreement show`", name=held.id)
+    at = now()
+    number = (mine.number if mine is not None else 0) + 1
+    suspension = Suspension(
+        issued=at,
+        expires=at + REVOCATION_VALIDITY,
+        agreement=held.digest,
+        by=me,
+        number=number,
+        suspended=suspended,
+        reason=reason,
+    )
+    envelope = suspension.seal(client.home.key("statement"))
+    correspondence.suspend(client.holdings, client.ledger, envelope, suspension)
+    with suppress(NotServingError):
+        ask(client.home.path, "node", "/uphold")
+    client.send(held.consumer if held.provider == me else held.provider, envelope)
+    return held
+
+
+def fulfil(client: Client, name: str, duty: str, plan: str = "", note: str = "") -> Holding:
+    """Say, signed, that a duty of an agreement was fulfilled, and tell the other side.
+
+    The provider's word settles what is owed to it; the consumer's, what only the consumer can know.
+    """
+    held = client.holdings.find(name)
+    at = now()
+    me = client.home.identity.member
+    fulfilment = Fulfilment(
+        issued=at, expires=at + REVOCATION_VALIDITY, agreement=held.digest, by=me, duty=duty, plan=plan, note=note
+    )
+    envelope = fulfilment.seal(client.home.key("statement"))
+    if held.provider == me:
+        obligations.fulfil(client.ledger, envelope, fulfilment, me)
+    else:
+        fields = {"fulfilment": envelope.to_bytes(), "agreement": held.digest, "duty": duty, "by": me}
+        client.ledger.append("fulfilment", fields)
+    client.send(held.consumer if held.provider == me else held.provider, envelope)
+    return held
+
+
 def revoke(client: Client, name: str, reason: str = "") -> Holding:
     """End an agreement: here at once, at the other side when the notice arrives."""
     held = client.holdings.find(name)
-    if held.state not in ("in-force", "offered"):
+    if held.state not in ("in-force", "suspended", "offered"):
         raise UsageError("{name} is {state}; there is nothing to revoke", name=held.id, state=held.state)
     at = now()
     me = client.home.identity.member

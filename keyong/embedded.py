@@ -13,11 +13,13 @@ from federation.statements import (
     Agreement,
     DatasetDescription,
     Envelope,
+    Fulfilment,
     Invocation,
     JobPlan,
     Receipt,
     ResultAcknowledgement,
     Revocation,
+    Suspension,
 )
 from federation.statements.masking import (
     Acknowledgement,
@@ -89,8 +91,9 @@ class StatementCheck:
             return [agreement.provider] if offer else [agreement.provider, agreement.consumer]
         if kind == Receipt.TYPE:
             return Receipt.texts(envelope, "node")
-        if kind == Revocation.TYPE:
-            return Revocation.texts(envelope, "by")
+        for notice in (Revocation, Suspension, Fulfilment):
+            if kind == notice.TYPE:
+                return notice.texts(envelope, "by")
         if kind == ResultAcknowledgement.TYPE:
             return ResultAcknowledgement.texts(envelope, "requester")
         if kind == JobPlan.TYPE:

@@ -41,6 +41,8 @@ class _Contract:
     agreement: Agreement
     policy: Policy
     ended: bool = False
+    paused: set[str] = field(default_factory=set)
+    """The parties whose suspension stands."""
 
 
 @dataclass
@@ -74,6 +76,8 @@ class DecisionReplay:
         match entry.kind:
             case "agreement":
                 self._take_agreement(fields)
+            case "suspension":
+                self._interrupt(str(fields.get("agreement", "")), str(fields.get("by", "")), fields.get("suspended"))
             case "revocation":
                 self._end(str(fields.get("agreement", "")))
             case "dataset" if isinstance(fields.get("description"), bytes):
@@ -101,6 +105,10 @@ class DecisionReplay:
     def _end(self, digest: str) -> None:
         if digest in self._contracts:
             self._contracts[digest].ended = True
+
+    def _interrupt(self, digest: str, by: str, suspended: object) -> None:
+        if digest in self._contracts:
+            (set.add if suspended else set.discard)(self._contracts[digest].paused, by)
 
     def _intent(self, entry: Entry, fields: Mapping[str, Any]) -> int:
         if not isinstance(fields.get("decision"), dict):
@@ -172,6 +180,8 @@ def _not_in_force(contract: _Contract, entry: Entry) -> tuple[Difference, ...]:
     """A permit under an agreement that was over. The decision comes before its entry, so expiry is judged with a margin."""
     if contract.ended:
         return (Difference("agreement", "in force", "revoked on record before this"),)
+    if contract.paused:
+        return (Difference("agreement", "in force", f"suspended by {', '.join(sorted(contract.paused))}"),)
     if datetime.fromisoformat(entry.time) >= contract.agreement.expires + CLOCK_SKEW:
         return (Difference("agreement", "in force", f"expired {instant_text(contract.agreement.expires)}"),)
     return ()

@@ -19,6 +19,8 @@ decision comes back as a record in which every constraint stands beside the valu
 the agreement does not permit the purpose fed:Marketing, only fed:ProcessOptimization
 """
 
+from federation.policy._denied import PolicyDeniedError
+from federation.policy.clauses import CLAUSE_KEYS, ClauseError, span
 from federation.policy.composition import (
     Demands,
     agreement_policy,
@@ -30,6 +32,8 @@ from federation.policy.composition import (
 )
 from federation.policy.decision import decide
 from federation.policy.description import describe
+from federation.policy.duties import Tally, amount_due, deadline, duty_text, tracked_duties
+from federation.policy.measures import Measures, Usage, measures
 from federation.policy.model import (
     Constraint,
     Duty,
@@ -40,42 +44,58 @@ from federation.policy.model import (
     Term,
     TypedValue,
 )
-from federation.policy.refusal import PolicyDeniedError, refusal
+from federation.policy.refusal import refusal
 from federation.policy.registration import PolicyError, check_parties, parse_policy
 from federation.policy.replaying import Difference, decide_again
 from federation.policy.request import Request, output_kinds
-from federation.policy.values import dataset_iri, member_iri
+from federation.policy.tariff import Tariff, TariffError, tariff_of
+from federation.policy.values import NEVER, dataset_iri, member_iri
 from federation.policy.vocabulary import PROFILE, PURPOSES
 
 __all__ = [
+    "CLAUSE_KEYS",
+    "NEVER",
     "PROFILE",
     "PURPOSES",
+    "ClauseError",
     "Constraint",
     "Demands",
     "Difference",
     "Duty",
     "LogicalConstraint",
+    "Measures",
     "Permission",
     "Policy",
     "PolicyDeniedError",
     "PolicyError",
     "Prohibition",
     "Request",
+    "Tally",
+    "Tariff",
+    "TariffError",
     "Term",
     "TypedValue",
+    "Usage",
     "agreement_policy",
+    "amount_due",
     "check_parties",
     "dataset_iri",
+    "deadline",
     "decide",
     "decide_again",
     "demanded_participants",
     "demanded_tier",
     "demands",
     "describe",
+    "duty_text",
     "granted_columns",
+    "measures",
     "member_iri",
     "output_kinds",
     "parse_policy",
     "refusal",
     "shown_columns",
+    "span",
+    "tariff_of",
+    "tracked_duties",
 ]

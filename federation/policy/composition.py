@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
+from federation.policy.clauses import further_terms
 from federation.policy.model import Policy, demanded, every, terms_of
 from federation.policy.registration import parse_policy
 from federation.policy.values import dataset_iri, member_iri
@@ -35,6 +37,7 @@ def agreement_policy(
     max_leak_bits: int | None = None,
     release_slot: int | None = None,
     rules: str | None = None,
+    further: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """The JSON of a policy between two members; it has passed :func:`federation.policy.parse_policy`.
 
@@ -60,6 +63,7 @@ def agreement_policy(
         review: each output waits for the owner's release (``fed:review``).
         max_leak_bits: bits that may leave in all, over all jobs; None for no bound.
         release_slot: least width in seconds of the time slots at whose ends answers leave; None for no slots.
+        further: clauses in short form (:data:`federation.policy.CLAUSE_KEYS`).
         rules: digest of the desensitisation rules that the data must have passed; None for whichever are in force.
 
     Raises:
@@ -88,9 +92,10 @@ def agreement_policy(
         constraints.append(_constraint("fed:releaseSlot", "gteq", _integer(release_slot)))
     if rules is not None:
         constraints.append(_constraint("fed:rules", "eq", _typed(rules, "xsd:string")))
-    constraints.append(_protection(protection))
+    more, owed = further_terms(dict(further))
+    constraints += [*more, _protection(protection)]
     duties = [INFORM, *([CONSENT] if approval else []), *([REVIEW] if review else [])]
-    duty = [{"action": action} for action in duties]
+    duty: list[dict[str, Any]] = [*({"action": action} for action in duties), *owed]
     policy: dict[str, Any] = {
         "@type": "Agreement",
         "@id": agreement_id,
@@ -135,13 +140,14 @@ def granted_columns(policy: Policy, action: str) -> tuple[str, ...] | None:
     Where several permissions or constraints list columns, what *all* of them list: whichever of them a decision comes
     to rest on, no column outside it is shown. Columns that a prohibition names are out, whatever else it demands.
     """
-    lists = [
-        terms_of(constraint)
+    named = [
+        constraint
         for permission in policy.permission
         if includes(permission.action, action)
         for constraint in every(permission.constraint)
         if constraint.left == "fed:column"
     ]
+    lists = [terms_of(constraint) for constraint in named if constraint.operator in ("isAnyOf", "eq")]
     if not lists:
         return None
     banned = {
@@ -152,6 +158,7 @@ def granted_columns(policy: Policy, action: str) -> tuple[str, ...] | None:
         if constraint.left == "fed:column"
         for name in terms_of(constraint)
     }
+    banned.update(name for one in named if one.operator in ("isNoneOf", "neq") for name in terms_of(one))
     shown = set(lists[0]).intersection(*lists[1:]) - banned
     return tuple(dict.fromkeys(name for name in lists[0] if name in shown))
 

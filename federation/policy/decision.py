@@ -4,8 +4,9 @@ The rules, in order. A request is denied
 
 1. unless the policy is an Agreement of the known profile, and the requester its assignee;
 2. where a prohibition covers the action, or a part of it, and none of its constraints is false;
-3. unless one permission includes the action and *all* of it holds: each constraint is true, each duty is one that this
-   system fulfils, and, where the permission does not itself speak of ``fed:protection``, the request is ``fed:masked``.
+3. unless one permission includes the action and *all* of it holds: each constraint is true, each duty is fulfilled by
+   this system or not violated by the consumer, and, where the permission does not itself speak of ``fed:protection``, the
+   request is ``fed:masked``.
 
 Anything unknown or unreadable is not true (invariant 1). The record replays without the node: it holds both sides of
 every comparison.
@@ -16,11 +17,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from federation.policy.duties import duty_text, holds
 from federation.policy.evaluation import Finding, Truth, all_of, judge
 from federation.policy.model import AnyConstraint, Constraint, Duty, Permission, Policy, demanded
 from federation.policy.request import Request
 from federation.policy.values import member_iri
-from federation.policy.vocabulary import CONSENT, INFORM, MASKED, PROFILE, PROHIBITED_ACTIONS, REVIEW, includes
+from federation.policy.vocabulary import (
+    ANONYMIZE,
+    CONSENT,
+    INFORM,
+    MASKED,
+    PROFILE,
+    PROHIBITED_ACTIONS,
+    REVIEW,
+    TRACKED_DUTIES,
+    includes,
+)
 from federation.statements import DecisionRecord, Judged
 
 MAX_JUDGED = 200
@@ -138,23 +150,29 @@ def _judge_each(
 
 def _duty(place: str, duty: Duty, request: Request) -> Finding:
     """A duty, with what fulfils it on the left."""
-    left, code, missing = "", "duty", "not supported by this release"
-    if not duty.constraint:
+    left, code, missing, satisfied = "", "duty", "not known here", None
+    if duty.action in TRACKED_DUTIES:
+        left = request.duties.get(duty_text(duty), "")
+        satisfied, code = holds(left), duty.action.removeprefix("odrl:")
+    elif not duty.constraint:
         if duty.action == INFORM:
             left = "receipt"
         elif duty.action == CONSENT:
             left, code, missing = request.consent or "", "approval", request.consent_missing or "not approved"
+        elif duty.action == ANONYMIZE:
+            left, code = request.rules or "", "anonymize"
+            missing = "the dataset is under no desensitisation rules"
         elif duty.action == REVIEW:
             left, code, missing = "held for the owner" if request.reviewed else "", "review", "cannot be held here"
     judged = Judged(
         operand="duty",
         operator="eq",
-        right=duty.action,
+        right=duty_text(duty),
         left=left[:400],
-        satisfied=bool(left),
+        satisfied=bool(left) if satisfied is None else satisfied,
         note=place if left else f"{place}; {missing}"[:400],
     )
-    return Finding(Truth.TRUE if left else Truth.UNKNOWN, judged, code)
+    return Finding(Truth.TRUE if judged.satisfied else Truth.UNKNOWN, judged, code)
 
 
 def speaks_of_protection(permission: Permission) -> bool:

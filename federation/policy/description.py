@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-from federation.policy._sentences import ACTIONS, OPERATORS, PURPOSE_NAMES, SENTENCES, WORDS
+from federation.policy._sentences import ACTIONS, OPERANDS, OPERATORS, PURPOSE_NAMES, SENTENCES, UNITS, WORDS
 from federation.policy.decision import speaks_of_protection
-from federation.policy.model import AnyConstraint, Constraint, LogicalConstraint, Policy, terms_of
-from federation.policy.values import DATASET_PREFIX, MEMBER_PREFIX
+from federation.policy.duties import amount_due, tracked_duties
+from federation.policy.model import AnyConstraint, Constraint, Duty, LogicalConstraint, Policy, demanded, terms_of
+from federation.policy.values import DATASET_PREFIX, MEMBER_PREFIX, UnreadableValueError, parse_duration
+from federation.policy.vocabulary import OPERANDS as KNOWN
+from federation.policy.vocabulary import TRACKED_DUTIES
 
 Language = Literal["en", "zh"]
 
@@ -33,11 +36,13 @@ def describe(policy: Policy, lang: Language) -> list[str]:
         sentences.extend(_constraint(constraint, lang) for constraint in permission.constraint)
         if not speaks_of_protection(permission):
             sentences.append(say["masked"])
-        sentences.extend(_duty(duty.action, lang) for duty in permission.duty)
+        sentences.extend(_duty(duty, lang) for duty in permission.duty)
     for prohibition in policy.prohibition:
         key = "may not where" if prohibition.constraint else "may not"
         sentences.append(say[key].format(action=_action(prohibition.action, lang)))
         sentences.extend(_constraint(constraint, lang) for constraint in prohibition.constraint)
+    if tracked_duties(policy):
+        sentences.append(say["overdue"])
     return sentences
 
 
@@ -45,11 +50,24 @@ def _action(action: str, lang: Language) -> str:
     return ACTIONS[lang].get(action, action)
 
 
-def _duty(action: str, lang: Language) -> str:
-    say = SENTENCES[lang]
+def _duty(duty: Duty, lang: Language) -> str:
+    say, action = SENTENCES[lang], duty.action
     if action == "odrl:inform":
         return say["inform"]
-    return say[action] if action in say else say["duty"].format(duty=action)
+    if action not in say:
+        return say["duty"].format(duty=action)
+    if action not in TRACKED_DUTIES:
+        return say[action]
+    bounds = [
+        say["within" if one.left == "odrl:elapsedTime" else "until"].format(
+            value=_term(one.left, terms_of(one)[0], lang)
+        )
+        for one in demanded(duty.constraint)
+        if one.left != "odrl:payAmount"
+    ]
+    amount = amount_due(duty)
+    due = say["by the tariff"] if amount is None else f"{amount:f}"
+    return say[action].format(amount=due, bounds=WORDS[lang]["comma"].join(bounds))
 
 
 def _constraint(constraint: AnyConstraint, lang: Language) -> str:
@@ -65,7 +83,8 @@ def _constraint(constraint: AnyConstraint, lang: Language) -> str:
     if key in say:
         return say[key].format(value=values)
     operator = OPERATORS[lang].get(constraint.operator, constraint.operator)
-    return say["any"].format(operand=constraint.left, operator=operator, value=values)
+    operand = OPERANDS[lang].get(constraint.left, constraint.left)
+    return say["any"].format(operand=operand, operator=operator, value=values)
 
 
 def _protection(constraint: Constraint, terms: tuple[str, ...], lang: Language) -> str:
@@ -79,4 +98,16 @@ def _protection(constraint: Constraint, terms: tuple[str, ...], lang: Language) 
 def _term(operand: str, term: str, lang: Language) -> str:
     if operand == "odrl:purpose":
         return PURPOSE_NAMES[lang].get(term, term)
-    return term.removeprefix(MEMBER_PREFIX)
+    if operand in KNOWN and KNOWN[operand].kind == "duration":
+        return _duration(term, lang)
+    return term.removeprefix(MEMBER_PREFIX).removeprefix("event:")
+
+
+def _duration(term: str, lang: Language) -> str:
+    try:
+        seconds = int(parse_duration(term).total_seconds())
+    except UnreadableValueError:
+        return term
+    parts = (seconds // 86400, seconds // 3600 % 24, seconds // 60 % 60, seconds % 60)
+    said = [f"{number} {unit}" for number, unit in zip(parts, UNITS[lang], strict=True) if number]
+    return " ".join(said) or f"0 {UNITS[lang][-1]}"

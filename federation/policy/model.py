@@ -7,6 +7,7 @@ These models hold the *shape* only. Whether each term is one this release can ju
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag, model_validator
@@ -15,7 +16,7 @@ _SHAPE_TAG = "shape:"
 """Marks the names of union branches in error locations, so that they can be left out of what a person reads."""
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=300, pattern=r"^[^\x00-\x1f\x7f]*$")]
-LogicalOperator = Literal["and", "or", "xone"]
+LogicalOperator = Literal["and", "or", "xone", "andSequence"]
 
 
 class _Shape(BaseModel):
@@ -71,6 +72,11 @@ class Constraint(_Shape):
     operator: Text
     right: RightOperand = Field(alias="rightOperand")
 
+    @cached_property
+    def kept(self) -> dict[str, object]:
+        """What readers have worked out from this comparison, which never changes."""
+        return {}
+
     @property
     def values(self) -> tuple[TypedValue | Term, ...]:
         """The right side as a tuple, whether it was a list or not."""
@@ -78,27 +84,30 @@ class Constraint(_Shape):
 
 
 class LogicalConstraint(_Shape):
-    """Several constraints under ``and``, ``or`` or ``xone``."""
+    """Several constraints under ``and``, ``or``, ``xone`` or ``andSequence``."""
 
     all_of: AnyConstraints | None = Field(None, alias="and")
     any_of: AnyConstraints | None = Field(None, alias="or")
     one_of: AnyConstraints | None = Field(None, alias="xone")
+    in_order: AnyConstraints | None = Field(None, alias="andSequence")
 
     @model_validator(mode="after")
     def _one_operator(self) -> Self:
-        if sum(parts is not None for parts in (self.all_of, self.any_of, self.one_of)) != 1:
-            raise ValueError("a logical constraint has exactly one of and, or, xone")
+        if sum(parts is not None for parts in (self.all_of, self.any_of, self.one_of, self.in_order)) != 1:
+            raise ValueError("a logical constraint has exactly one of and, or, xone, andSequence")
         return self
 
     @property
     def operator(self) -> LogicalOperator:
-        """Which of the three it is."""
+        """Which of the four it is."""
+        if self.in_order is not None:
+            return "andSequence"
         return "and" if self.all_of is not None else "or" if self.any_of is not None else "xone"
 
     @property
     def parts(self) -> tuple[Constraint | LogicalConstraint, ...]:
         """What it joins."""
-        return self.all_of or self.any_of or self.one_of or ()
+        return self.all_of or self.any_of or self.one_of or self.in_order or ()
 
 
 def _constraint_shape(value: Any) -> str:
@@ -121,6 +130,11 @@ class Duty(_Shape):
 
     action: Text
     constraint: Constraints = ()
+
+    @cached_property
+    def kept(self) -> dict[str, object]:
+        """What readers have worked out from this duty, which never changes."""
+        return {}
 
 
 class Prohibition(_Shape):
@@ -161,12 +175,12 @@ def place_of(location: tuple[int | str, ...]) -> str:
 
 
 def demanded(constraints: Iterable[AnyConstraint]) -> Iterator[Constraint]:
-    """The comparisons that must all hold: the constraints themselves, and those joined by ``and``."""
+    """The comparisons that must all hold: the constraints themselves, and those joined by ``and`` or ``andSequence``."""
     for constraint in constraints:
         if isinstance(constraint, Constraint):
             yield constraint
-        elif constraint.all_of is not None:
-            yield from demanded(constraint.all_of)
+        elif constraint.operator in ("and", "andSequence"):
+            yield from demanded(constraint.parts)
 
 
 def every(constraints: Iterable[AnyConstraint]) -> Iterator[Constraint]:

@@ -2,22 +2,10 @@
 
 from __future__ import annotations
 
-from federation.errors import DeniedError
+from federation.policy._denied import PolicyDeniedError
+from federation.policy._measures import unsatisfied_measure
 from federation.policy.vocabulary import CONSENT, OPERANDS
 from federation.statements import DecisionRecord, Judged
-
-
-class PolicyDeniedError(DeniedError):
-    """An agreement does not permit a request; ``record`` is the decision, ``code`` the clause.
-
-    Shown to the parties of the agreement only. Whoever else hears of the refusal hears ``code`` at most.
-    """
-
-    def __init__(
-        self, template: str, *, record: DecisionRecord, hint: str = "", code: str | None = None, **params: object
-    ) -> None:
-        self.record = record
-        super().__init__(template, hint=hint, code=code, **params)
 
 
 def refusal(record: DecisionRecord) -> PolicyDeniedError:
@@ -50,6 +38,9 @@ def _decisive(record: DecisionRecord) -> Judged | None:
     failed = [judged for judged in record.constraints if not judged.satisfied]
     if record.rule == "approval":
         return next((one for one in failed if one.operand == "duty" and one.right == CONSENT), None)
+    if record.rule in ("compensate", "delete", "attribute"):
+        duty = f"odrl:{record.rule}"
+        return next((one for one in failed if one.operand == "duty" and one.right.startswith(duty)), None)
     for judged in failed:
         operand = OPERANDS.get(judged.operand)
         if operand is not None and operand.code == record.rule:
@@ -100,6 +91,22 @@ def _structural(record: DecisionRecord, judged: Judged | None) -> PolicyDeniedEr
                 code="approval",
                 hint="the code waits there for the owner (`keyong node approvals list`); run the job again once it is granted",
                 state=judged.note.rpartition("; ")[2] if judged is not None else "",
+            )
+        case "compensate" | "delete" | "attribute":
+            return PolicyDeniedError(
+                "a duty of the agreement is overdue ({clause}: {state})",
+                record=record,
+                code=record.rule,
+                hint="fulfil it, say so, and have the owner confirm a payment (`keyong agreement duties`)",
+                clause=judged.right if judged is not None else record.rule,
+                state=judged.left if judged is not None else "",
+            )
+        case "anonymize":
+            return PolicyDeniedError(
+                "the agreement demands desensitised data, and the dataset is under no rules",
+                record=record,
+                code="anonymize",
+                hint="its owner sets them: `keyong node dataset rules set`",
             )
         case "unsupported" | "duty" | "review" | "profile" | "too-many-constraints":
             return PolicyDeniedError(
@@ -274,4 +281,4 @@ def _unsatisfied_output(record: DecisionRecord, judged: Judged) -> PolicyDeniedE
                 left=left,
                 right=right,
             )
-    return _structural(record, judged)
+    return unsatisfied_measure(record, judged) or _structural(record, judged)

@@ -13,8 +13,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from federation.errors import UsageError
+from federation.policy.contradiction import contradiction
 from federation.policy.decision import MAX_JUDGED
 from federation.policy.model import AnyConstraint, Constraint, Duty, LogicalConstraint, Policy, place_of
+from federation.policy.tariff import tariff_of
 from federation.policy.values import (
     EXAMPLES,
     UnreadableValueError,
@@ -24,14 +26,16 @@ from federation.policy.values import (
     read_right,
 )
 from federation.policy.vocabulary import (
-    FULFILLED_DUTIES,
+    COMPENSATE,
+    DUTIES,
+    DUTY_OPERANDS,
     LATER_ACTIONS,
-    LATER_DUTIES,
     LATER_OPERANDS,
     OPERANDS,
     PERMITTED_ACTIONS,
     PROFILE,
     PROHIBITED_ACTIONS,
+    TRACKED_DUTIES,
 )
 from federation.statements import CLOCK_SKEW, Agreement, instant_text
 
@@ -82,6 +86,7 @@ def parse_policy(value: Mapping[str, Any]) -> Policy:
         _check_action(prohibition.action, PROHIBITED_ACTIONS, f"prohibition/{index}/action")
         _check_constraints(prohibition.constraint, f"prohibition/{index}")
     _check_size(policy)
+    _check_sense(policy)
     return policy
 
 
@@ -97,6 +102,7 @@ def check_parties(agreement: Agreement, policy: Policy) -> None:
     for place, (got, wanted) in expected.items():
         if got != wanted:
             raise PolicyError("{place} is {got}, but the agreement says {wanted}", place=place, got=got, wanted=wanted)
+    tariff_of(agreement)
     moment = _check_timestamp(policy)
     if moment > agreement.issued + CLOCK_SKEW or moment >= agreement.expires:
         raise PolicyError(
@@ -111,7 +117,7 @@ def _shape_error(error: ValidationError) -> PolicyError:
     first = error.errors(include_url=False, include_input=False)[0]
     place = place_of(first["loc"]) or "policy"
     if first["type"] == "extra_forbidden":
-        if first["loc"][-1] in ("obligation", "andSequence", "remedy", "consequence", "refinement"):
+        if first["loc"][-1] in ("obligation", "remedy", "consequence", "refinement"):
             return PolicyError("{place} is not supported by this release", place=place, hint="leave it out")
         return PolicyError("{place} is not a key that a policy has here", place=place, hint="leave it out")
     if first["type"] == "missing":
@@ -146,18 +152,39 @@ def _check_action(action: str, known: tuple[str, ...], place: str) -> None:
 
 
 def _check_duty(duty: Duty, place: str) -> None:
-    if duty.action in LATER_DUTIES:
-        raise PolicyError("{place}: the duty {duty} is not supported by this release", place=place, duty=duty.action)
-    if duty.action not in FULFILLED_DUTIES:
+    if duty.action not in DUTIES:
         raise PolicyError(
             "{place}: the duty {duty} is not known here",
             place=place,
             duty=duty.action,
             hint="use one of: {known}",
-            known=", ".join(FULFILLED_DUTIES),
+            known=", ".join(DUTIES),
         )
-    if duty.constraint:
-        raise PolicyError("{place}: constraints on a duty are not supported by this release", place=place)
+    for index, constraint in enumerate(duty.constraint):
+        _check_duty_bound(duty, constraint, f"{place}/constraint/{index}")
+
+
+def _check_duty_bound(duty: Duty, constraint: AnyConstraint, place: str) -> None:
+    if duty.action not in TRACKED_DUTIES:
+        raise PolicyError(
+            "{place}: the duty {duty} takes no constraint: it is fulfilled with every use",
+            place=place,
+            duty=duty.action,
+        )
+    if isinstance(constraint, LogicalConstraint):
+        raise PolicyError("{place}: a duty's constraints are joined by nothing: each of them holds", place=place)
+    known = tuple(name for name in DUTY_OPERANDS if name != "odrl:payAmount" or duty.action == COMPENSATE)
+    if constraint.left not in known or constraint.operator not in DUTY_OPERANDS[constraint.left]:
+        raise PolicyError(
+            "{place}: the duty {duty} does not take {operand} {operator}",
+            place=place,
+            duty=duty.action,
+            operand=constraint.left,
+            operator=constraint.operator,
+            hint="use one of: {known}",
+            known=", ".join(f"{name} {'|'.join(DUTY_OPERANDS[name])}" for name in known),
+        )
+    _check_comparison(constraint, place, DUTY_OPERANDS[constraint.left])
 
 
 def _check_constraints(constraints: tuple[AnyConstraint, ...], place: str) -> None:
@@ -175,7 +202,7 @@ def _check_constraint(constraint: AnyConstraint, place: str, depth: int) -> None
     _check_comparison(constraint, place)
 
 
-def _check_comparison(constraint: Constraint, place: str) -> None:
+def _check_comparison(constraint: Constraint, place: str, operators: tuple[str, ...] = ()) -> None:
     operand = OPERANDS.get(constraint.left)
     if operand is None:
         if constraint.left in LATER_OPERANDS:
@@ -192,14 +219,15 @@ def _check_comparison(constraint: Constraint, place: str) -> None:
             hint="use one of: {known}",
             known=", ".join(OPERANDS),
         )
-    if constraint.operator not in operand.operators:
+    operators = operators or operand.operators
+    if constraint.operator not in operators:
         raise PolicyError(
             "{place}: {operand} does not take the operator {operator}",
             place=place,
             operand=constraint.left,
             operator=constraint.operator,
             hint="use one of: {known}",
-            known=", ".join(operand.operators),
+            known=", ".join(operators),
         )
     try:
         read_right(operand.kind, constraint)
@@ -208,9 +236,21 @@ def _check_comparison(constraint: Constraint, place: str) -> None:
             "{place}: the right operand is not a value of {operand}",
             place=place,
             operand=constraint.left,
-            hint="write it like {example}; isAnyOf takes a list of them",
+            hint="write it like {example}; isAnyOf, isAllOf and isNoneOf take a list of them",
             example=EXAMPLES[operand.kind],
         ) from None
+
+
+def _check_sense(policy: Policy) -> None:
+    """Refuse what could never permit anything: whoever signs it believes otherwise."""
+    found = contradiction(policy)
+    if found is not None:
+        raise PolicyError(
+            "{place} and {other} cannot both hold, so nothing would ever be permitted",
+            place=found.place,
+            other=found.other,
+            hint="take out one of them",
+        )
 
 
 def _check_size(policy: Policy) -> None:

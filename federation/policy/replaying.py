@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from federation.policy.decision import decide
 from federation.policy.model import Policy
 from federation.policy.request import Request
-from federation.policy.values import MEMBER_PREFIX, SETS
-from federation.policy.vocabulary import CONSENT, OPERANDS, PERMITTED_ACTIONS, REVIEW
+from federation.policy.values import MEMBER_PREFIX, NO_EVENT, SETS, UnreadableValueError, recorded_duration
+from federation.policy.vocabulary import ANONYMIZE, CONSENT, OPERANDS, PERMITTED_ACTIONS, REVIEW
 from federation.statements import DecisionRecord, Judged
 
 COMPUTED = tuple(action for action in PERMITTED_ACTIONS if action.startswith("fed:"))
@@ -72,6 +73,10 @@ def _recorded(record: DecisionRecord) -> dict[str, Any]:
             found.setdefault("consent", judged.left or None)
         elif judged.operand == "duty" and judged.right == REVIEW:
             found.setdefault("reviewed", bool(judged.left))
+        elif judged.operand == "duty" and judged.right == ANONYMIZE and judged.left:
+            found.setdefault("rules", judged.left)
+        elif judged.operand == "duty" and judged.left:
+            found.setdefault("duties", {})[judged.right] = judged.left
         elif judged.operand in _FIELDS and judged.left:
             found.setdefault(_FIELDS[judged.operand], _read(judged))
     if "count" in found:
@@ -95,6 +100,16 @@ _FIELDS = {
     "fed:maxOutputBytes": "max_output_bytes",
     "fed:maxLeakBits": "leak_bits",
     "fed:releaseSlot": "slot_seconds",
+    "fed:totalOutputBytes": "total_bytes",
+    "odrl:elapsedTime": "elapsed",
+    "odrl:timeInterval": "interval",
+    "odrl:meteredTime": "metered",
+    "odrl:payAmount": "paid",
+    "odrl:spatial": "place",
+    "odrl:industry": "industry",
+    "odrl:systemDevice": "device",
+    "odrl:version": "version",
+    "odrl:event": "events",
 }
 """The field of a request that each operand is judged by (:meth:`Request.operand`)."""
 
@@ -102,13 +117,19 @@ _FIELDS = {
 def _read(judged: Judged) -> Any:
     kind = OPERANDS[judged.operand].kind
     try:
+        if kind == "duration":
+            return recorded_duration(judged.left)
+        if kind == "amount":
+            return Decimal(judged.left)
+        if kind == "event" and judged.left == NO_EVENT:
+            return ()
         if kind in SETS:
             return tuple(name.removeprefix(MEMBER_PREFIX) for name in judged.left.split(" "))
         if kind == "integer":
             return int(judged.left)
         if kind == "instant":
             return datetime.fromisoformat(judged.left)
-    except ValueError:
+    except (ValueError, UnreadableValueError, InvalidOperation):
         return None
     return judged.left
 

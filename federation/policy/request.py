@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from decimal import Decimal
 
 from federation.statements import StageOutput
 
@@ -37,6 +39,17 @@ class Request:
         reviewed: whether the owner releases each output by hand.
         leak_bits: bits that may have left under this agreement at the end of this plan, all its plans together.
         slot_seconds: answers leave at whole multiples of this time; 0 as soon as they are there.
+        elapsed: since the first use of the agreement began; nothing where this is the first.
+        interval: since the last use before this one began; ``values.NEVER`` where there was none.
+        metered: computed under the agreement, what this step may come to and what is reserved included.
+        total_bytes: that left under the agreement, counted in the same way.
+        paid: owed by the agreement's tariff, counted in the same way.
+        place: where the node stands (ISO 3166), as its owner states it.
+        industry: the requester's (GB/T 4754), as the owner states it.
+        device: digest of the runtime that the job's code runs on.
+        version: of the dataset: the digest of what was registered.
+        events: what happened, as the owner states it, in that order.
+        duties: how each tracked duty of the agreement stands (:func:`federation.policy.duty_text`).
     """
 
     action: str
@@ -60,6 +73,17 @@ class Request:
     leak_bits: int | None = None
     slot_seconds: int | None = None
     rules: str | None = None
+    elapsed: timedelta | None = None
+    interval: timedelta | None = None
+    metered: timedelta | None = None
+    total_bytes: int | None = None
+    paid: Decimal | None = None
+    place: str | None = None
+    industry: str | None = None
+    device: str | None = None
+    version: str | None = None
+    events: tuple[str, ...] | None = None
+    duties: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def count(self) -> int | None:
@@ -73,23 +97,37 @@ class Request:
 
     def operand(self, left: str) -> object:
         """The value this request brings for a left operand; None for operands it knows nothing about."""
-        values: dict[str, object] = {
-            "odrl:purpose": self.purpose,
-            "odrl:count": self.count,
-            "odrl:dateTime": self.now,
-            "odrl:recipient": self.recipients,
-            "fed:codeDigest": self.code,
-            "fed:minTier": self.tier,
-            "fed:minParticipants": self.participants,
-            "fed:protection": self.protection,
-            "fed:column": self.columns,
-            "fed:rules": self.rules,
-            "fed:outputKind": self.output_kinds,
-            "fed:maxOutputBytes": self.max_output_bytes,
-            "fed:maxLeakBits": self.leak_bits,
-            "fed:releaseSlot": self.slot_seconds,
-        }
-        return values.get(left)
+        field_name = FIELDS.get(left)
+        return None if field_name is None else getattr(self, field_name)
+
+
+FIELDS = {
+    "odrl:purpose": "purpose",
+    "odrl:count": "count",
+    "odrl:dateTime": "now",
+    "odrl:recipient": "recipients",
+    "fed:codeDigest": "code",
+    "fed:minTier": "tier",
+    "fed:minParticipants": "participants",
+    "fed:protection": "protection",
+    "fed:column": "columns",
+    "fed:rules": "rules",
+    "fed:outputKind": "output_kinds",
+    "fed:maxOutputBytes": "max_output_bytes",
+    "fed:maxLeakBits": "leak_bits",
+    "fed:releaseSlot": "slot_seconds",
+    "fed:totalOutputBytes": "total_bytes",
+    "odrl:elapsedTime": "elapsed",
+    "odrl:timeInterval": "interval",
+    "odrl:meteredTime": "metered",
+    "odrl:payAmount": "paid",
+    "odrl:spatial": "place",
+    "odrl:industry": "industry",
+    "odrl:systemDevice": "device",
+    "odrl:version": "version",
+    "odrl:event": "events",
+}
+"""The attribute of a request that each left operand is judged by."""
 
 
 def output_kinds(output: StageOutput) -> tuple[str, ...]:

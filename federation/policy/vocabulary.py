@@ -61,12 +61,31 @@ PROHIBITED_ACTIONS = (
 )
 
 INFORM, CONSENT, REVIEW = "odrl:inform", "odrl:obtainConsent", "fed:review"
-FULFILLED_DUTIES = (INFORM, CONSENT, REVIEW)
+COMPENSATE, DELETE, ANONYMIZE, ATTRIBUTE = "odrl:compensate", "odrl:delete", "odrl:anonymize", "odrl:attribute"
+TRACKED_DUTIES = (COMPENSATE, DELETE, ATTRIBUTE)
+"""The consumer's to fulfil after a use began: an obligation per job, pending until its deadline, then violated."""
+DUTIES = (INFORM, CONSENT, REVIEW, ANONYMIZE, *TRACKED_DUTIES)
 """Every use is a receipt in the ledger, and the provider holds that ledger: this is how ``inform`` is fulfilled;
-``obtainConsent`` by the owner's approval of the code on record, ``fed:review`` by holding each output for the owner."""
-LATER_DUTIES = ("odrl:compensate", "odrl:delete", "odrl:anonymize", "odrl:attribute")
+``obtainConsent`` by the owner's approval of the code on record, ``fed:review`` by holding each output for the owner,
+``anonymize`` by the owner's desensitisation rules that the snapshot is made by."""
+DUTY_OPERANDS: dict[str, tuple[str, ...]] = {
+    "odrl:elapsedTime": ("lteq", "lt"),
+    "odrl:dateTime": ("lteq", "lt"),
+    "odrl:payAmount": ("eq", "gteq"),
+}
+"""What a tracked duty may be bound by: a time after the use began, a moment, and (``compensate`` alone) an amount."""
 
-Kind = Literal["integer", "instant", "tier", "digest", "name", "purpose", "protection", "output", "party"]
+Kind = Literal[
+    "integer", "instant", "duration", "amount", "tier", "digest", "name", "purpose", "protection", "output", "party",
+    "place", "industry", "event",
+]  # fmt: skip
+
+ORDER = ("lt", "lteq", "gt", "gteq", "eq", "neq")
+ONE_OF = ("eq", "neq", "isAnyOf", "isNoneOf")
+SET_OPERATORS = ("isAnyOf", "isAllOf", "isNoneOf", "eq", "neq", "hasPart")
+PART_OPERATORS = ("isPartOf", "hasPart", "isA", *ONE_OF)
+LIST_OPERATORS = ("isAnyOf", "isAllOf", "isNoneOf")
+"""Operators whose right side is a list; no other operator takes one."""
 
 
 @dataclass(frozen=True)
@@ -85,35 +104,33 @@ class Operand:
 
 
 OPERANDS: dict[str, Operand] = {
-    "odrl:purpose": Operand("purpose", "purpose", ("isA", "eq", "isAnyOf")),
-    "odrl:count": Operand("count", "integer", ("lteq", "lt")),
-    "odrl:dateTime": Operand("date-time", "instant", ("lt", "lteq", "gt", "gteq", "eq", "neq")),
-    "odrl:recipient": Operand("recipient", "party", ("isAnyOf", "eq")),
-    "fed:codeDigest": Operand("code-digest", "digest", ("eq", "isAnyOf")),
+    "odrl:purpose": Operand("purpose", "purpose", ("isA", "isPartOf", *ONE_OF)),
+    "odrl:count": Operand("count", "integer", ORDER),
+    "odrl:dateTime": Operand("date-time", "instant", ORDER),
+    "odrl:elapsedTime": Operand("elapsed-time", "duration", ORDER),
+    "odrl:meteredTime": Operand("metered-time", "duration", ORDER),
+    "odrl:timeInterval": Operand("time-interval", "duration", ORDER),
+    "odrl:payAmount": Operand("pay-amount", "amount", ORDER),
+    "odrl:recipient": Operand("recipient", "party", SET_OPERATORS),
+    "odrl:spatial": Operand("spatial", "place", PART_OPERATORS),
+    "odrl:industry": Operand("industry", "industry", PART_OPERATORS),
+    "odrl:systemDevice": Operand("system-device", "digest", ONE_OF),
+    "odrl:version": Operand("version", "digest", ONE_OF),
+    "odrl:event": Operand("event", "event", SET_OPERATORS),
+    "fed:codeDigest": Operand("code-digest", "digest", ONE_OF),
     "fed:minTier": Operand("min-tier", "tier", ("gteq",)),
     "fed:minParticipants": Operand("min-participants", "integer", ("gteq",)),
     "fed:protection": Operand("protection", "protection", ("eq", "isAnyOf")),
-    "fed:column": Operand("column", "name", ("isAnyOf", "eq")),
-    "fed:rules": Operand("rules", "digest", ("eq", "isAnyOf")),
-    "fed:outputKind": Operand("output-kind", "output", ("isAnyOf", "eq")),
+    "fed:column": Operand("column", "name", SET_OPERATORS),
+    "fed:rules": Operand("rules", "digest", ONE_OF),
+    "fed:outputKind": Operand("output-kind", "output", SET_OPERATORS),
     "fed:maxOutputBytes": Operand("max-output-bytes", "integer", ("lteq",)),
+    "fed:totalOutputBytes": Operand("total-output-bytes", "integer", ORDER),
     "fed:maxLeakBits": Operand("leak-budget", "integer", ("lteq",)),
     "fed:releaseSlot": Operand("release-slot", "integer", ("gteq",)),
 }
 
-LATER_OPERANDS = (
-    "odrl:elapsedTime",
-    "odrl:meteredTime",
-    "odrl:timeInterval",
-    "odrl:spatial",
-    "odrl:industry",
-    "odrl:systemDevice",
-    "odrl:version",
-    "odrl:event",
-    "odrl:payAmount",
-    "fed:minGroupSize",
-    "fed:rho",
-)
+LATER_OPERANDS = ("fed:minGroupSize", "fed:rho")
 
 PURPOSE_PARENTS: dict[str, str] = {
     "fed:ProcessOptimization": "fed:ProductionImprovement",

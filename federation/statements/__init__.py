@@ -19,7 +19,15 @@ from federation.statements._base import (
     instant_text,
     parse_instant,
 )
-from federation.statements.agreement import Agreement, AgreementRequest, Revocation, open_agreement, open_offer
+from federation.statements.agreement import (
+    Agreement,
+    AgreementRequest,
+    Fulfilment,
+    Revocation,
+    Suspension,
+    open_agreement,
+    open_offer,
+)
 from federation.statements.dataset import Column, DatasetDescription, row_bucket
 from federation.statements.delivery import (
     ANCHORINGS,
@@ -53,7 +61,7 @@ from federation.statements.plan import (
     PlannedDataset,
     StageOutput,
 )
-from federation.statements.receipt import DecisionRecord, Isolation, Judged, Receipt
+from federation.statements.receipt import DecisionRecord, Isolation, Judged, Metered, Receipt
 from federation.statements.roster import (
     Member,
     Root,
@@ -84,6 +92,7 @@ __all__ = [
     "EnrolmentRequest",
     "Envelope",
     "ExpiredError",
+    "Fulfilment",
     "Invitation",
     "InvitationError",
     "Invocation",
@@ -93,6 +102,7 @@ __all__ = [
     "KeyAnnouncement",
     "MaskedInput",
     "Member",
+    "Metered",
     "MetricSpec",
     "NotYetValidError",
     "OutputSchema",
@@ -115,6 +125,7 @@ __all__ = [
     "Statement",
     "StatementError",
     "SurvivorSet",
+    "Suspension",
     "UnknownMemberError",
     "Withdrawal",
     "add_signature",

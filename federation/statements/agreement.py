@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from federation.crypto import PublicKey
-from federation.statements._base import DatasetId, Decimal, Digest, Label, MemberId, Statement, Uuid
+from federation.statements._base import DatasetId, Decimal, Digest, Label, MemberId, OptionalDigest, Statement, Uuid
 from federation.statements.dsse import Envelope, verify
 
 
@@ -65,6 +65,31 @@ class Revocation(Statement):
     agreement: Digest
     by: MemberId
     reason: Annotated[str, Field(max_length=500)] = ""
+
+
+class Suspension(Statement):
+    """One party interrupts an agreement, or lets it go on; each party takes back its own interruption alone."""
+
+    TYPE: ClassVar[str] = "application/vnd.keyong.suspension.v1+json"
+
+    agreement: Digest
+    by: MemberId
+    number: Annotated[int, Field(ge=1, le=2**53 - 1)]
+    """Rises with every word of this party on this agreement, so that an older one cannot be played again."""
+    suspended: bool
+    reason: Annotated[str, Field(max_length=500)] = ""
+
+
+class Fulfilment(Statement):
+    """One party says that a duty of an agreement was fulfilled, for one job or for all that owe it."""
+
+    TYPE: ClassVar[str] = "application/vnd.keyong.fulfilment.v1+json"
+
+    agreement: Digest
+    by: MemberId
+    duty: Annotated[str, StringConstraints(pattern=r"^odrl:(compensate|delete|attribute)$")]
+    plan: OptionalDigest = ""
+    note: Annotated[str, Field(max_length=500)] = ""
 
 
 class AgreementRequest(Statement):

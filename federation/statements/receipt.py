@@ -56,12 +56,19 @@ class Isolation(Part):
     limits_by: Short = ""
 
 
+class Metered(Part):
+    """What a step took, or may take: seconds of computing, and bytes of its reply."""
+
+    seconds: Count
+    bytes: Count
+
+
 class Receipt(Statement):
     """The outcome of one invocation at one node."""
 
     TYPE: ClassVar[str] = "application/vnd.keyong.receipt.v1+json"
     CLOSED: ClassVar[bool] = True
-    LATER: ClassVar[tuple[str, ...]] = ("rules",)
+    LATER: ClassVar[tuple[str, ...]] = ("rules", "metered")
 
     node: MemberId
     plan: Digest
@@ -100,3 +107,6 @@ class Receipt(Statement):
     micro_rho: Count = 0
     leak_bits: Count = 0
     cost: Decimal = "0"
+    """Price of the use that the step belongs to; one use is one job."""
+    metered: Metered | None = None
+    """Where the agreement counts time, volume or money: what the step is charged with."""

@@ -90,6 +90,35 @@ def ledger_(
     report(measure(entries, threads, nodes))
 
 
+@app.command("decisions")
+def decisions_(
+    agreements: Annotated[int, typer.Option(min=1, metavar="N", help="How many agreements.")] = 1000,
+    decisions: Annotated[int, typer.Option(min=1000, metavar="N", help="How many decisions.")] = 20_000,
+) -> None:
+    """Decisions a second, and the 99th percentile of one: agreements of ten constraints, with the state that they keep.
+
+    $ keyong bench decisions
+    """
+    from keyong.bench.decisions import measure
+    from keyong.bench.report import report
+
+    report(measure(agreements, decisions))
+
+
+@app.command("revocation")
+def revocation_(
+    revocations: Annotated[int, typer.Option(min=1, metavar="N", help="How many revocations.")] = 5,
+) -> None:
+    """Seconds from `keyong agreement revoke` to the last process gone and the round told; the slowest counts.
+
+    $ keyong bench revocation
+    """
+    from keyong.bench.report import report
+    from keyong.bench.revocation import measure
+
+    report(measure(revocations))
+
+
 @app.command("verify")
 def verify_(
     entries: Annotated[

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from keyong.bench import ledger, masks, materialise, memory, reconnect, rest, round, sandbox, start, verify
+from keyong.bench import (
+    decisions,
+    ledger,
+    masks,
+    materialise,
+    memory,
+    reconnect,
+    rest,
+    revocation,
+    round,
+    sandbox,
+    start,
+    verify,
+)
 from keyong.bench.figure import Figure
 from keyong.bench.report import show
 from keyong.bench.rows import BENCHES, check_complete
@@ -21,6 +34,8 @@ def benches(full: bool) -> dict[str, Bench]:
         "round-big": lambda: round.measure(BIG_ROUNDS, round.BIG_FLOATS, compare=full),
         "memory": memory.measure,
         "ledger": ledger.measure,
+        "decisions": decisions.measure,
+        "revocation": revocation.measure,
         "verify": lambda: verify.measure(verify.FULL_ENTRIES if full else verify.ENTRIES),
         "rest": rest.measure,
         "start": start.measure,

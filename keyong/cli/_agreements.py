@@ -16,6 +16,7 @@ STATES = {
     "requested": mark("requested"),
     "offered": mark("offered"),
     "in-force": mark("in force"),
+    "suspended": mark("suspended"),
     "declined": mark("declined"),
     "revoked": mark("revoked"),
     "expired": mark("expired"),
@@ -42,7 +43,7 @@ def state_of(held: Holding) -> str:
     """The state as a person should see it: an agreement in force whose time is over is expired."""
     from federation.home import now
 
-    if held.state in ("in-force", "offered") and read(held).expires <= now():
+    if held.state in ("in-force", "suspended", "offered") and read(held).expires <= now():
         return "expired"
     return held.state
 
@@ -96,6 +97,13 @@ def bits_text(found: dict[str, int | None]) -> str:
     return f"{found['leak_bits']}" if bound is None else f"{found['leak_bits']}/{bound}"
 
 
+def tariff_text(cost: str, tariff: str) -> str:
+    """What uses cost, in words."""
+    from keyong.text import translate
+
+    return translate("A job costs {cost}; tariff: {tariff}", cost=cost, tariff=tariff)
+
+
 def signatures(home: Home, held: Holding) -> list[dict[str, Any]]:
     """Which party's signature is there and holds."""
     from federation.crypto import SignatureError
@@ -116,12 +124,12 @@ def signatures(home: Home, held: Holding) -> list[dict[str, Any]]:
 def show_clauses(home: Home, held: Holding) -> None:
     """Print everything that a person must read before signing."""
     from federation.policy import describe, parse_policy
-    from federation.statements import instant_text
+    from federation.statements import Agreement, instant_text
     from keyong.cli._context import policy_language
     from keyong.text import translate
 
     statement = read(held)
-    usage = used(home, held) if held.state in ("in-force", "revoked") else {}
+    usage = used(home, held) if held.state in ("in-force", "suspended", "revoked") else {}
     signed = ", ".join(one["member"] for one in signatures(home, held) if one["signed"])
     facts(
         (
@@ -143,3 +151,5 @@ def show_clauses(home: Home, held: Holding) -> None:
     say("what it says:")
     for sentence in describe(parse_policy(statement.policy), policy_language()):
         line(f"  - {sentence}")
+    if isinstance(statement, Agreement) and statement.tariff:
+        line(f"  - {tariff_text(statement.cost, statement.tariff)}")

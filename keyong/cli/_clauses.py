@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from federation.holdings import Holdings
     from federation.home import Home
 
+ACTIONS = ("fed:train", "fed:evaluate", "fed:aggregateQuery")
 ActionOption = Annotated[
     list[str] | None,
     typer.Option("--action", metavar="ACTION", help="What may be done: train, evaluate; repeat it. Default: both."),
@@ -40,9 +41,11 @@ AppOption = Annotated[
     list[Path] | None, typer.Option("--app", metavar="PATH", help="The same, by the app's folder; repeat it.")
 ]
 ProtectionOption = Annotated[
-    str,
+    str | None,
     typer.Option(
-        "--protection", metavar="masked|none", help="none also permits updates that others can see.", show_default=True
+        "--protection",
+        metavar="masked|none",
+        help="masked where it is left out; none also permits updates that others can see.",
     ),
 ]
 TierOption = Annotated[
@@ -80,7 +83,23 @@ PinRulesOption = Annotated[
 TitleOption = Annotated[str | None, typer.Option("--title", metavar="TEXT", help="What the agreement is called.")]
 
 
-ACTIONS = ("fed:train", "fed:evaluate", "fed:aggregateQuery")
+TemplateOption = Annotated[
+    str | None,
+    typer.Option(
+        "--template", metavar="NAME", help="Start from a usual case: `keyong agreement templates` lists them."
+    ),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="A clause in short form (see docs/agreements.md); repeat it."),
+]
+CostOption = Annotated[str | None, typer.Option("--cost", metavar="AMOUNT", help="What one job costs.")]
+TariffOption = Annotated[
+    str | None,
+    typer.Option(
+        "--tariff", metavar="TEXT", help="Currency and further prices, such as: CNY; second 0.02; megabyte 1.50."
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -103,27 +122,118 @@ class Clauses:
     release_slot: int | None
     rules: str | None = None
     """Digest of the desensitisation rules that the agreement names."""
+    further: dict[str, str] = field(default_factory=dict)
+    """Clauses in short form."""
+    cost: str = "0"
+    tariff: str = ""
+
+    @property
+    def policy(self) -> dict[str, Any]:
+        """What ``agreement_policy`` takes of it."""
+        own = ("title", "cost", "tariff")
+        fields = {name: value for name, value in vars(self).items() if name not in own}
+        return {**fields, "code": self.code or None}
 
 
-def gather(
-    dataset: str,
-    *,
-    title: str | None,
-    action: Sequence[str] | None,
-    purpose: Sequence[str] | None,
-    count: int | None,
-    expires: str | None,
-    code: Sequence[str] | None,
-    app: Sequence[Path] | None,
-    protection: str,
-    min_tier: str | None,
-    min_participants: int | None,
-    column: Sequence[str] | None,
-    approval: bool = False,
-    review: bool = False,
-    max_leak_bits: int | None = None,
-    release_slot: int | None = None,
-) -> Clauses:
+@dataclass(frozen=True)
+class Given:
+    """The options as they were given; None or false where they were not."""
+
+    title: str | None = None
+    action: Sequence[str] | None = None
+    purpose: Sequence[str] | None = None
+    count: int | None = None
+    expires: str | None = None
+    code: Sequence[str] | None = None
+    app: Sequence[Path] | None = None
+    protection: str | None = None
+    min_tier: str | None = None
+    min_participants: int | None = None
+    column: Sequence[str] | None = None
+    approval: bool = False
+    review: bool = False
+    max_leak_bits: int | None = None
+    release_slot: int | None = None
+    cost: str | None = None
+    tariff: str | None = None
+    further: Mapping[str, str] = field(default_factory=dict)
+
+    def over(self, terms: Mapping[str, str]) -> Given:
+        """With the terms of a template, or of ``--set``, where the options say nothing."""
+        found: dict[str, Any] = {"further": {**terms_beside(terms), **self.further}}
+        for key, (name, read) in BASIC.items():
+            if key in terms and getattr(self, name) in (None, False):
+                try:
+                    found[name] = read(terms[key])
+                except ValueError:
+                    raise UsageError("{key} cannot be {value}", key=key, value=terms[key][:60]) from None
+        return replace(self, **found)
+
+
+def _several(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _yes(text: str) -> bool:
+    return {"yes": True, "no": False}[text] if text in ("yes", "no") else _refuse(text)
+
+
+def _refuse(text: str) -> bool:
+    raise ValueError(text)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    return number if number > 0 else _refuse(text)
+
+
+BASIC: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "title": ("title", str),
+    "action": ("action", _several),
+    "purpose": ("purpose", _several),
+    "count": ("count", _positive),
+    "expires": ("expires", str),
+    "code": ("code", _several),
+    "app": ("app", lambda text: [Path(part) for part in _several(text)]),
+    "protection": ("protection", str),
+    "tier": ("min_tier", str),
+    "participants": ("min_participants", _positive),
+    "column": ("column", _several),
+    "approval": ("approval", _yes),
+    "review": ("review", _yes),
+    "leak-bits": ("max_leak_bits", _positive),
+    "slot": ("release_slot", _positive),
+    "cost": ("cost", str),
+    "tariff": ("tariff", str),
+}
+"""The keys of ``--set`` that have an option of their own, the field it fills and how the value is read."""
+
+
+def terms_beside(terms: Mapping[str, str]) -> dict[str, str]:
+    """The terms that have no option of their own: clauses in short form."""
+    return {key: value for key, value in terms.items() if key not in BASIC}
+
+
+def terms_of(template: str | None, settings: Sequence[str] | None) -> dict[str, str]:
+    """The terms of a template, changed by what was ``--set``; an empty value takes a term out."""
+    from federation.policy import CLAUSE_KEYS
+    from keyong.templates import template_of
+
+    terms = dict(template_of(template).clauses) if template else {}
+    for text in settings or ():
+        key, mark, value = text.partition("=")
+        if not mark or key not in (*BASIC, *CLAUSE_KEYS):
+            raise UsageError(
+                "{text} sets no clause",
+                hint="write KEY=VALUE with one of: {known}",
+                text=text[:60],
+                known=", ".join((*BASIC, *CLAUSE_KEYS)),
+            )
+        terms[key] = value
+    return {key: value for key, value in terms.items() if value}
+
+
+def gather(dataset: str, given: Given) -> Clauses:
     """Read the options into clauses.
 
     Raises:
@@ -132,29 +242,32 @@ def gather(
     from federation.home import now
     from keyong.cli._context import moment
 
-    if not purpose:
+    if not given.purpose:
         raise UsageError(
             "the agreement names no purpose", hint="give --purpose, for example --purpose fed:ProcessOptimization"
         )
-    if not expires:
+    if not given.expires:
         raise UsageError("the agreement has no end", hint="give --expires, for example --expires 90d")
-    if min_tier is not None and min_tier not in ("T0", "T1", "T2", "T3"):
-        raise UsageError("{text} is not a tier", hint="write T0, T1, T2 or T3", text=min_tier[:20])
+    if given.min_tier is not None and given.min_tier not in ("T0", "T1", "T2", "T3"):
+        raise UsageError("{text} is not a tier", hint="write T0, T1, T2 or T3", text=given.min_tier[:20])
     return Clauses(
-        title=title or dataset,
-        actions=[qualified(one, ACTIONS) for one in action or ("train", "evaluate")],
-        purposes=list(purpose),
-        count=count,
-        expires=moment(expires, now()),
-        code=[*(code or ()), *(_digest_of(folder) for folder in app or ())],
-        protection=qualified(protection, ("fed:masked", "fed:none")),
-        min_tier=min_tier,
-        min_participants=min_participants,
-        columns=list(column) if column else None,
-        approval=approval,
-        review=review,
-        max_leak_bits=max_leak_bits,
-        release_slot=release_slot,
+        title=given.title or dataset,
+        actions=[qualified(one, ACTIONS) for one in given.action or ("train", "evaluate")],
+        purposes=list(given.purpose),
+        count=given.count,
+        expires=moment(given.expires, now()),
+        code=[*(given.code or ()), *(_digest_of(folder) for folder in given.app or ())],
+        protection=qualified(given.protection or "masked", ("fed:masked", "fed:none")),
+        min_tier=given.min_tier,
+        min_participants=given.min_participants,
+        columns=list(given.column) if given.column else None,
+        approval=given.approval,
+        review=given.review,
+        max_leak_bits=given.max_leak_bits,
+        release_slot=given.release_slot,
+        further=dict(given.further),
+        cost=given.cost or "0",
+        tariff=given.tariff or "",
     )
 
 
@@ -167,13 +280,18 @@ def holdings(home: Home) -> Holdings:
 
 def qualified(text: str, terms: tuple[str, ...]) -> str:
     """A term of the profile from its name with or without ``fed:``."""
-    term = text if ":" in text else f"fed:{text}"
+    return one_of(text, terms, "fed:")
+
+
+def one_of(text: str, terms: tuple[str, ...], prefix: str) -> str:
+    """One of some terms from its name with or without their prefix."""
+    term = text if ":" in text else prefix + text
     if term not in terms:
         raise UsageError(
             "{text} is not known here",
             hint="one of: {terms}",
             text=text[:60],
-            terms=", ".join(one.removeprefix("fed:") for one in terms),
+            terms=", ".join(one.removeprefix(prefix) for one in terms),
         )
     return term
 

@@ -13,6 +13,15 @@ CODES: dict[str, tuple[str, str]] = {
         mark("the agreement was revoked"),
         mark("ask the owner, then agree anew: `keyong agreement request`"),
     ),
+    "agreement-suspended": (
+        mark("the agreement is suspended"),
+        mark("wait until whoever suspended it resumes it, or ask them"),
+    ),
+    "metered-time": (
+        mark("the computing time that the agreement leaves is used up"),
+        mark("ask for a new agreement: `keyong agreement request`"),
+    ),
+    "tariff": (mark("the agreement's tariff cannot be read"), mark("agree anew: `keyong agreement request`")),
     "agreement-mismatch": (
         mark("the agreement is not between these parties about this dataset"),
         mark("plan the job again"),

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from keyong.cli import _clauses as clauses
-from keyong.cli import agreement_check
+from keyong.cli import agreement_check, agreement_course
 from keyong.cli._commands import Commands
+from keyong.cli._interview import interview
 from keyong.cli._output import as_json, emit, interactive, narrate, table
 from keyong.text import translate_data
 
 app = Commands("Offer, request, sign, read and end agreements.")
 app.command()(agreement_check.check)
 app.command()(agreement_check.diff)
+app.command()(agreement_course.suspend)
+app.command()(agreement_course.resume)
+app.command()(agreement_course.duties)
+app.command()(agreement_course.fulfil)
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="Its id or digest, or how it begins.")]
 ToOption = Annotated[str | None, typer.Option("--to", metavar="MEMBER", help="Who may use the dataset.")]
 DatasetOption = Annotated[str | None, typer.Option("--dataset", metavar="NAME", help="One of our datasets.")]
@@ -33,7 +39,7 @@ def offer(
     expires: clauses.ExpiresOption = None,
     code: clauses.CodeOption = None,
     app: clauses.AppOption = None,
-    protection: clauses.ProtectionOption = "masked",
+    protection: clauses.ProtectionOption = None,
     min_tier: clauses.TierOption = None,
     min_participants: clauses.ParticipantsOption = None,
     column: clauses.ColumnOption = None,
@@ -41,7 +47,15 @@ def offer(
     review: clauses.ReviewOption = False,
     max_leak_bits: clauses.LeakOption = None,
     release_slot: clauses.SlotOption = None,
+    cost: clauses.CostOption = None,
+    tariff: clauses.TariffOption = None,
+    template: clauses.TemplateOption = None,
+    set_: clauses.SetOption = None,
     pin_rules: clauses.PinRulesOption = False,
+    policy: Annotated[
+        Path | None,
+        typer.Option("--policy", metavar="FILE", help="The clauses as ODRL in JSON, instead of options."),
+    ] = None,
 ) -> None:
     """Sign an offer for one of our datasets and send it; it becomes an agreement when the other side signs the same
     bytes.
@@ -51,11 +65,15 @@ def offer(
     $ keyong agreement offer --to institute --dataset passes --purpose fed:RollingForceModel --count 3 --expires 90d \\
         --app ./rolling-force --min-participants 3
     """
-    _offer(
-        to, dataset, title, action, purpose, count, expires, code, app, protection, min_tier, min_participants, column,
-        approval, review, max_leak_bits, release_slot,
-        pin_rules,
+    given = clauses.Given(
+        title=title, action=action, purpose=purpose, count=count, expires=expires, code=code, app=app,
+        protection=protection, min_tier=min_tier, min_participants=min_participants, column=column, approval=approval,
+        review=review, max_leak_bits=max_leak_bits, release_slot=release_slot, cost=cost, tariff=tariff,
     )  # fmt: skip
+    if policy is not None:
+        _offer_policy(to, dataset, given, policy)
+        return
+    _offer(to, dataset, given.over(clauses.terms_of(template, set_)), pin_rules)
 
 
 @app.command()
@@ -69,7 +87,7 @@ def new(
     expires: clauses.ExpiresOption = None,
     code: clauses.CodeOption = None,
     app: clauses.AppOption = None,
-    protection: clauses.ProtectionOption = "masked",
+    protection: clauses.ProtectionOption = None,
     min_tier: clauses.TierOption = None,
     min_participants: clauses.ParticipantsOption = None,
     column: clauses.ColumnOption = None,
@@ -77,52 +95,31 @@ def new(
     review: clauses.ReviewOption = False,
     max_leak_bits: clauses.LeakOption = None,
     release_slot: clauses.SlotOption = None,
+    cost: clauses.CostOption = None,
+    tariff: clauses.TariffOption = None,
+    template: clauses.TemplateOption = None,
+    set_: clauses.SetOption = None,
     pin_rules: clauses.PinRulesOption = False,
 ) -> None:
     """Make an offer, asking for what the options leave out; shows it before anything is signed.
 
     $ keyong agreement new
     """
+    given = clauses.Given(
+        title=title, action=action, purpose=purpose, count=count, expires=expires, code=code, app=app,
+        protection=protection, min_tier=min_tier, min_participants=min_participants, column=column, approval=approval,
+        review=review, max_leak_bits=max_leak_bits, release_slot=release_slot, cost=cost, tariff=tariff,
+    )  # fmt: skip
     if interactive():
-        from federation.home import now
-        from keyong.cli._context import moment
-
-        ask = clauses.question
-        to = ask("to which member", to)
-        dataset = ask("which of our datasets", dataset)
-        purpose = purpose or [one for one in [ask("for which purpose", None, "fed:ProcessOptimization")] if one]
-        uses = ask("how many jobs in all (empty: any number)", None if count is None else str(count), check=int)
-        count = int(uses) if uses else None
-        expires = ask("until when (a date, or 90d)", expires, "90d", check=lambda text: moment(text, now()))
-    _offer(
-        to,
-        dataset,
-        title,
-        action,
-        purpose,
-        count,
-        expires,
-        code,
-        app,
-        protection,
-        min_tier,
-        min_participants,
-        column,
-        approval,
-        review,
-        max_leak_bits,
-        release_slot,
-        pin_rules,
-        ask_first=interactive(),
-    )
+        to, dataset, given = interview(to, dataset, given, template, set_)
+    else:
+        given = given.over(clauses.terms_of(template, set_))
+    _offer(to, dataset, given, pin_rules, ask_first=interactive())
 
 
 def _offer(
-    to: str | None, dataset: str | None, title: Any, action: Any, purpose: Any, count: Any, expires: Any, code: Any,
-    app: Any, protection: str, min_tier: Any, min_participants: Any, column: Any, approval: bool, review: bool,
-    max_leak_bits: int | None, release_slot: int | None,
-    pin_rules: bool, *, ask_first: bool = False,
-) -> None:  # fmt: skip
+    to: str | None, dataset: str | None, given: clauses.Given, pin_rules: bool, *, ask_first: bool = False
+) -> None:
     from federation.errors import UsageError
     from keyong import agreeing
     from keyong.cli._context import open_client
@@ -135,11 +132,7 @@ def _offer(
             "it is not said which dataset is offered",
             hint="give --dataset NAME, as `keyong node dataset list` shows it",
         )
-    wanted = clauses.gather(
-        dataset, title=title, action=action, purpose=purpose, count=count, expires=expires, code=code, app=app,
-        protection=protection, min_tier=min_tier, min_participants=min_participants, column=column,
-        approval=approval, review=review, max_leak_bits=max_leak_bits, release_slot=release_slot,
-    )  # fmt: skip
+    wanted = clauses.gather(dataset, given)
     with open_client() as client:
         row = node_store(client.home).dataset(dataset)
         _check_columns(row, wanted.columns)
@@ -147,7 +140,36 @@ def _offer(
             wanted = replace(wanted, rules=_rules_of(row))
         if ask_first:
             _confirm_offer(client, to, dataset, wanted)
-        agreement, _ = agreeing.offer(client, to=to, dataset=dataset, **vars(wanted))
+        agreement, _ = agreeing.offer(
+            client, to=to, dataset=dataset, title=wanted.title, cost=wanted.cost, tariff=wanted.tariff, **wanted.policy
+        )
+        _tell(client, agreement.id, "offered to {member}; it waits for their signature", member=to)
+
+
+def _offer_policy(to: str | None, dataset: str | None, given: clauses.Given, path: Path) -> None:
+    from federation.errors import UsageError
+    from federation.home import now
+    from keyong import agreeing
+    from keyong.cli._context import moment, open_client
+    from keyong.cli._policy_file import completed, read_policy_file
+    from keyong.registering import node_store
+
+    others = clauses.Given(title=given.title, expires=given.expires, cost=given.cost, tariff=given.tariff)
+    if not (to and dataset and given.expires) or given != others:
+        raise UsageError(
+            "an offer by --policy takes --to, --dataset and --expires, and no other clause",
+            hint="title, cost and tariff may stand beside it; everything else stands in the file",
+        )
+    raw = read_policy_file(path)
+    with open_client() as client:
+        node_store(client.home).dataset(dataset)
+        identity = f"urn:uuid:{uuid.uuid4()}"
+        provider = client.home.identity.member
+        whole = completed(raw, provider=provider, consumer=to, dataset=dataset, identity=identity)
+        agreement, _ = agreeing.offer_policy(
+            client, to=to, dataset=dataset, title=given.title or dataset, expires=moment(given.expires, now()),
+            policy=whole, cost=given.cost or "0", tariff=given.tariff or "",
+        )  # fmt: skip
         _tell(client, agreement.id, "offered to {member}; it waits for their signature", member=to)
 
 
@@ -185,18 +207,67 @@ def _confirm_offer(client: Any, to: str, dataset: str, wanted: clauses.Clauses) 
 
     from federation.home import now
     from federation.policy import agreement_policy, describe, parse_policy
+    from keyong.cli._agreements import tariff_text
     from keyong.cli._context import policy_language
     from keyong.cli._output import ask, line
 
-    fields = {name: value for name, value in vars(wanted).items() if name != "title"}
     policy = agreement_policy(
         provider=client.home.identity.member, consumer=to, dataset=dataset, now=now(),
-        agreement_id=f"urn:uuid:{uuid.uuid4()}", **{**fields, "code": wanted.code or None},
+        agreement_id=f"urn:uuid:{uuid.uuid4()}", **wanted.policy,
     )  # fmt: skip
     for sentence in describe(parse_policy(policy), policy_language()):
         line(f"  - {sentence}")
+    if wanted.tariff:
+        line(f"  - {tariff_text(wanted.cost, wanted.tariff)}")
     if not ask("sign and send this offer?"):
         raise click.Abort()
+
+
+@app.command()
+def explain(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A policy as ODRL in JSON.")],
+) -> None:
+    """Say in words what a policy says, clause by clause, and what is wrong with it; nothing is signed or sent.
+
+    $ keyong agreement explain policy.json
+    $ keyong --lang zh agreement explain policy.json
+    """
+    from federation.policy import describe, parse_policy
+    from keyong.cli._context import policy_language
+    from keyong.cli._output import line
+    from keyong.cli._policy_file import read_policy_file
+
+    said = describe(parse_policy(read_policy_file(file)), policy_language())
+    if as_json():
+        emit({"sentences": said})
+        return
+    for sentence in said:
+        line(f"- {sentence}")
+
+
+@app.command("templates")
+def templates_() -> None:
+    """List the templates that `new`, `offer` and `request` start from, and every key that `--set` takes.
+
+    $ keyong agreement templates
+    $ keyong agreement offer --to institute --dataset passes --template limited --set column=speed,force --set count=5
+    """
+    from federation.policy import CLAUSE_KEYS
+    from keyong.templates import TEMPLATES
+    from keyong.text import translate
+
+    if as_json():
+        emit({"templates": {name: dict(one.clauses) for name, one in TEMPLATES.items()},
+              "keys": [*clauses.BASIC, *CLAUSE_KEYS]})  # fmt: skip
+        return
+    table(
+        ("template", "stands for", "sets"),
+        (
+            (name, translate(one.title), "; ".join(f"{key}={value}" for key, value in one.clauses.items()))
+            for name, one in TEMPLATES.items()
+        ),
+    )
+    narrate("keys of --set: {keys}", keys=", ".join((*clauses.BASIC, *CLAUSE_KEYS)))
 
 
 @app.command()
@@ -211,7 +282,7 @@ def request(
     expires: clauses.ExpiresOption = None,
     code: clauses.CodeOption = None,
     app: clauses.AppOption = None,
-    protection: clauses.ProtectionOption = "masked",
+    protection: clauses.ProtectionOption = None,
     min_tier: clauses.TierOption = None,
     min_participants: clauses.ParticipantsOption = None,
     column: clauses.ColumnOption = None,
@@ -219,6 +290,8 @@ def request(
     review: clauses.ReviewOption = False,
     max_leak_bits: clauses.LeakOption = None,
     release_slot: clauses.SlotOption = None,
+    template: clauses.TemplateOption = None,
+    set_: clauses.SetOption = None,
     note: Annotated[str, typer.Option(metavar="TEXT", help="A word to the owner.")] = "",
 ) -> None:
     """Ask the owner of a dataset for an agreement of this shape; it grants nothing until they offer and we sign.
@@ -232,17 +305,17 @@ def request(
     from keyong.cli._context import open_client, split_dataset
 
     provider, name = split_dataset(dataset)
-    wanted = clauses.gather(
-        name, title=title, action=action, purpose=purpose, count=count, expires=expires, code=code, app=app,
-        protection=protection, min_tier=min_tier, min_participants=min_participants, column=column,
-        approval=approval, review=review, max_leak_bits=max_leak_bits, release_slot=release_slot,
+    given = clauses.Given(
+        title=title, action=action, purpose=purpose, count=count, expires=expires, code=code, app=app,
+        protection=protection, min_tier=min_tier, min_participants=min_participants, column=column, approval=approval,
+        review=review, max_leak_bits=max_leak_bits, release_slot=release_slot,
     )  # fmt: skip
+    wanted = clauses.gather(name, given.over(clauses.terms_of(template, set_)))
     with open_client() as client:
         client.dataset(provider, name)
-        fields = {key: value for key, value in vars(wanted).items() if key != "title"}
         policy = agreement_policy(
             provider=provider, consumer=client.home.identity.member, dataset=name, now=now(),
-            agreement_id=f"urn:uuid:{uuid.uuid4()}", **{**fields, "code": wanted.code or None},
+            agreement_id=f"urn:uuid:{uuid.uuid4()}", **wanted.policy,
         )  # fmt: skip
         statement = agreeing.request(
             client, provider=provider, dataset=name, title=wanted.title, policy=policy, note=note
@@ -292,7 +365,7 @@ def list_(
 
     home = open_home()
     holdings = clauses.holdings(home)
-    rows = [held for held in holdings.list() if everything or state_of(held) in ("in-force", "offered")]
+    rows = [held for held in holdings.list() if everything or state_of(held) in ("in-force", "suspended", "offered")]
     if as_json():
         emit([{**document(held), **used(home, held)} for held in rows])
         return

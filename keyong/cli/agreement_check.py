@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -98,6 +98,8 @@ def check(
             f"fed:{kind.removeprefix('fed:')}" for kind in output or ("ModelUpdate", "Arrays", "Metrics")
         ),
         max_output_bytes=output_bytes,
+        version=_version(home, held),
+        **_standing(home, held, policy, asked, _moment(at)),
     )
     record = decide(held.digest, policy, request)
     _show(held, record)
@@ -157,6 +159,28 @@ def _uses(home: Home, held: Holding) -> int | None:
             return 0
         row = connection.execute("SELECT count(*) FROM plan_use WHERE agreement = ?", (held.digest,)).fetchone()
         return int(row[0])
+
+
+def _standing(home: Home, held: Holding, policy: Policy, action: str, now: datetime) -> dict[str, Any]:
+    from federation.statements import Agreement
+    from keyong.cli._agreements import read
+    from keyong.standing import standing
+
+    statement = read(held)
+    return standing(home, held, statement, policy, action, now) if isinstance(statement, Agreement) else {}
+
+
+def _version(home: Home, held: Holding) -> str | None:
+    """Digest of the dataset as it is registered, where it is ours."""
+    if held.provider != home.identity.member:
+        return None
+    from federation.errors import KeyongError
+    from keyong.registering import node_store
+
+    try:
+        return node_store(home).dataset(held.dataset).data_version
+    except KeyongError:
+        return None
 
 
 def _show(held: Holding, record: DecisionRecord) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from keyong.cli import ledger_erase
+from keyong.cli import ledger_erase, ledger_statement
 from keyong.cli._commands import Commands
 from keyong.cli._output import as_json, clean, emit, facts, line, narrate, progress_bar, table
 from keyong.text import mark
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 app = Commands("Read this party's ledger, and export it for an auditor.")
 app.command("erase")(ledger_erase.erase)
+app.command()(ledger_statement.statement)
 SHORTENED = 160
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from keyong.cli import node_approvals, node_dataset, node_openings, node_review, node_runtime, node_tier
+from keyong.cli import node_approvals, node_attribute, node_dataset, node_openings, node_review, node_runtime, node_tier
 from keyong.cli._commands import Commands
 from keyong.cli._output import as_json, emit, facts, line, table
 from keyong.cli._serving import LogFormat, LogLevel, Observe, ObserveAnywhere, report, serve
@@ -19,6 +19,7 @@ app.add_typer(node_dataset.app, name="dataset")
 app.add_typer(node_runtime.app, name="runtime")
 app.add_typer(node_approvals.app, name="approvals")
 app.add_typer(node_review.app, name="review")
+app.add_typer(node_attribute.app, name="attribute")
 app.command("tier")(node_tier.tier)
 app.command("openings")(node_openings.openings)
 

@@ -396,3 +396,31 @@ async def test_a_drained_coordinator_ends_its_exchange_and_leaves_the_rest(live:
     events, _ = await _resumed(live, job)
     assert events[-1].kind == "done"
     assert [len(node.asked) for node in live.nodes] == [8, 8, 8]
+
+
+async def test_a_node_whose_agreement_is_suspended_comes_back_when_it_is_resumed(live: Consortium, app: Any) -> None:
+    pausing, there, asked = live.nodes[2], live.nodes[0], []
+    suspended = asyncio.Event()
+
+    def kill(receipt: Any) -> Any:
+        if receipt.round != 2:
+            return receipt
+        suspended.set()
+        changes = {"outcome": "killed", "code": "agreement-suspended", "output": "", "output_bytes": 0, "weight": 0}
+        return receipt.model_copy(update=changes)
+
+    def refuse(answer: m.JobOpened) -> m.JobOpened:
+        asked.append(suspended.is_set())
+        return m.JobOpened(permitted=False, code="agreement-suspended") if suspended.is_set() else answer
+
+    async def resume(invocation: Any) -> None:
+        if invocation.round == 4:
+            suspended.clear()
+
+    pausing.receipt, pausing.opened, there.before = kill, refuse, resume
+    async with live.serving():
+        _, last, events = await live.run(app(SEEDED), rounds=ROUNDS, minimal_participants=2)
+    assert last.kind == "done", last.data
+    assert [one["participants"] for one in told(events, "round")] == [3, 2, 2, 2, 3, 3, 3, 3]
+    assert told(events, "returned") == [{"node": "mill-c", "round": 5}]
+    assert not told(events, "denied") and asked[0] is False and asked[-1] is False

@@ -160,7 +160,9 @@ class World:
             "now": at,
             "protection": "fed:none",
         } | changes
+        prices = {name: terms.pop(name) for name in ("cost", "tariff") if name in terms}
         statement = Agreement(
+            **prices,
             issued=at,
             expires=terms["expires"],
             id=terms["agreement_id"],

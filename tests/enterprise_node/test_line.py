@@ -179,7 +179,10 @@ async def test_the_race_would_have_two_winners_if_uses_were_counted_before_the_t
     monkeypatch.setattr(
         record_module,
         "decide_within",
-        lambda connection, admitted, request: record_module.judge(admitted, request, uses_taken=0, continuing=False),
+        lambda connection, admitted, request: (
+            record_module.judge(admitted, request, uses_taken=0, continuing=False),
+            None,
+        ),
     )
     agreement = world.agreement(count=1)
     plans = [world.plan(agreement) for _ in range(2)]

@@ -21,6 +21,20 @@ def permission(**changes: Any) -> dict[str, Any]:
     return {"permission": [{"action": "fed:train"} | changes]}
 
 
+WITHIN = {
+    "leftOperand": "odrl:elapsedTime",
+    "operator": "lteq",
+    "rightOperand": {"@value": "P30D", "@type": "xsd:duration"},
+}
+PAY = {"leftOperand": "odrl:payAmount", "operator": "eq", "rightOperand": {"@value": "500", "@type": "xsd:decimal"}}
+GERMANY = {"@value": "DE", "@type": "xsd:string"}
+REGION = {
+    "leftOperand": "odrl:spatial",
+    "operator": "isPartOf",
+    "rightOperand": {"@value": "CN", "@type": "xsd:string"},
+}
+
+
 BAD: list[tuple[str, dict[str, Any]]] = [
     ("permission/0/constraint/0/rightOperand", permission(constraint=[COUNT | {"rightOperand": 10}])),
     ("permission/0/constraint/0/rightOperand", permission(constraint=[COUNT | {"rightOperand": "10"}])),
@@ -50,7 +64,8 @@ BAD: list[tuple[str, dict[str, Any]]] = [
     ("permission/0/constraint/0", permission(constraint=[{}])),
     ("permission/0/constraint/0", permission(constraint=[{"and": [COUNT], "or": [COUNT]}])),
     ("permission/0/constraint/0/and", permission(constraint=[{"and": []}])),
-    ("permission/0/constraint/0/andSequence", permission(constraint=[{"andSequence": [COUNT]}])),
+    ("permission/0/constraint/0/andSequence", permission(constraint=[{"andSequence": []}])),
+    ("permission/0/constraint/0", permission(constraint=[{"andSequence": [COUNT], "and": [COUNT]}])),
     ("permission/0/constraint/0/or/1", permission(constraint=[{"or": [COUNT, COUNT | {"operator": "isA"}]}])),
     ("permission/0/constraint/0/and/0/and/0/and/0/and/0", permission(constraint=[nested(5)])),
     ("permission/0/constraint/0", permission(constraint=["odrl:count lteq 10"])),
@@ -60,10 +75,22 @@ BAD: list[tuple[str, dict[str, Any]]] = [
     ("permission/0/action", permission(action="fed:psi")),
     ("permission/0/action", permission(action={"@id": "fed:train"})),
     ("permission/0/target", permission(target="urn:x")),
-    ("permission/0/duty/0", permission(duty=[{"action": "odrl:delete"}])),
+    ("permission/0/duty/0/constraint/0", permission(duty=[{"action": "odrl:delete", "constraint": [COUNT]}])),
+    (
+        "permission/0/duty/0/constraint/0",
+        permission(duty=[{"action": "odrl:delete", "constraint": [{"and": [WITHIN]}]}]),
+    ),
+    ("permission/0/duty/0/constraint/0", permission(duty=[{"action": "odrl:delete", "constraint": [PAY]}])),
+    (
+        "permission/0/duty/0/constraint/0",
+        permission(duty=[{"action": "odrl:compensate", "constraint": [PAY | {"operator": "lteq"}]}]),
+    ),
+    ("permission/0/constraint/1", permission(constraint=[COUNT, COUNT | {"operator": "gt"}])),
+    ("permission/0/constraint/1", permission(constraint=[REGION, REGION | {"rightOperand": GERMANY}])),
+    ("permission/0", permission() | {"prohibition": [{"action": "odrl:use"}]}),
     ("permission/0/duty/0", permission(duty=[{"action": "odrl:sing"}])),
     (
-        "permission/0/duty/1",
+        "permission/0/duty/1/constraint/0",
         permission(duty=[{"action": "odrl:inform"}, {"action": "odrl:inform", "constraint": [COUNT]}]),
     ),
     ("permission/0/duty/0/consequence", permission(duty=[{"action": "odrl:inform", "consequence": []}])),

@@ -1,0 +1,169 @@
+"""``keyong ledger statement``: what was used under agreements, and what it cost, by month."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from keyong.cli._output import as_json, emit, facts, line, narrate, progress_bar, table
+from keyong.text import mark
+
+if TYPE_CHECKING:
+    from federation.ledger import Entry
+    from keyong.accounts import Account, Accounts
+    from keyong.embedded import StatementCheck
+
+
+def statement(
+    path: Annotated[
+        Path | None,
+        typer.Argument(metavar="[PATH]", help="Another's home, ledger or export; without it, our own ledger."),
+    ] = None,
+    agreement: Annotated[
+        str | None, typer.Option("--agreement", metavar="ID", help="Only this agreement, by its id or digest.")
+    ] = None,
+    month: Annotated[str | None, typer.Option("--month", metavar="YYYY-MM", help="Only this month, in UTC.")] = None,
+    receipts: Annotated[
+        list[Path] | None,
+        typer.Option("--receipts", metavar="DIR", help="Results that hold receipts (a consumer's own); repeat it."),
+    ] = None,
+    csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Also write it as CSV.")] = None,
+    page: Annotated[
+        Path | None, typer.Option("--page", metavar="FILE", help="Also write it as an HTML page to print.")
+    ] = None,
+    root: Annotated[
+        str | None,
+        typer.Option(metavar="FINGERPRINT", help="The consortium's root fingerprint; needed with PATH."),
+    ] = None,
+) -> None:
+    """Say what was used under agreements, by whom, for what, how often, how long, and what it cost: from the ledger alone.
+
+    The ledger is verified first. The provider's holds the receipts; a consumer gives the folders of its results, whose
+    receipts it verifies and compares with those on record. Both then print the same figure for the same month.
+
+    $ keyong ledger statement --month 2026-05
+    $ keyong ledger statement --agreement 5f0c --receipts ./result --page may.html
+    """
+    from federation.errors import UsageError
+    from federation.ledger import verify_ledger
+    from keyong.accounts import Accounts
+    from keyong.cli._context import open_home
+    from keyong.embedded import StatementCheck
+    from keyong.evidence import fingerprint_of, open_evidence
+
+    if path is None:
+        home = open_home()
+        path, root = home.path, home.identity.fingerprint
+    if root is None:
+        raise UsageError(
+            "it is not said which root this ledger is to be trusted by",
+            hint="give --root FINGERPRINT, from a source that you trust",
+        )
+    found = Accounts()
+    with open_evidence(path, fingerprint_of(root)) as evidence:
+        check = StatementCheck(evidence.rosters)
+
+        def on_entry(entry: Entry, fields: Any) -> int:
+            checked = check.on_entry(entry, fields)
+            found.on_entry(entry, fields)
+            return checked
+
+        with progress_bar(mark("verifying")) as progress:
+            verify_ledger(evidence.ledger, evidence.vkey, on_entry=on_entry, progress=progress)
+        for folder in receipts or ():
+            _add_receipts(found, folder.expanduser(), check)
+    accounts = _chosen(found, agreement, month)
+    _write(accounts, csv, page)
+    _tell(found, accounts)
+
+
+def _add_receipts(found: Accounts, folder: Path, check: StatementCheck) -> None:
+    """Take the receipts below a folder, each verified by its node's signature."""
+    from federation.errors import UsageError
+    from federation.statements import Envelope
+
+    files = sorted(folder.rglob("*.receipt.json"))
+    if not files:
+        raise UsageError(
+            "{folder} holds no receipts", hint="give the folder of `keyong job result`", folder=str(folder)
+        )
+    for file in files:
+        envelope = Envelope.from_bytes(file.read_bytes())
+        check.check(envelope)
+        found.add(envelope)
+
+
+def _chosen(found: Accounts, agreement: str | None, month: str | None) -> list[Account]:
+    bare = agreement.removeprefix("urn:uuid:").removeprefix("sha256:") if agreement else ""
+    return [
+        one
+        for one in found.accounts(month=month)
+        if one.id.removeprefix("urn:uuid:").startswith(bare) or one.agreement[7:].startswith(bare)
+    ]
+
+
+def _write(accounts: list[Account], csv: Path | None, page: Path | None) -> None:
+    from keyong.accounts import COLUMNS, csv_rows
+
+    if csv is not None:
+        import csv as writer
+
+        with csv.expanduser().open("w", newline="", encoding="utf-8-sig") as file:  # so that Excel reads Chinese
+            rows = writer.writer(file)
+            rows.writerow(COLUMNS)
+            rows.writerows([_inert(cell) for cell in row] for row in csv_rows(accounts))
+        narrate("wrote {path}", path=csv)
+    if page is not None:
+        from keyong.account_page import page as render
+
+        page.expanduser().write_text(render(accounts), encoding="utf-8")
+        narrate("wrote {path}", path=page)
+
+
+def _inert(cell: str) -> str:
+    """A cell that no spreadsheet takes for a formula."""
+    return "'" + cell if cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell
+
+
+def _tell(found: Accounts, accounts: list[Account]) -> None:
+    if as_json():
+        emit(
+            {
+                "statements": [one.document() for one in accounts],
+                "missing": sorted(found.missing),
+                "sealed": found.sealed,
+            }
+        )
+        return
+    for one in accounts:
+        facts(
+            (
+                ("month", one.month),
+                ("agreement", f"{one.id} ({one.title})"),
+                ("provider", one.provider),
+                ("consumer", one.consumer),
+                ("dataset", one.dataset),
+                ("uses", one.uses),
+                ("seconds", one.seconds),
+                ("bytes", one.bytes),
+                ("amount", f"{one.amount:f} {one.tariff.currency}".strip()),
+                ("figure", one.figure),
+            )
+        )
+        table(
+            ("job", "purpose", "uses", "steps", "seconds", "bytes", "rows", "amount"),
+            (
+                (job.plan[7:19], job.purpose, job.uses, " ".join(f"{name}:{count}" for name, count in job.steps),
+                 job.seconds, job.bytes, job.rows or "-", f"{job.amount:f}")
+                for job in one.jobs
+            ),
+        )  # fmt: skip
+        line()
+    if not accounts:
+        narrate("nothing was used")
+    if found.missing:
+        narrate("{count} receipts are on record whose files were not given (--receipts)", count=len(found.missing))
+    if found.sealed:
+        narrate("{count} entries are erased or not disclosed; what they hold is not in it", count=len(found.sealed))
