@@ -109,7 +109,7 @@ async def test_fifty_jobs_wait_for_their_turn(
             # As many at once as run at once, twice.
             first = [await crowd.submit(crowd.plan(app, **changes), app) for _ in range(2 * AT_ONCE)]
             await asyncio.gather(*(crowd.follow(job) for job in first))
-            before, files, began = gauge.memory, gauge.descriptors, clock()
+            before, files, began = gauge.memory, gauge.files, clock()
             jobs = [await crowd.submit(crowd.plan(app, **changes), app) for _ in range(50)]
             async with Peak(gauge) as peak:
                 courses = await asyncio.gather(*(crowd.follow(job) for job in jobs))
