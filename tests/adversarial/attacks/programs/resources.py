@@ -21,7 +21,7 @@ def fork_bomb(job):
             time.sleep(0.01)
 
 
-@attack("limit", codes="limit-processes", only="supervisor")
+@attack("limit", codes="limit-processes", only="supervisor", conceded="T3")
 def thread_bomb(job):
     """starts threads as often as it can"""
     while job.goes_on():
