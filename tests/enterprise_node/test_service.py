@@ -76,7 +76,7 @@ class Coordinator:
 
 @pytest.fixture
 async def serving(world: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(service_module, "prove_tier", lambda floor: Tier.T2)  # tests/sandbox runs it
+    monkeypatch.setattr(service_module, "prove_tier", lambda floor, **_: Tier.T2)  # tests/sandbox runs it
     monkeypatch.setattr(service_module, "TEND_SECONDS", 0.05)
     coordinator = Coordinator(world)
     await coordinator.start()
