@@ -20,11 +20,12 @@ from typing import Any, Literal
 import structlog
 
 from enterprise_node.admission import AdmittedPlan
-from enterprise_node.consent import GRANTED, REFUSED, WITHDRAWN, approval_id
+from enterprise_node.consent import GRANTED, REFUSED, WITHDRAWN, approval_id, config_digest
 from federation.crypto import write_private
 from federation.errors import KeyongError, UsageError, VerificationError
 from federation.home import Home
 from federation.ledger import Appended, Ledger
+from federation.privacy import rho_text
 from federation.secagg import worst_bits
 from federation.statements import Envelope, JobPlan, instant_text
 from federation.statements.code import CodeBundle
@@ -150,12 +151,18 @@ class Approvals:
                 return one
         return None
 
-    def grant(self, approval: Approval, note: str, at: datetime) -> Appended:
-        """Approve what ``approval`` shows, up to the bits that its plan may carry out."""
+    def grant(self, approval: Approval, note: str, at: datetime, micro_rho: int = 0) -> Appended:
+        """Approve what ``approval`` shows, up to the bits that its plan may carry out.
+
+        Args:
+            micro_rho: what a job of it costs in privacy budget, where the owner takes the code to be differentially private by
+                itself; it holds for the plan's config and rounds alone. 0 where not.
+        """
         if approval.plan is None:
             raise NoSuchApprovalError("{name} has no plan that asks for it", name=approval.name)
         self.bundle(approval)  # nobody approves what is not there to be read
-        return self._decide(approval, GRANTED, worst_bits(approval.plan), note, at)
+        config = config_digest(approval.plan) if micro_rho else ""
+        return self._decide(approval, GRANTED, worst_bits(approval.plan), note, at, micro_rho, config)
 
     def refuse(self, approval: Approval, note: str, at: datetime) -> Appended:
         """Refuse it; a granted one is withdrawn, which holds from the next step on."""
@@ -167,20 +174,33 @@ class Approvals:
             return appended
         return self._decide(approval, state, 0, note, at)
 
-    def _decide(self, approval: Approval, state: str, leak_bits: int, note: str, at: datetime) -> Appended:
+    def _decide(
+        self,
+        approval: Approval,
+        state: str,
+        leak_bits: int,
+        note: str,
+        at: datetime,
+        micro_rho: int = 0,
+        config: str = "",
+    ) -> Appended:
         def put(connection: sqlite3.Connection) -> None:
             index = connection.execute("SELECT coalesce(max(idx), -1) + 1 FROM entry").fetchone()[0]
             connection.execute(
-                "INSERT INTO approval (id, code, agreement, app, requester, leak_bits, state, entry, at)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET leak_bits = excluded.leak_bits,"
-                " state = excluded.state, entry = excluded.entry, at = excluded.at",
+                "INSERT INTO approval (id, code, agreement, app, requester, leak_bits, state, entry, at, micro_rho,"
+                " config) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET leak_bits = excluded.leak_bits,"
+                " state = excluded.state, entry = excluded.entry, at = excluded.at, micro_rho = excluded.micro_rho,"
+                " config = excluded.config",
                 (
                     *(approval.id, approval.code, approval.agreement, approval.app, approval.requester),
-                    *(leak_bits, state, index, instant_text(at)),
+                    *(leak_bits, state, index, instant_text(at), micro_rho, config),
                 ),
             )
 
-        return self._ledger.append("approval", self._fields(approval, state, leak_bits, note), apply=put)
+        fields = self._fields(approval, state, leak_bits, note)
+        if micro_rho:
+            fields |= {"rho": rho_text(micro_rho), "config": config}
+        return self._ledger.append("approval", fields, apply=put)
 
     def _fields(self, approval: Approval, state: str, leak_bits: int, note: str) -> dict[str, object]:
         return {

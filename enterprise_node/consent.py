@@ -19,6 +19,11 @@ CONSENT_SCHEMA = (
         id TEXT PRIMARY KEY, code TEXT NOT NULL, agreement TEXT NOT NULL, app TEXT NOT NULL, requester TEXT NOT NULL,
         leak_bits INTEGER NOT NULL, state TEXT NOT NULL, entry INTEGER NOT NULL, at TEXT NOT NULL) STRICT""",
 )
+PRIVATE_SCHEMA = (
+    "ALTER TABLE approval ADD COLUMN micro_rho INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE approval ADD COLUMN config TEXT NOT NULL DEFAULT ''",
+)
+"""The owner's word that code is differentially private by itself: what a job of it costs, with exactly which config."""
 GRANTED, REFUSED, WITHDRAWN = "granted", "refused", "withdrawn"
 _MISSING = {REFUSED: "refused by the owner", WITHDRAWN: "withdrawn by the owner"}
 
@@ -29,6 +34,8 @@ class Consent:
 
     text: str = ""
     missing: str = "not approved yet"
+    micro_rho: int = 0
+    """What a job of this code with this config costs in privacy budget, by the owner's word; 0 where there is none."""
 
 
 NOT_ASKED = Consent()
@@ -40,15 +47,23 @@ def approval_id(plan: JobPlan, agreement: str) -> str:
     return digest(canonical_json(subject))
 
 
+def config_digest(plan: JobPlan) -> str:
+    """What noise inside code hangs on besides the code: its config, and how often it runs."""
+    return digest(canonical_json({"actions": list(plan.actions), "rounds": plan.rounds, "run_config": plan.run_config}))
+
+
 def consent_within(connection: sqlite3.Connection, admitted: AdmittedPlan) -> Consent:
     """The owner's word on a plan's code, as this transaction sees it."""
     name = approval_id(admitted.plan, admitted.agreement_digest)
-    row = connection.execute("SELECT state, leak_bits, entry FROM approval WHERE id = ?", (name,)).fetchone()
+    row = connection.execute(
+        "SELECT state, leak_bits, entry, micro_rho, config FROM approval WHERE id = ?", (name,)
+    ).fetchone()
     if row is None:
         return NOT_ASKED
-    state, leak_bits, entry = row
+    state, leak_bits, entry, micro_rho, config = row
     if state != GRANTED:
         return Consent(missing=_MISSING.get(state, "not approved yet"))
     if admitted.leak_bound > leak_bits:
         return Consent(missing=f"approved for {leak_bits} bits, {admitted.leak_bound} are asked for")
-    return Consent(text=f"approved: {name}, entry {entry}, for at most {leak_bits} bits")
+    private = micro_rho if config == config_digest(admitted.plan) else 0
+    return Consent(text=f"approved: {name}, entry {entry}, for at most {leak_bits} bits", micro_rho=private)

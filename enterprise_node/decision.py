@@ -9,6 +9,7 @@ from typing import Any
 from enterprise_node.admission import AdmittedPlan
 from enterprise_node.consent import NOT_ASKED, Consent
 from federation.policy import Request, check_parties, decide, output_kinds, parse_policy, refusal, shown_columns
+from federation.policy.values import UNBOUNDED_RHO
 from federation.policy.vocabulary import EVALUATE, QUERY, TRAIN, includes
 from federation.secagg import worst_bits
 from federation.statements import Agreement, DecisionRecord
@@ -21,6 +22,7 @@ def judge(
     uses_taken: int | None,
     continuing: bool,
     leak_taken: int | None = None,
+    rho_taken: int | None = None,
     consent: Consent = NOT_ASKED,
     course: Mapping[str, Any] = MappingProxyType({}),
 ) -> DecisionRecord:
@@ -32,6 +34,7 @@ def judge(
         uses_taken: uses reserved before this plan's; None where that cannot be read, which denies.
         continuing: this plan holds its reserved use already.
         leak_taken: bits that other plans have reserved or carried out under this agreement; None where that is not known.
+        rho_taken: micro-rho that other plans have reserved or spent under this agreement; None where that is not known.
         consent: the owner's approval of the plan's code, or why there is none.
         course: what the ledger's database says of the agreement's uses so far: fields of :class:`Request` by name.
 
@@ -68,12 +71,19 @@ def judge(
         slot_seconds=plan.slot_seconds,
         device=plan.runtime,
         version=admitted.mine.data_version,
+        rho=_rho(plan.micro_rho, rho_taken),
         **course,
     )
     record = decide(admitted.agreement_digest, policy, request)
     if not record.permit:
         raise refusal(record)
     return record
+
+
+def _rho(stated: int, taken: int | None) -> int | None:
+    if not stated:
+        return UNBOUNDED_RHO
+    return None if taken is None else taken + stated
 
 
 def columns_for(admitted: AdmittedPlan, action: str, columns: tuple[str, ...]) -> tuple[str, ...]:

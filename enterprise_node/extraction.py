@@ -57,6 +57,7 @@ class Order:
         work: a private folder for what is needed on the way.
         password: of the source; never in anything that is shown.
         counting: also count the values that the rules change.
+        unit, unit_rows: column of the privacy unit (empty: each row is one), and the most rows of one that go in; 0 for all.
     """
 
     place: str
@@ -71,6 +72,8 @@ class Order:
     maps: str = ""
     password: str = field(default="", repr=False)
     counting: bool = False
+    unit: str = ""
+    unit_rows: int = 0
 
     def document(self) -> dict[str, Any]:
         """As JSON."""
@@ -173,6 +176,8 @@ class _Making:
             described = connection.execute(f"DESCRIBE SELECT * FROM {self._origin}").fetchall()
             names = tuple(str(row[0]) for row in described)
         self._fields = fields(staged.reading, names)
+        self._check_unit()
+        self._origin = self._truncated()
         self._rules = Rules({name: rule_of(one) for name, one in order.rules.items()})
         self._columns = [(name, kind) for name, kind in order.columns if not isinstance(self._rule(name), Drop)]
         self._check_columns()
@@ -182,6 +187,27 @@ class _Making:
         if staged.reading.kind == "parquet":  # one column of it is read without the others
             for position, (name, kind) in enumerate(self._columns):
                 self._found |= self._make_keyed(f"keyed_{position}", name, kind)
+
+    def _check_unit(self) -> None:
+        if self._order.unit and self._order.unit_rows and self._order.unit not in self._fields:
+            raise DatasetChangedError(
+                "the dataset's source has no column {name} any more",
+                hint="register the dataset again and publish it",
+                code="dataset-column-missing",
+                name=self._order.unit,
+            )
+
+    def _truncated(self) -> str:
+        """The source with at most so many rows of each privacy unit, the first ones: what one unit can contribute is bounded
+        before anything is computed. Rows without a unit count as one unit together, so that none escapes the bound."""
+        if not (self._order.unit and self._order.unit_rows):
+            return self._origin
+        field = self._fields[self._order.unit]
+        order, place = identifier("order in source"), identifier("rows of unit")
+        unit = f"trim(CAST({field} AS VARCHAR))"
+        numbered = f"SELECT *, row_number() OVER () AS {order} FROM {self._origin}"
+        ranked = f"SELECT *, row_number() OVER (PARTITION BY {unit} ORDER BY {order}) AS {place} FROM ({numbered})"
+        return f"(SELECT * FROM ({ranked}) WHERE {place} <= {self._order.unit_rows} ORDER BY {order})"
 
     def copy(self, target: Path) -> int:
         """Write the Parquet file; returns the number of rows."""

@@ -121,6 +121,7 @@ class Grounds:
             "columns": dataset.shown_names,
             "rules": read_rules(dataset.rules).digest,
             "tier": str(self.tier),
+            "private": dataset.privacy_unit is not None,
         }
 
     @property

@@ -41,7 +41,7 @@ from enterprise_node.recovery import close_open_steps, close_step
 from enterprise_node.refusals import Refusals
 from enterprise_node.release import Release, StillHeldError
 from enterprise_node.release_slot import ReleaseSlot
-from enterprise_node.stages import Stages, bits_of, most_bytes_of
+from enterprise_node.stages import Stages, bits_of, cost_of, most_bytes_of
 from enterprise_node.step_log import StepLog
 from enterprise_node.step_meter import METERED_TIME, StepMeter
 from enterprise_node.store import NodeStore
@@ -261,7 +261,8 @@ class Line:
                         bits = bits_of(step.admitted.plan, step.invocation.stage, sent)
                         facts |= most_of(step, sent)
                         guard = functools.partial(self._check_in_force, job)
-                        intent = await self._record.intend(step, facts, guard, self._runtime.digest, bits)
+                        cost = cost_of(step.admitted.plan, step.invocation.stage, sent)
+                        intent = await self._record.intend(step, facts, guard, self._runtime.digest, bits, cost)
                 except (UnavailableError, LedgerError):
                     # Not acknowledged is not the same as not written: an INTENT that stands all the same is settled.
                     self._unsettled = True
@@ -435,6 +436,7 @@ class Line:
             runtime=self._runtime.digest,
             started=started,
             ended=ended,
+            drawn=intent.micro_rho,
             metered=job.meter.charge(total_bytes(done.buffers) if done else 0) if job.meter is not None else None,
         )
         envelope = receipt.seal(self._key)
@@ -509,6 +511,7 @@ class Line:
     async def _return_leak(self, plan_digest: str) -> None:
         try:
             await self._record.return_leak(plan_digest)
+            await self._record.return_budget(plan_digest)
         except (UnavailableError, LedgerError) as error:
             log.warning("leak-not-returned", plan=plan_digest, code=error.code)  # it stays reserved
 

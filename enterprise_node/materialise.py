@@ -62,6 +62,7 @@ class Grant:
         columns: those that are granted, as they are in the source.
         rules: the owner's, of all columns.
         kept: key and code maps; needed where a rule rests on them.
+        unit, unit_rows: the dataset's privacy unit, see `Order`.
         agreement: digest of the agreement, which pseudonyms and shifts hang on; empty for the owner alone.
     """
 
@@ -72,6 +73,8 @@ class Grant:
     rules: Rules = field(default_factory=lambda: Rules({}))
     kept: Kept | None = None
     agreement: str = ""
+    unit: str = ""
+    unit_rows: int = 0
 
     @property
     def shown(self) -> tuple[Column, ...]:
@@ -103,6 +106,8 @@ class Grant:
             maps=str(kept.maps.path) if kept else "",
             password=read_credential(self.reading.credential),
             counting=counting,
+            unit=self.unit,
+            unit_rows=self.unit_rows,
         )
 
 

@@ -1,4 +1,4 @@
-"""What is done to a gated reply before it leaves: clip, encode, mask; later noise."""
+"""What is done to a gated reply before it leaves: clip, encode, noise, mask."""
 
 from __future__ import annotations
 
@@ -7,7 +7,19 @@ from collections.abc import Sequence
 from enterprise_node.output_gate import GatedReply
 from federation.errors import DeniedError
 from federation.jobs import Content
-from federation.secagg import MINIMUM_ENTITIES, EncodedReply, Layout, MaskKey, check_size, clip_difference, encode
+from federation.secagg import (
+    MINIMUM_ENTITIES,
+    EncodedReply,
+    Layout,
+    MaskKey,
+    add_noise,
+    check_noise,
+    check_size,
+    clip_difference,
+    encode,
+    noise_shares,
+    step_micro_rho,
+)
 from federation.statements import JobPlan
 from federation.statements.plan import Stage
 
@@ -16,6 +28,7 @@ def check_available(plan: JobPlan) -> None:
     """Raise unless this node can give the protection that the plan names (invariant 8)."""
     if plan.protection == "fed:masked":
         check_size(len(plan.cohort))
+    check_noise(plan)
 
 
 def protect(
@@ -57,7 +70,11 @@ def protect(
     if layout != Layout.derive(sent.arrays, plan.outputs.of(stage)):
         raise DeniedError("the layout is not that of this stage", code="protection-layout")
     if plan.aggregation == "sum":
-        encoded = encode(gated.content, sent.arrays, layout, plan.encoding, weight, len(plan.cohort))
+        counted = weight if plan.encoding.noise is None else 1
+        encoded = encode(gated.content, sent.arrays, layout, plan.encoding, counted, len(plan.cohort))
+        if plan.encoding.noise is not None:
+            step_micro_rho(plan, layout)  # raises where the layout has a value to which no noise is added
+            add_noise(encoded, plan.encoding, layout, noise_shares(plan))
         if masked:
             encoded.mask(masks)
         return encoded

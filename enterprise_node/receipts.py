@@ -19,6 +19,20 @@ RECEIPT_VALIDITY = timedelta(days=3650)
 UNPROTECTED = "unprotected updates, permitted in words by the agreement: fed:protection fed:none"
 
 
+NOISELESS = "rho: unbounded, answers without noise, permitted in words by the agreement: fed:rho fed:unbounded"
+
+
+BY_CODE = "rho by the owner's approval of the code, whose noise this node cannot check"
+
+
+def exception_of(plan: JobPlan, unbounded: bool) -> str:
+    """In words, what of the company's own agreement a step rests on that it would not be permitted without."""
+    found = [UNPROTECTED] if plan.protection == "fed:none" else []
+    if plan.micro_rho and plan.encoding.noise is None:
+        found.append(BY_CODE)
+    return "; ".join(found + ([NOISELESS] if unbounded and not plan.micro_rho else []))
+
+
 @dataclass(frozen=True)
 class Done:
     """What one run of the line produced: the reply as it leaves, and what its receipt says of it."""
@@ -60,9 +74,14 @@ def of_step(
     runtime: str,
     started: datetime,
     ended: datetime,
+    drawn: int = 0,
     metered: Metered | None = None,
 ) -> Receipt:
-    """The receipt of a step that had its INTENT."""
+    """The receipt of a step that had its INTENT.
+
+    Args:
+        drawn: micro-rho that it drew: spent, unless it failed before anything could leave.
+    """
     admitted, invocation, plan = step.admitted, step.invocation, step.admitted.plan
     return Receipt(
         issued=ended,
@@ -89,13 +108,19 @@ def of_step(
         output_bytes=total_bytes(done.buffers) if done else 0,
         weight=done.weight if done else 0,
         protection=plan.protection,
-        exception=UNPROTECTED if plan.protection == "fed:none" else "",
+        exception=exception_of(plan, admitted.demands(invocation.action).unbounded),
         started=started,
         ended=ended,
+        micro_rho=spent(drawn, outcome),
         leak_bits=done.leak_bits if done else OUTCOME_BITS,
         cost=admitted.agreement.cost,
         metered=metered,
     )
+
+
+def spent(drawn: int, outcome: Outcome) -> int:
+    """What a step costs in the end. One that was killed may have left in part, so it pays in full."""
+    return 0 if outcome in ("denied", "failed") else drawn
 
 
 def of_refusal(

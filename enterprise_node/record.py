@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from enterprise_node import attributes, leaks, metering, openings
+from enterprise_node import attributes, budgets, leaks, metering, openings
 from enterprise_node.admission import AdmittedPlan, AdmittedStep
-from enterprise_node.consent import CONSENT_SCHEMA, NOT_ASKED, consent_within
+from enterprise_node.consent import CONSENT_SCHEMA, NOT_ASKED, PRIVATE_SCHEMA, Consent, consent_within
 from enterprise_node.decision import judge
 from enterprise_node.held import HELD_SCHEMA
 from federation import obligations
@@ -24,6 +24,7 @@ from federation.errors import DeniedError, KeyongError
 from federation.ledger import Appended, Ledger
 from federation.policy import PolicyDeniedError
 from federation.policy.duties import tracked
+from federation.privacy import rho_text
 from federation.secagg import Opened, check_difference
 from federation.statements import DecisionRecord, Envelope, Invocation, Metered, Receipt, ReplayError
 
@@ -71,6 +72,8 @@ class Intent:
     decision: DecisionRecord
     reserved: Metered | None = None
     """What the step may take of the agreement's time and volume; None where the agreement counts neither."""
+    micro_rho: int = 0
+    """What the step drew of its plan's privacy budget."""
 
 
 class Record:
@@ -86,13 +89,22 @@ class Record:
         ledger.ensure_schema("node-metering", 1, list(metering.SCHEMA))
         obligations.ensure(ledger)
         attributes.ensure(ledger)
+        ledger.check_schema("node-budget", 2)
+        ledger.ensure_schema("node-budget", 1, list(budgets.SCHEMA))
+        ledger.ensure_schema("node-budget", 2, list(PRIVATE_SCHEMA))
 
     async def write(self, kind: str, fields: Mapping[str, object]) -> Appended:
         """Append an entry that needs no decision."""
         return await asyncio.wrap_future(self.ledger.submit(kind, fields))
 
     async def intend(
-        self, step: AdmittedStep, request: Mapping[str, object], guard: Callable[[], None], runtime: str, leak: int = 0
+        self,
+        step: AdmittedStep,
+        request: Mapping[str, object],
+        guard: Callable[[], None],
+        runtime: str,
+        leak: int = 0,
+        cost: int = 0,
     ) -> Intent:
         """Decide, reserve one use (with the plan's first step) and write INTENT, all or nothing.
 
@@ -101,17 +113,21 @@ class Record:
                 that is on record before this entry is never overlooked.
             runtime: digest of what the job will run on.
             leak: bits that the step's answer may carry; they are drawn from what the plan has reserved.
+            cost: micro-rho of the step, drawn from what the plan has reserved.
 
         Raises:
             PolicyDeniedError: a clause forbids it; nothing was reserved.
             LeakBudgetError: the plan has no bits left for this step.
+            BudgetError: the privacy budget does not cover the plan, or the plan not this step.
             ReplayError: this step was taken before.
             LedgerUnavailableError: it could not be made durable; nothing runs.
         """
         admitted, invocation = step.admitted, step.invocation
         decided: list[tuple[DecisionRecord, Metered | None]] = []
+        drawn: list[int] = []
 
         def reserve(connection: sqlite3.Connection) -> Mapping[str, object]:
+            nonlocal cost
             guard()
             decision, reserved = decide_within(connection, admitted, request)
             _check_new(connection, admitted.digest, invocation)
@@ -136,6 +152,14 @@ class Record:
             metering.reserve(
                 connection, admitted.agreement_digest, admitted.digest, step.envelope.digest, now, reserved
             )
+            if admitted.plan.micro_rho:
+                budgets.reserve(connection, use_of(admitted), admitted.plan.micro_rho, now)
+                if (
+                    admitted.plan.encoding.noise is None
+                ):  # what code adds by itself is paid for whole, with the first step
+                    cost = budgets.undrawn(connection, admitted.digest)
+                budgets.draw(connection, admitted.digest, index, cost)
+                drawn.append(cost)
             owed = _owed(connection, admitted, decision, now)
             decided.append((decision, reserved))
             return {
@@ -157,12 +181,13 @@ class Record:
             "code": admitted.plan.code,
             "runtime": runtime,
             "protection": admitted.plan.protection,
+            "rho": rho_text(admitted.plan.micro_rho) if admitted.plan.micro_rho else "unbounded",
             "round": invocation.round,
             "attempt": invocation.attempt,
             "stage": invocation.stage,
         }
         appended = await asyncio.wrap_future(self.ledger.submit("intent", fields, apply=reserve))
-        return Intent(appended.index, *decided[-1])
+        return Intent(appended.index, *decided[-1], drawn[-1] if drawn else 0)
 
     async def note_stage(self, intent: int, stage: str, statement: Envelope, guard: Callable[[], None]) -> Appended:
         """Put on record, between a step's INTENT and its OUTCOME, that something of it leaves.
@@ -198,6 +223,7 @@ class Record:
             guard()
             leaks.settle(connection, receipt.plan, receipt.intent, receipt.leak_bits)
             metering.settle(connection, receipt.plan, receipt.invocation, receipt.metered)
+            budgets.settle(connection, receipt.intent, receipt.micro_rho)
             if opened is not None:
                 check_difference(opened, openings.earlier_openings(connection, receipt.data_version, opened))
                 openings.note_opening(connection, receipt.data_version, opened, receipt.round)
@@ -233,6 +259,53 @@ class Record:
 
         await asyncio.wrap_future(self.ledger.submit("leak", fields, apply=close))
 
+    async def return_budget(self, plan: str) -> None:
+        """Give back the rho that a plan that is over at this node reserved and did not draw."""
+        with self.ledger.reader() as connection:
+            left = budgets.undrawn(connection, plan)
+        if not left:
+            return
+
+        def close(connection: sqlite3.Connection) -> None:
+            budgets.close(connection, plan)
+
+        fields = {"plan": plan, "event": "returned", "rho": rho_text(left)}
+        await asyncio.wrap_future(self.ledger.submit("budget", fields, apply=close))
+
+    def set_limits(self, dataset: str, limits: budgets.Limits) -> None:
+        """Put the owner's limits of a dataset's privacy budget on record, and in force."""
+        fields = {
+            "dataset": dataset,
+            "event": "set",
+            "quarterly": rho_text(limits.quarterly),
+            "requester": rho_text(limits.requester),
+        }
+
+        def put(connection: sqlite3.Connection) -> None:
+            budgets.set_limits(connection, dataset, limits)
+
+        self.ledger.append("budget", fields, apply=put)
+
+    def limits(self, dataset: str) -> budgets.Limits:
+        """The owner's limits of a dataset's privacy budget."""
+        with self.ledger.reader() as connection:
+            return budgets.limits_of(connection, dataset)
+
+    def gauges(self, datasets: tuple[str, ...], now: datetime) -> list[budgets.Gauge]:
+        """The privacy budgets of these datasets."""
+        with self.ledger.reader() as connection:
+            return budgets.gauges(connection, datasets, now)
+
+    def spent(self, dataset: str = "") -> list[budgets.Spent]:
+        """Every plan that spent or reserved rho, oldest first."""
+        with self.ledger.reader() as connection:
+            return budgets.history(connection, dataset)
+
+    def drawn(self, intent: int) -> int:
+        """Micro-rho that a step drew."""
+        with self.ledger.reader() as connection:
+            return budgets.drawn_by(connection, intent)
+
     def leak_taken(self, agreement: str) -> int:
         """Bits that are reserved or have left under an agreement."""
         with self.ledger.reader() as connection:
@@ -245,12 +318,19 @@ class Record:
         return await asyncio.to_thread(self.ledger.bundle_of, appended)  # it was written with others
 
     def rehearse(self, admitted: AdmittedPlan, request: Mapping[str, object]) -> DecisionRecord:
-        """What would be decided now; reserves and writes nothing."""
+        """What would be decided now; reserves and writes nothing.
+
+        Raises:
+            BudgetError: the privacy budget would not cover the plan.
+        """
         with self.ledger.reader() as connection:
             try:
-                return decide_within(connection, admitted, request)[0]
+                decision, _ = decide_within(connection, admitted, request)
             except PolicyDeniedError as error:
                 return error.record
+            if admitted.plan.micro_rho:
+                budgets.check(connection, use_of(admitted), admitted.plan.micro_rho, _moment(request))
+            return decision
 
     def check_difference(self, data_version: str, wanted: Opened) -> None:
         """Raise DifferenceError where a sum that was opened on this data stands against another."""
@@ -362,15 +442,24 @@ def decide_within(
     taken = connection.execute("SELECT count(*) FROM plan_use WHERE agreement = ?", key[:1]).fetchone()[0]
     demands = admitted.demands(str(request["action"]))
     course, reserved = _course(connection, admitted, request, continuing)
+    consent = consent_within(connection, admitted) if demands.approval else NOT_ASKED
     decision = judge(
         admitted,
         request,
         uses_taken=int(taken),
         continuing=continuing,
         leak_taken=leaks.taken(connection, *key) if demands.leak_bounded else None,
-        consent=consent_within(connection, admitted) if demands.approval else NOT_ASKED,
+        rho_taken=budgets.taken_under(connection, *key) if demands.rho_bounded else None,
+        consent=consent,
         course=course,
     )
+    if request.get("private") and not admitted.plan.micro_rho and not demands.unbounded:
+        raise DeniedError(
+            "the dataset has a privacy unit, so its answers carry noise, and the plan adds none",
+            hint="plan the job with --rho, or agree on --rho unbounded in words",
+            code="noise",
+        )
+    _check_private_code(admitted, consent)
     if _size(decision) > DECISION_BYTES:
         raise DeniedError(
             "the agreement's clauses are too long to be put on record with every step",
@@ -420,6 +509,24 @@ def _owed(
     """What the permission that decided makes the consumer owe, put down with this job's first step."""
     permission = admitted.policy.permission[int(decision.rule.removeprefix("permission/"))]
     return obligations.arise(connection, admitted.agreement_digest, admitted.digest, tracked(permission.duty), now)
+
+
+def _check_private_code(admitted: AdmittedPlan, consent: Consent) -> None:
+    """Raise where a plan counts on noise that its code adds, without the owner's word on exactly that code and config."""
+    plan = admitted.plan
+    if plan.encoding.noise is not None or not plan.micro_rho:
+        return
+    if not 0 < consent.micro_rho <= plan.micro_rho:
+        raise DeniedError(
+            "the plan counts on noise that its code adds, and the owner has not approved code and config for so little",
+            hint="ask the owner (`keyong node approvals grant --dp`), or let nodes add it: `keyong job run --rho --clip`",
+            code="noise",
+        )
+
+
+def use_of(admitted: AdmittedPlan) -> budgets.Use:
+    """Whom a plan's privacy budget is charged to: the legal entity that asks, whichever of its members signed."""
+    return budgets.Use(admitted.digest, admitted.mine.dataset, admitted.requester_entity, admitted.agreement_digest)
 
 
 def denied_record(error: KeyongError, agreement: str) -> DecisionRecord:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Collection
 from datetime import datetime
 
-from enterprise_node.receipts import RECEIPT_VALIDITY
+from enterprise_node.receipts import RECEIPT_VALIDITY, spent
 from enterprise_node.record import Record
 from federation.crypto import SigningKey
 from federation.ledger import HeadError
@@ -76,6 +76,7 @@ async def close_step(
         protection=fields["protection"],
         started=now,
         ended=now,
+        micro_rho=spent(await asyncio.to_thread(record.drawn, index), outcome),
         leak_bits=OUTCOME_BITS,
         # How long it ran is not known any more: what it had reserved stays used.
         metered=Metered.model_validate(fields["metered"]) if "metered" in fields else None,

@@ -111,7 +111,8 @@ class Release:
             head.summary,
         )
         reserved = Metered.model_validate(fields["metered"]) if "metered" in fields else None
-        intent = Intent(row.intent, DecisionRecord.model_validate(fields["decision"]), reserved)
+        decision = DecisionRecord.model_validate(fields["decision"])
+        intent = Intent(row.intent, decision, reserved, self._record.drawn(row.intent))
         return intent, Held(head.snapshot, head.isolation, head.rules), parse_instant(head.started), done
 
     def waiting(self, ended: Callable[[str], bool], running: Collection[str]) -> frozenset[str]:

@@ -28,7 +28,15 @@ from federation.errors import UsageError
 from federation.home import Home
 from federation.jobs.codec import Content, ContentError, content_digest, decode, encode
 from federation.query import stage_bits
-from federation.secagg import OUTCOME_BITS, EncodedReply, EncodingError, Layout, expected_arrays, step_bits
+from federation.secagg import (
+    OUTCOME_BITS,
+    EncodedReply,
+    EncodingError,
+    Layout,
+    expected_arrays,
+    step_bits,
+    step_micro_rho,
+)
 from federation.statements import JobPlan, StageOutput
 from federation.statements.plan import Stage
 from federation.wire.body import Buffer
@@ -99,7 +107,9 @@ class Stages:
                 output_digest = content_digest(text, views)
                 padding = padding_of(protected) if plan.slot_seconds else 0
             summary = summarise(gated, sent.arrays, layout, saturated, bits, weight) if reviewed else None
-            shown = 0 if masks else weight  # what is under the masks is said nowhere else
+            shown = (
+                0 if masks else weight if plan.encoding.noise is None else 1
+            )  # what is under the masks is said nowhere else
             return Done(buffers, header, output_digest, shown, gated.normalised, saturated, bits, padding, summary)
 
         return await offload(len(body) + _bytes(reply), judge)
@@ -165,6 +175,16 @@ def bits_of(plan: JobPlan, stage: Stage, sent: Content | None) -> int:
         return OUTCOME_BITS  # it will fail for that reason, and nothing but the outcome leaves
 
 
+def cost_of(plan: JobPlan, stage: Stage, sent: Content | None) -> int:
+    """Micro-rho of the answer to this content under the plan's noise; 0 where it is no content, and nothing will leave."""
+    if sent is None or plan.encoding.noise is None:
+        return 0
+    try:
+        return step_micro_rho(plan, Layout.derive(sent.arrays, plan.outputs.of(stage)))
+    except EncodingError:
+        return 0  # it will fail for that reason
+
+
 def padding_of(reply: Content) -> int:
     """What the figures in a reply's header are short of the widest: with it all replies of a stage have one length."""
     figures = [json.dumps(value) for values in reply.metrics.values() for value in values.values()]
@@ -185,4 +205,6 @@ def grant_of(home: Home, dataset: RegisteredDataset, names: Collection[str], agr
     columns = tuple(column for column in dataset.source_columns if column.name in names)
     kept = Kept(home.path, dataset.id)
     reading = Reading.from_json(dataset.reading)
-    return Grant(dataset.path, reading, dataset.fingerprint, columns, read_rules(dataset.rules), kept, agreement)
+    unit, unit_rows = dataset.privacy_unit or ("", 0)
+    rules = read_rules(dataset.rules)
+    return Grant(dataset.path, reading, dataset.fingerprint, columns, rules, kept, agreement, unit, unit_rows)

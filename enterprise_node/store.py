@@ -48,6 +48,12 @@ class RegisteredDataset(SQLModel, table=True):
         return DatasetDescription.read(Envelope.from_bytes(self.description)).simulated
 
     @property
+    def privacy_unit(self) -> tuple[str, int] | None:
+        """Column of the privacy unit (empty: each row is one) and the most rows of one; None where none is declared."""
+        described = DatasetDescription.read(Envelope.from_bytes(self.description))
+        return (described.privacy_unit, described.unit_rows) if described.unit_rows else None
+
+    @property
     def shown_names(self) -> tuple[str, ...]:
         """Names of the columns that the rules leave: what agreements can grant."""
         rules = read_rules(self.rules)

@@ -49,6 +49,7 @@ def offer(
     review: bool = False,
     max_leak_bits: int | None = None,
     release_slot: int | None = None,
+    rho: str | None = None,
     rules: str | None = None,
     further: Mapping[str, str] = MappingProxyType({}),
     cost: str = "0",
@@ -77,6 +78,7 @@ def offer(
         review=review,
         max_leak_bits=max_leak_bits,
         release_slot=release_slot,
+        rho=rho,
         rules=rules,
         further=further,
     )

@@ -16,13 +16,18 @@ from federation.errors import DeniedError, UsageError
 from federation.holdings import Holding, Holdings
 from federation.home import Home, now
 from federation.policy import Demands, Request, decide, demanded_tier, demands, parse_policy
+from federation.privacy import MICRO, exact
 from federation.secagg import (
     MINIMUM_ENTITIES,
     Arrays,
     Layout,
+    check_noise,
     check_size,
     choose_encoding,
     job_bits,
+    multiplier_for,
+    noise_shares,
+    noised_encoding,
     reply_bits,
     threshold,
 )
@@ -247,6 +252,7 @@ def _failing(
             reviewed=True,
             leak_bits=0,
             slot_seconds=86400,
+            rho=0,
         )
         record = decide("", policy, request)
         if not record.permit:
@@ -287,11 +293,16 @@ def make_plan(
     sent: Mapping[str, Arrays] | None = None,
     review_seconds: int | None = None,
     anchoring: Anchoring | None = None,
+    rho: str | None = None,
+    code_rho: str | None = None,
 ) -> JobPlan:
     """The plan, unsigned: everything fixed, nothing hidden.
 
     Args:
         sent: the arrays that a trial sent, by stage: with them the plan states how many bits leave each node.
+        rho: privacy budget that the whole job takes of each dataset, a decimal of rho; each reply then carries noise, and
+            ``clip`` bounds what it hides. None: no noise.
+        code_rho: what owners approved the code for, which adds noise by itself.
         review_seconds: how long a step may wait for a review; by default a day where an agreement has outputs reviewed.
         anchoring: who has to vouch for the receipts before the result is used; by default as :func:`attainable`.
 
@@ -310,6 +321,9 @@ def make_plan(
         check_size(len(chosen))
     buckets = [(c.published.description.rows_at_least, c.published.description.rows_at_most) for c in chosen]
     expires = min([at + PLAN_VALIDITY, *(choice.agreement.expires for choice in chosen)])
+    micro_rho = _micro_rho(rho, clip)
+    if rho is not None and code_rho is not None:
+        raise UsageError("either the nodes add noise (--rho) or the code does (--code-rho), not both")
     wanted = demanded(chosen, actions)
     development = all(demanded_tier(parse_policy(choice.agreement.policy)) == "T0" for choice in chosen)
     if review_seconds is None:
@@ -350,6 +364,13 @@ def make_plan(
             anchoring=anchoring
             or attainable(home.roster, [choice.published.description.provider for choice in chosen]),
         )
+        if rho is not None and clip is not None:
+            releases = _releases(plan)
+            noised = noised_encoding(len(chosen), clip, multiplier_for(micro_rho, releases), noise_shares(plan))
+            plan = plan.model_copy(update={"encoding": noised, "micro_rho": micro_rho})
+            check_noise(plan)
+        if code_rho is not None:
+            plan = plan.model_copy(update={"micro_rho": _whole(code_rho)})
         return plan if sent is None else plan.model_copy(update={"leak_bits": leak_of(plan, sent)})
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
@@ -358,6 +379,38 @@ def make_plan(
             where=".".join(str(part) for part in first["loc"]) or "its top",
             what=first["msg"],
         ) from None
+
+
+def _micro_rho(rho: str | None, clip: str | None) -> int:
+    """The budget of a plan in micro-rho, rounded down.
+
+    Raises:
+        UsageError: it is no budget, or it comes without a bound on what the noise is to hide.
+    """
+    if rho is None:
+        return 0
+    found = _whole(rho)
+    if clip is None or exact(clip) <= 0:
+        raise UsageError(
+            "noise needs a bound on what it is to hide",
+            hint="give --clip: the largest L2 norm that one node's change of the model may have, such as --clip 1",
+        )
+    return found
+
+
+def _whole(rho: str) -> int:
+    found = int(exact(rho) * MICRO)
+    if not 1 <= found < 2**52:
+        raise UsageError("a privacy budget is at least rho 0.000001", hint="write it as a decimal, such as --rho 0.05")
+    return found
+
+
+def _releases(plan: JobPlan) -> int:
+    """How many vectors and metrics leave a node in a whole job, each of which costs the same."""
+    stages = (plan.outputs.train, plan.outputs.evaluate)
+    trained, evaluated = (int(one.sent or bool(one.arrays)) + len(one.metrics) for one in stages)
+    train = plan.rounds * trained if "fed:train" in plan.actions else 0
+    return max(1, train + ((plan.rounds + 1) * evaluated if "fed:evaluate" in plan.actions else 0))
 
 
 def _least(protection: Protection, nodes: int) -> int:

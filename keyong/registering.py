@@ -36,6 +36,7 @@ def describe_dataset(
     industry: str = "",
     level: str = "",
     privacy_unit: str = "",
+    unit_rows: int = 0,
     rules: Rules = NO_RULES,
 ) -> DatasetDescription:
     """The catalog entry of a source: columns as the rules leave them, row counts as a bucket.
@@ -70,6 +71,7 @@ def describe_dataset(
         industry=industry,
         level=level,
         privacy_unit=privacy_unit,
+        unit_rows=unit_rows,
         rules=rules.digest,
         live=source.reading.live,
         files=source.reading.kind == "files",

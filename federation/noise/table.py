@@ -29,6 +29,8 @@ TABLE_DISTANCE: Final = Fraction(1, 2**110)
 (below 2^-129), thresholds rounded to 128 bits (15,000 of them), and the factor above, at each of at most eight levels."""
 _TAIL: Final = 13.5
 _ONE: Final = 2**128
+_GUIDE_SHIFT: Final = np.uint64(48)
+_NEVER: Final = 2**64 - 1
 _CHUNK: Final = 1 << 15
 _THREADED: Final = 8 * _CHUNK
 
@@ -60,15 +62,24 @@ class _Table:
     reach: int
     exact: list[int]
     high: NDArray[np.uint64]
+    """Their upper halves, and behind them one that no word passes."""
+    guide: NDArray[np.int32]
+    """For each value of a word's first 16 bits, how many thresholds lie below all such words."""
 
     def draw(self, size: int, stream: Keystream) -> NDArray[np.int64]:
         words = stream.words(size)
-        passed = np.searchsorted(self.high, words, side="right")
+        passed = self.guide[words >> _GUIDE_SHIFT]
+        open_ = np.flatnonzero(self.high[passed] <= words)
+        while open_.size:  # few thresholds share their first 16 bits, but in the tails, which few words reach
+            open_ = open_[passed[open_] < len(self.exact)]  # the largest word of all reaches the one that none passes
+            passed[open_] += 1
+            open_ = open_[self.high[passed[open_]] <= words[open_]]
         # equal upper halves: the lower halves decide, which are drawn only then (once in 2^49 values)
-        for place in np.flatnonzero(self.high[np.maximum(passed, 1) - 1] == words):
+        for place in np.flatnonzero(self.high[passed - 1] == words):
             word = int(words[place]) << 64 | int(stream.words(1)[0])
             passed[place] = bisect_right(self.exact, word)
-        return passed - self.reach
+        values: NDArray[np.int64] = passed.astype(np.int64) - self.reach
+        return values
 
 
 @functools.lru_cache(maxsize=32)
@@ -88,7 +99,9 @@ def _table(variance: Fraction) -> _Table:
         for value in range(-reach, reach):
             running += weights[abs(value)]
             exact.append(min(int(running * unit), _ONE - 1))
-    return _Table(reach, exact, np.array([threshold >> 64 for threshold in exact], dtype=np.uint64))
+    high = np.array([*(threshold >> 64 for threshold in exact), _NEVER], dtype=np.uint64)
+    firsts = np.arange(1 << 16, dtype=np.uint64) << _GUIDE_SHIFT
+    return _Table(reach, exact, high, np.searchsorted(high[:-1], firsts, side="left").astype(np.int32))
 
 
 @functools.lru_cache(maxsize=32)

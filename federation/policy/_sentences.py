@@ -54,6 +54,8 @@ SENTENCES: dict[str, dict[str, str]] = {
         "fed:outputKind eq": "Nothing leaves but {value}.",
         "fed:maxOutputBytes lteq": "A reply holds at most {value} bytes.",
         "fed:maxLeakBits lteq": "At most {value} bits leave, over all jobs together.",
+        "fed:rho lteq": "The privacy budget is rho {value}, over all jobs and queries together.",
+        "unbounded": "Answers may leave without noise (fed:rho fed:unbounded): what they say of single records has no bound.",
         "fed:releaseSlot gteq": "Answers leave at the ends of time slots of {value} seconds or more, padded to one size.",
     },
     "zh": {
@@ -107,6 +109,8 @@ SENTENCES: dict[str, dict[str, str]] = {
         "fed:outputKind eq": "只有以下内容可以离开：{value}。",
         "fed:maxOutputBytes lteq": "每个回复最多 {value} 字节。",
         "fed:maxLeakBits lteq": "全部作业合计最多有 {value} 比特离开。",
+        "fed:rho lteq": "隐私预算为 rho {value}，全部作业和查询合计。",
+        "unbounded": "回答可以不加噪声地离开（fed:rho fed:unbounded）：其中透露单条记录的程度没有上限。",
         "fed:releaseSlot gteq": "回答只在宽度不小于 {value} 秒的时间片结束时离开，并填充到同一大小。",
     },
 }
@@ -214,6 +218,7 @@ OPERANDS: dict[str, dict[str, str]] = {
         "fed:totalOutputBytes": "The bytes of all replies together",
         "fed:maxLeakBits": "The bits that leave",
         "fed:releaseSlot": "The seconds of a time slot",
+        "fed:rho": "The privacy budget (rho)",
     },
     "zh": {
         "odrl:purpose": "用途",
@@ -239,6 +244,7 @@ OPERANDS: dict[str, dict[str, str]] = {
         "fed:totalOutputBytes": "全部回复的字节数合计",
         "fed:maxLeakBits": "离开的比特数",
         "fed:releaseSlot": "时间片的秒数",
+        "fed:rho": "隐私预算（rho）",
     },
 }
 """What each left operand is called; with :data:`OPERATORS` it makes a sentence where :data:`SENTENCES` has none."""

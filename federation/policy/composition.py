@@ -12,7 +12,7 @@ from federation.policy.clauses import further_terms
 from federation.policy.model import Policy, demanded, every, terms_of
 from federation.policy.registration import parse_policy
 from federation.policy.values import dataset_iri, member_iri
-from federation.policy.vocabulary import CONSENT, INFORM, MASKED, PROFILE, REVIEW, UNPROTECTED, includes
+from federation.policy.vocabulary import CONSENT, INFORM, MASKED, PROFILE, REVIEW, UNBOUNDED, UNPROTECTED, includes
 from federation.statements import instant_text
 
 
@@ -37,6 +37,7 @@ def agreement_policy(
     max_leak_bits: int | None = None,
     release_slot: int | None = None,
     rules: str | None = None,
+    rho: str | None = None,
     further: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """The JSON of a policy between two members; it has passed :func:`federation.policy.parse_policy`.
@@ -63,6 +64,8 @@ def agreement_policy(
         review: each output waits for the owner's release (``fed:review``).
         max_leak_bits: bits that may leave in all, over all jobs; None for no bound.
         release_slot: least width in seconds of the time slots at whose ends answers leave; None for no slots.
+        rho: privacy budget of the agreement, over all jobs and queries, as a decimal of rho; ``unbounded`` permits answers
+            without noise, in words that both parties sign; None leaves it to the node's budgets.
         further: clauses in short form (:data:`federation.policy.CLAUSE_KEYS`).
         rules: digest of the desensitisation rules that the data must have passed; None for whichever are in force.
 
@@ -86,6 +89,9 @@ def agreement_policy(
         constraints.append(_constraint("fed:minParticipants", "gteq", _integer(min_participants)))
     if columns is not None:
         constraints.append(_constraint("fed:column", "isAnyOf", [_typed(name, "xsd:string") for name in columns]))
+    if rho is not None:
+        bound = {"@id": UNBOUNDED} if rho == "unbounded" else _typed(rho, "xsd:decimal")
+        constraints.append(_constraint("fed:rho", "lteq", bound))
     if max_leak_bits is not None:
         constraints.append(_constraint("fed:maxLeakBits", "lteq", _integer(max_leak_bits)))
     if release_slot is not None:
@@ -178,12 +184,17 @@ class Demands:
         review: the owner's release of each output.
         slot_seconds: width of the slots at whose ends answers leave; 0 for none.
         leak_bounded: the bits that leave are limited.
+        rho_bounded: the privacy budget is limited.
+        unbounded: answers without noise are permitted in words: each permission must satisfy a ``fed:rho``, and one of
+            those is ``fed:unbounded``, so that no other permission lets such answers through unsaid.
     """
 
     approval: bool = False
     review: bool = False
     slot_seconds: int = 0
     leak_bounded: bool = False
+    rho_bounded: bool = False
+    unbounded: bool = False
 
 
 def demands(policy: Policy, action: str) -> Demands:
@@ -191,12 +202,16 @@ def demands(policy: Policy, action: str) -> Demands:
     permissions = [permission for permission in policy.permission if includes(permission.action, action)]
     duties = {duty.action for permission in permissions for duty in permission.duty}
     constraints = [one for permission in permissions for one in every(permission.constraint)]
+    banned = [one for prohibition in policy.prohibition for one in every(prohibition.constraint)]
     slots = [int(term) for one in constraints if one.left == "fed:releaseSlot" for term in terms_of(one)]
     return Demands(
         approval=CONSENT in duties,
         review=REVIEW in duties,
         slot_seconds=max(slots, default=0),
         leak_bounded=any(one.left == "fed:maxLeakBits" for one in constraints),
+        rho_bounded=any(one.left == "fed:rho" for one in [*constraints, *banned]),
+        unbounded=any(UNBOUNDED in terms_of(one) for one in constraints if one.left == "fed:rho")
+        and all(any(one.left == "fed:rho" for one in demanded(each.constraint)) for each in permissions),
     )
 
 

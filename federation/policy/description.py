@@ -10,7 +10,7 @@ from federation.policy.duties import amount_due, tracked_duties
 from federation.policy.model import AnyConstraint, Constraint, Duty, LogicalConstraint, Policy, demanded, terms_of
 from federation.policy.values import DATASET_PREFIX, MEMBER_PREFIX, UnreadableValueError, parse_duration
 from federation.policy.vocabulary import OPERANDS as KNOWN
-from federation.policy.vocabulary import TRACKED_DUTIES
+from federation.policy.vocabulary import TRACKED_DUTIES, UNBOUNDED
 
 Language = Literal["en", "zh"]
 
@@ -78,6 +78,8 @@ def _constraint(constraint: AnyConstraint, lang: Language) -> str:
     terms = terms_of(constraint)
     if constraint.left == "fed:protection":
         return _protection(constraint, terms, lang)
+    if constraint.left == "fed:rho" and UNBOUNDED in terms:
+        return say["unbounded"]
     key = f"{constraint.left} {constraint.operator}"
     values = WORDS[lang]["comma"].join(_term(constraint.left, term, lang) for term in terms)
     if key in say:

@@ -272,6 +272,15 @@ def _unsatisfied_output(record: DecisionRecord, judged: Judged) -> PolicyDeniedE
                 left=left,
                 right=right,
             )
+        case "rho":
+            return PolicyDeniedError(
+                "with this plan rho {left} is spent under the agreement, which permits {right} in all",
+                record=record,
+                code="rho",
+                hint="plan the job with less (`keyong job run --rho`), or ask the provider for a new agreement",
+                left=left,
+                right=right,
+            )
         case "max-output-bytes":
             return PolicyDeniedError(
                 "the job's output may reach {left} bytes, and the agreement permits {right}",

@@ -16,7 +16,14 @@ from typing import Any
 from federation.policy.decision import decide
 from federation.policy.model import Policy
 from federation.policy.request import Request
-from federation.policy.values import MEMBER_PREFIX, NO_EVENT, SETS, UnreadableValueError, recorded_duration
+from federation.policy.values import (
+    MEMBER_PREFIX,
+    NO_EVENT,
+    SETS,
+    UnreadableValueError,
+    parse_rho,
+    recorded_duration,
+)
 from federation.policy.vocabulary import ANONYMIZE, CONSENT, OPERANDS, PERMITTED_ACTIONS, REVIEW
 from federation.statements import DecisionRecord, Judged
 
@@ -100,6 +107,7 @@ _FIELDS = {
     "fed:maxOutputBytes": "max_output_bytes",
     "fed:maxLeakBits": "leak_bits",
     "fed:releaseSlot": "slot_seconds",
+    "fed:rho": "rho",
     "fed:totalOutputBytes": "total_bytes",
     "odrl:elapsedTime": "elapsed",
     "odrl:timeInterval": "interval",
@@ -127,6 +135,8 @@ def _read(judged: Judged) -> Any:
             return tuple(name.removeprefix(MEMBER_PREFIX) for name in judged.left.split(" "))
         if kind == "integer":
             return int(judged.left)
+        if kind == "rho":
+            return parse_rho(judged.left)
         if kind == "instant":
             return datetime.fromisoformat(judged.left)
     except (ValueError, UnreadableValueError, InvalidOperation):

@@ -38,6 +38,8 @@ class Request:
         consent_missing: why there is none.
         reviewed: whether the owner releases each output by hand.
         leak_bits: bits that may have left under this agreement at the end of this plan, all its plans together.
+        rho: micro-rho spent under this agreement at the end of this plan, all its plans together;
+            :data:`~federation.policy.values.UNBOUNDED_RHO` where the plan adds no noise.
         slot_seconds: answers leave at whole multiples of this time; 0 as soon as they are there.
         elapsed: since the first use of the agreement began; nothing where this is the first.
         interval: since the last use before this one began; ``values.NEVER`` where there was none.
@@ -73,6 +75,7 @@ class Request:
     leak_bits: int | None = None
     slot_seconds: int | None = None
     rules: str | None = None
+    rho: int | None = None
     elapsed: timedelta | None = None
     interval: timedelta | None = None
     metered: timedelta | None = None
@@ -116,6 +119,7 @@ FIELDS = {
     "fed:maxOutputBytes": "max_output_bytes",
     "fed:maxLeakBits": "leak_bits",
     "fed:releaseSlot": "slot_seconds",
+    "fed:rho": "rho",
     "fed:totalOutputBytes": "total_bytes",
     "odrl:elapsedTime": "elapsed",
     "odrl:timeInterval": "interval",

@@ -15,16 +15,20 @@ from typing import cast
 
 from federation.crypto import digest
 from federation.policy.model import Constraint, Term, TypedValue, terms_of
-from federation.policy.vocabulary import LIST_OPERATORS, OUTPUT_KINDS, PROTECTIONS, PURPOSES, TIERS, Kind
+from federation.policy.vocabulary import LIST_OPERATORS, OUTPUT_KINDS, PROTECTIONS, PURPOSES, TIERS, UNBOUNDED, Kind
+from federation.privacy import MICRO, rho_text
 
 Scalar = int | str | datetime | timedelta | Decimal
 MEMBER_PREFIX = "urn:keyong:member:"
 DATASET_PREFIX = "urn:keyong:dataset:"
 NO_EVENT = "none"
+UNBOUNDED_RHO = 2**62
+"""Micro-rho of an answer without noise, as it is compared; no budget reaches it."""
 SHORT = 400
 """Longest text a decision record holds for one side of a comparison."""
 
 _INTEGER = re.compile(r"0|[1-9][0-9]{0,14}", re.ASCII)
+_RHO = re.compile(r"(0|[1-9][0-9]{0,8})(\.[0-9]{1,6})?", re.ASCII)
 _INSTANT = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})", re.ASCII
 )
@@ -45,6 +49,7 @@ _PURPOSE = re.compile(r"[a-z][a-z0-9-]*:[A-Za-z][A-Za-z0-9_.-]{0,99}", re.ASCII)
 
 _TYPED: dict[Kind, str] = {
     "integer": "xsd:integer",
+    "rho": "xsd:decimal",
     "instant": "xsd:dateTime",
     "duration": "xsd:duration",
     "amount": "xsd:decimal",
@@ -56,6 +61,7 @@ _TYPED: dict[Kind, str] = {
 }
 EXAMPLES: dict[Kind, str] = {
     "integer": '{"@value": "10", "@type": "xsd:integer"}',
+    "rho": '{"@value": "0.1", "@type": "xsd:decimal"}',
     "instant": '{"@value": "2026-12-31T00:00:00Z", "@type": "xsd:dateTime"}',
     "duration": '{"@value": "P30D", "@type": "xsd:duration"} (days, hours, minutes, seconds)',
     "amount": '{"@value": "500.00", "@type": "xsd:decimal"}',
@@ -134,6 +140,16 @@ def part_of(part: str, whole: str) -> bool:
     return part == whole or (part.startswith(whole) and (len(whole) < 2 or part[len(whole)] in "-0123456789"))
 
 
+def parse_rho(text: str) -> int:
+    """Micro-rho of a decimal of rho with at most six places, or of the word for no noise as it stands on record."""
+    if text == UNBOUNDED.removeprefix("fed:"):
+        return UNBOUNDED_RHO
+    if _RHO.fullmatch(text) is None:
+        raise UnreadableValueError(text)
+    whole, _, rest = text.partition(".")
+    return int(whole) * MICRO + int(rest.ljust(6, "0"))
+
+
 def right_text(constraint: Constraint) -> str:
     """The right side as it goes on record."""
     if "text" not in constraint.kept:
@@ -166,6 +182,8 @@ def read_right(kind: Kind, constraint: Constraint) -> tuple[Scalar, ...]:
 
 def _read_one(kind: Kind, value: TypedValue | Term) -> Scalar:
     datatype = _TYPED.get(kind)
+    if kind == "rho" and value == Term.model_validate({"@id": UNBOUNDED}):
+        return UNBOUNDED_RHO
     if isinstance(value, Term):
         if datatype is not None:
             raise UnreadableValueError(value.id)
@@ -186,6 +204,8 @@ def _read_one(kind: Kind, value: TypedValue | Term) -> Scalar:
         raise UnreadableValueError(text)
     if kind == "amount":
         return Decimal(text)
+    if kind == "rho":
+        return parse_rho(text)
     return int(text) if kind == "integer" else text
 
 
@@ -194,6 +214,8 @@ def is_of_kind(kind: Kind, text: str) -> bool:
     match kind:
         case "integer":
             return _INTEGER.fullmatch(text) is not None
+        case "rho":
+            return _RHO.fullmatch(text) is not None
         case "tier":
             return text in TIERS
         case "digest":
@@ -257,6 +279,10 @@ def read_left(kind: Kind, value: object) -> Left | None:
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             return None
         return Left((value,), str(value))
+    if kind == "rho":
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            return None
+        return Left((value,), rho_text(value) if value < UNBOUNDED_RHO else UNBOUNDED.removeprefix("fed:"))
     if not isinstance(value, str) or not is_of_kind(kind, value):
         return None
     return Left((value,), short([value]))

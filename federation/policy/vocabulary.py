@@ -18,6 +18,8 @@ EVALUATE = "fed:evaluate"
 QUERY = "fed:aggregateQuery"
 MASKED = "fed:masked"
 UNPROTECTED = "fed:none"
+UNBOUNDED = "fed:unbounded"
+"""The value of ``fed:rho`` that permits answers without noise."""
 PROTECTIONS = (MASKED, UNPROTECTED)
 OUTPUT_KINDS = ("fed:ModelUpdate", "fed:Arrays", "fed:Metrics")
 TIERS = ("T0", "T1", "T2", "T3")
@@ -76,7 +78,7 @@ DUTY_OPERANDS: dict[str, tuple[str, ...]] = {
 """What a tracked duty may be bound by: a time after the use began, a moment, and (``compensate`` alone) an amount."""
 
 Kind = Literal[
-    "integer", "instant", "duration", "amount", "tier", "digest", "name", "purpose", "protection", "output", "party",
+    "integer", "rho", "instant", "duration", "amount", "tier", "digest", "name", "purpose", "protection", "output", "party",
     "place", "industry", "event",
 ]  # fmt: skip
 
@@ -128,9 +130,10 @@ OPERANDS: dict[str, Operand] = {
     "fed:totalOutputBytes": Operand("total-output-bytes", "integer", ORDER),
     "fed:maxLeakBits": Operand("leak-budget", "integer", ("lteq",)),
     "fed:releaseSlot": Operand("release-slot", "integer", ("gteq",)),
+    "fed:rho": Operand("rho", "rho", ("lteq",)),
 }
 
-LATER_OPERANDS = ("fed:minGroupSize", "fed:rho")
+LATER_OPERANDS = ("fed:minGroupSize",)
 
 PURPOSE_PARENTS: dict[str, str] = {
     "fed:ProcessOptimization": "fed:ProductionImprovement",

@@ -30,6 +30,14 @@ from federation.secagg.layout import Array, Arrays, Layout, Reply, Segment, expe
 from federation.secagg.leak import OUTCOME_BITS, job_bits, reply_bits, step_bits, worst_bits
 from federation.secagg.mask_keys import MaskContext, cohort_digest
 from federation.secagg.node_masks import NodeMasks
+from federation.secagg.noising import (
+    add_noise,
+    check_noise,
+    multiplier_for,
+    noise_shares,
+    noised_encoding,
+    step_micro_rho,
+)
 from federation.secagg.reply import EncodedReply, reply_bytes, reply_digest, reply_header
 from federation.secagg.rings import Z32, Z64, BinaryRing, PrimeRing, Ring
 from federation.secagg.shamir import ShareError
@@ -82,11 +90,13 @@ __all__ = [
     "WeightError",
     "WithdrawnError",
     "add_masks",
+    "add_noise",
     "check_acknowledgements",
     "check_difference",
     "check_encoding",
     "check_entities",
     "check_inputs",
+    "check_noise",
     "check_size",
     "check_withdrawals",
     "choose_encoding",
@@ -96,12 +106,16 @@ __all__ = [
     "encode",
     "expected_arrays",
     "job_bits",
+    "multiplier_for",
+    "noise_shares",
+    "noised_encoding",
     "reply_bits",
     "reply_bytes",
     "reply_digest",
     "reply_header",
     "residual_masks",
     "step_bits",
+    "step_micro_rho",
     "threshold",
     "worst_bits",
 ]

@@ -7,6 +7,7 @@ weight gives the weighted mean.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Final
@@ -23,6 +24,10 @@ Z32_WEIGHT_SPREAD: Final = 2**10
 """In Z_2^32 the lightest node keeps ``f - 10`` bits; a wider spread would round its whole update away."""
 TOTAL_BITS: Final = 60
 """Bits of a normalised metric or integer value, before ``ceil(log2 n)`` is taken off for the sum."""
+METRIC_UNITS: Final = 2**24
+"""The bound of a metric in integers of the encoding, under noise."""
+NOISE_TAIL: Final = 14
+"""Standard deviations of noise that a sum has room for; beyond lies less than 2^-140."""
 INTEGER_BOUND: Final = 2**31
 """Largest absolute value (or difference) of an element of an integer array; larger ones saturate and are counted."""
 
@@ -87,6 +92,19 @@ def check_encoding(encoding: Encoding, n: int) -> None:
 def total_bits(n: int) -> int:
     """Fraction bits of metrics and integer arrays in a sum of ``n`` replies."""
     return TOTAL_BITS - log2_ceil(n)
+
+
+def metric_units(encoding: Encoding, n: int) -> int:
+    """What a metric at its bound counts for in a sum of ``n`` replies; under noise less, for the noise takes room."""
+    return METRIC_UNITS if encoding.noise is not None else 2 ** total_bits(n)
+
+
+def metric_room(encoding: Encoding, n: int) -> int:
+    """How far noise can carry the sum of a metric beyond what its values add up to."""
+    if encoding.noise is None:
+        return 0
+    # all nodes' noise, were each to add all of it: more than there ever is
+    return math.ceil(NOISE_TAIL * Fraction(encoding.noise.multiplier) * METRIC_UNITS * (math.isqrt(n) + 1))
 
 
 def metric_bound(minimum: str, maximum: str) -> Fraction:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from federation.secagg.bounds import INTEGER_BOUND, metric_bound, total_bits
+from federation.secagg.bounds import INTEGER_BOUND, metric_bound, metric_room, metric_units, total_bits
 from federation.secagg.encoding import CHUNK
 from federation.secagg.errors import AggregateVoidError
 from federation.secagg.layout import FIRST_METRIC, Array, Arrays, Layout, Segment, flat
@@ -120,10 +120,10 @@ def decode_metrics(
     """
     metrics: dict[str, float] = {}
     share = Fraction(weight, encoding.weight_maximum)
-    one = 2 ** total_bits(n)
+    one, room = metric_units(encoding, n), metric_room(encoding, n)
     for metric, total in zip(layout.metrics, totals[FIRST_METRIC:], strict=True):
         signed = total - 2**64 if total >= 2**63 else total
-        if abs(signed) > share * one + count:
+        if abs(signed) > share * one + count + room:
             raise AggregateVoidError("a metric exceeds what so many replies can add up to; the round is void")
         mean = Fraction(signed) / (share * one) * metric_bound(metric.minimum, metric.maximum)
         # rounding may carry a mean of values at the bound past it by less than a unit

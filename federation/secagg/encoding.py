@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from federation.secagg.bounds import INTEGER_BOUND, check_encoding, metric_bound, total_bits
+from federation.secagg.bounds import INTEGER_BOUND, check_encoding, metric_bound, metric_units, total_bits
 from federation.secagg.errors import EncodingError, WeightError
 from federation.secagg.layout import FIRST_METRIC, ONE, SATURATED, WEIGHT, Array, Arrays, Layout, Reply, Segment, flat
 from federation.secagg.reply import EncodedReply, reply_header
@@ -33,7 +33,7 @@ def encode(reply: Reply, sent: Arrays, layout: Layout, encoding: Encoding, weigh
         sent: the arrays of the broadcast content.
         layout: where each value goes, derived from ``sent`` and the plan.
         encoding: the plan's bounds.
-        weight: rows of the snapshot. Never a number that job code claims.
+        weight: rows of the snapshot; 1 under noise. Never a number that job code claims.
         n: size of the plan's cohort, whose sum must fit the ring.
 
     Raises:
@@ -65,7 +65,8 @@ def encode(reply: Reply, sent: Arrays, layout: Layout, encoding: Encoding, weigh
             part = target[place]
             np.copyto(part.view(np.int32 if part.itemsize == 4 else np.int64), values, casting="unsafe")
     totals = np.zeros(layout.totals_size, dtype=np.uint64)
-    totals[ONE], totals[WEIGHT], totals[SATURATED] = 1, weight, saturated
+    totals[ONE], totals[WEIGHT] = 1, weight
+    totals[SATURATED] = 0 if encoding.noise else saturated  # under noise nothing leaves without it
     for place_, metric in enumerate(layout.metrics, start=FIRST_METRIC):
         totals[place_] = _metric(reply, metric, weight, encoding, n)
     return EncodedReply(reply_header(layout, encoding), narrow, wide, totals, saturated)
@@ -173,7 +174,7 @@ def _metric(reply: Reply, metric: MetricSpec, weight: int, encoding: Encoding, n
     if not bound:
         return np.uint64(0)
     share = Fraction(weight, encoding.weight_maximum)
-    return np.uint64(round(value / bound * share * 2 ** total_bits(n)) % 2**64)
+    return np.uint64(round(value / bound * share * metric_units(encoding, n)) % 2**64)
 
 
 def _check_weight(weight: int, encoding: Encoding) -> None:

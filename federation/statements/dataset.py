@@ -38,7 +38,7 @@ class DatasetDescription(Statement):
     """A catalog entry, signed by the owner. Row counts are published as a bucket, never exactly."""
 
     TYPE: ClassVar[str] = "application/vnd.keyong.dataset.v1+json"
-    LATER: ClassVar[tuple[str, ...]] = ("rules", "live", "files")
+    LATER: ClassVar[tuple[str, ...]] = ("rules", "live", "files", "unit_rows")
 
     provider: MemberId
     dataset: DatasetId
@@ -56,6 +56,9 @@ class DatasetDescription(Statement):
     """GB/T 4754 code, empty where not given."""
     level: Annotated[str, StringConstraints(pattern=r"^(L[1-5])?$")] = ""
     privacy_unit: Annotated[str, StringConstraints(max_length=128)] = ""
+    """Column whose values tell apart whom differential privacy protects; empty where each row is one by itself."""
+    unit_rows: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    """Most rows of one privacy unit that a job or query sees, the rest being left out; 0 where no unit is declared."""
     rules: OptionalDigest = ""
     """Digest of the owner's desensitisation rules; the columns are as they are after them. Empty where there are none."""
     live: bool = False

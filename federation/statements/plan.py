@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, StringConstraints, model_serializer, model_validator
 
 from federation.statements._base import (
     Count,
@@ -93,6 +93,13 @@ class OutputSchema(Part):
         return self.train if stage == "train" else self.evaluate
 
 
+class Noise(Part):
+    """Discrete Gaussian noise that every node adds to its reply: differential privacy at the level of a node."""
+
+    multiplier: Decimal
+    """Standard deviation of the noise that is certain to be in a sum, in multiples of the clip (of its bound, for a metric)."""
+
+
 class Encoding(Part):
     """Bounds of the fixed-point encoding of replies (see ``federation.secagg``)."""
 
@@ -104,6 +111,15 @@ class Encoding(Part):
     """L2 bound of a whole reply's difference; None for no clipping."""
     weight_minimum: Annotated[int, Field(ge=0, le=2**40)]
     weight_maximum: Annotated[int, Field(ge=1, le=2**40)]
+    noise: Noise | None = None
+    """Left out of the payload where there is none, as plans from before it were signed."""
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = dump(self)
+        if self.noise is None:
+            fields.pop("noise", None)
+        return fields
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -156,6 +172,7 @@ class JobPlan(Statement):
     memory_bytes: Annotated[int, Field(ge=2**26, le=2**40)] = 4 * 2**30
     tier: Annotated[str, StringConstraints(pattern=r"^(T[0-3])?$")] = ""
     micro_rho: Count = 0
+    """Privacy budget that the whole job takes of each node, in millionths of rho; 0 where no noise is added: rho unbounded."""
     leak_bits: Count = 0
     """Most bits that leave each node in the whole job, as the requester states them; 0 where it does not."""
     cost: Decimal = "0"

@@ -66,6 +66,14 @@ LeakOption = Annotated[
     int | None,
     typer.Option("--max-leak-bits", min=1, metavar="N", help="How many bits may leave in all, over all jobs."),
 ]
+RhoOption = Annotated[
+    str | None,
+    typer.Option(
+        "--rho",
+        metavar="RHO",
+        help="The privacy budget of the agreement, such as 0.1; unbounded permits answers without noise.",
+    ),
+]
 SlotOption = Annotated[
     int | None,
     typer.Option(
@@ -120,6 +128,7 @@ class Clauses:
     review: bool
     max_leak_bits: int | None
     release_slot: int | None
+    rho: str | None = None
     rules: str | None = None
     """Digest of the desensitisation rules that the agreement names."""
     further: dict[str, str] = field(default_factory=dict)
@@ -154,6 +163,7 @@ class Given:
     review: bool = False
     max_leak_bits: int | None = None
     release_slot: int | None = None
+    rho: str | None = None
     cost: str | None = None
     tariff: str | None = None
     further: Mapping[str, str] = field(default_factory=dict)
@@ -203,6 +213,7 @@ BASIC: dict[str, tuple[str, Callable[[str], Any]]] = {
     "review": ("review", _yes),
     "leak-bits": ("max_leak_bits", _positive),
     "slot": ("release_slot", _positive),
+    "rho": ("rho", str),
     "cost": ("cost", str),
     "tariff": ("tariff", str),
 }
@@ -265,6 +276,7 @@ def gather(dataset: str, given: Given) -> Clauses:
         review=given.review,
         max_leak_bits=given.max_leak_bits,
         release_slot=given.release_slot,
+        rho=given.rho,
         further=dict(given.further),
         cost=given.cost or "0",
         tariff=given.tariff or "",

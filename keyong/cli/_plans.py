@@ -56,6 +56,24 @@ def narrate_plan(plan: JobPlan) -> None:
             narrate("  {stage} may return {what}", stage=stage, what=describe_stage(plan.outputs.of(stage)))
     if plan.leak_bits:
         narrate("  leak budget   {bits} bits at most from each node", bits=plan.leak_bits)
+    if plan.micro_rho and plan.encoding.noise:
+        from federation.privacy import STANDARD, epsilon, rho_text
+
+        narrate(
+            "  noise         {times} times the clip of {clip}: rho {rho} of each dataset's privacy budget "
+            "(epsilon {epsilon} at delta {delta})",
+            rho=rho_text(plan.micro_rho),
+            epsilon=f"{epsilon(plan.micro_rho, STANDARD.delta):.2f}",
+            delta=STANDARD.delta,
+            clip=plan.encoding.clip,
+            times=plan.encoding.noise.multiplier,
+        )
+    elif plan.micro_rho:
+        from federation.privacy import rho_text
+
+        narrate("  noise         by the code, as owners approved it: rho {rho}", rho=rho_text(plan.micro_rho))
+    else:
+        narrate("  noise         none: rho unbounded")
     if plan.slot_seconds:
         narrate("  answers       at the ends of slots of {seconds} s", seconds=plan.slot_seconds)
     if plan.review_seconds:

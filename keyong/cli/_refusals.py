@@ -22,6 +22,20 @@ CODES: dict[str, tuple[str, str]] = {
         mark("ask for a new agreement: `keyong agreement request`"),
     ),
     "tariff": (mark("the agreement's tariff cannot be read"), mark("agree anew: `keyong agreement request`")),
+    "budget": (
+        mark("the dataset's privacy budget does not cover this job"),
+        mark("ask for less (`keyong job run --rho`), wait for the next quarter, or ask the owner"),
+    ),
+    "noise": (
+        mark("the dataset gives answers only under noise that its owner counts"),
+        mark(
+            "plan the job with --rho and --clip, agree on --rho unbounded in words, or have the code approved with --dp"
+        ),
+    ),
+    "encoding": (
+        mark("the plan's encoding, or the noise in it, does not hold what leaves"),
+        mark("let `keyong job run` choose the encoding; under noise the model has floating point arrays alone"),
+    ),
     "agreement-mismatch": (
         mark("the agreement is not between these parties about this dataset"),
         mark("plan the job again"),

@@ -30,6 +30,10 @@ GROUPS: dict[str, tuple[str, str]] = {
     "agreement": ("keyong.cli.agreement", mark("Offer, request, sign, read and end agreements.")),
     "job": ("keyong.cli.job", mark("Check, run and follow jobs, and fetch their results.")),
     "query": ("keyong.cli.query", mark("Ask an aggregate question of many companies' rows, sealed.")),
+    "budget": (
+        "keyong.cli.budget",
+        mark("See what of our datasets' privacy budgets is spent, and set where they end."),
+    ),
     "ledger": ("keyong.cli.ledger", mark("Read this party's ledger, and export it for an auditor.")),
     "verify": ("keyong.cli.verify", mark("Verify a ledger offline, against the root fingerprint you hold.")),
     "audit": ("keyong.cli.audit", mark("Hold several parties' ledgers against one another, offline.")),

@@ -47,6 +47,7 @@ def offer(
     review: clauses.ReviewOption = False,
     max_leak_bits: clauses.LeakOption = None,
     release_slot: clauses.SlotOption = None,
+    rho: clauses.RhoOption = None,
     cost: clauses.CostOption = None,
     tariff: clauses.TariffOption = None,
     template: clauses.TemplateOption = None,
@@ -68,7 +69,7 @@ def offer(
     given = clauses.Given(
         title=title, action=action, purpose=purpose, count=count, expires=expires, code=code, app=app,
         protection=protection, min_tier=min_tier, min_participants=min_participants, column=column, approval=approval,
-        review=review, max_leak_bits=max_leak_bits, release_slot=release_slot, cost=cost, tariff=tariff,
+        review=review, max_leak_bits=max_leak_bits, release_slot=release_slot, rho=rho, cost=cost, tariff=tariff,
     )  # fmt: skip
     if policy is not None:
         _offer_policy(to, dataset, given, policy)
@@ -95,6 +96,7 @@ def new(
     review: clauses.ReviewOption = False,
     max_leak_bits: clauses.LeakOption = None,
     release_slot: clauses.SlotOption = None,
+    rho: clauses.RhoOption = None,
     cost: clauses.CostOption = None,
     tariff: clauses.TariffOption = None,
     template: clauses.TemplateOption = None,
@@ -108,7 +110,7 @@ def new(
     given = clauses.Given(
         title=title, action=action, purpose=purpose, count=count, expires=expires, code=code, app=app,
         protection=protection, min_tier=min_tier, min_participants=min_participants, column=column, approval=approval,
-        review=review, max_leak_bits=max_leak_bits, release_slot=release_slot, cost=cost, tariff=tariff,
+        review=review, max_leak_bits=max_leak_bits, release_slot=release_slot, rho=rho, cost=cost, tariff=tariff,
     )  # fmt: skip
     if interactive():
         to, dataset, given = interview(to, dataset, given, template, set_)
@@ -290,6 +292,7 @@ def request(
     review: clauses.ReviewOption = False,
     max_leak_bits: clauses.LeakOption = None,
     release_slot: clauses.SlotOption = None,
+    rho: clauses.RhoOption = None,
     template: clauses.TemplateOption = None,
     set_: clauses.SetOption = None,
     note: Annotated[str, typer.Option(metavar="TEXT", help="A word to the owner.")] = "",
@@ -308,7 +311,7 @@ def request(
     given = clauses.Given(
         title=title, action=action, purpose=purpose, count=count, expires=expires, code=code, app=app,
         protection=protection, min_tier=min_tier, min_participants=min_participants, column=column, approval=approval,
-        review=review, max_leak_bits=max_leak_bits, release_slot=release_slot,
+        review=review, max_leak_bits=max_leak_bits, release_slot=release_slot, rho=rho,
     )  # fmt: skip
     wanted = clauses.gather(name, given.over(clauses.terms_of(template, set_)))
     with open_client() as client:

@@ -57,6 +57,12 @@ def check(
     output_bytes: Annotated[
         int | None, typer.Option(min=0, metavar="BYTES", help="The largest reply that would leave.")
     ] = None,
+    rho: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RHO", help="Privacy budget that all jobs would have spent then; unbounded is without noise."
+        ),
+    ] = None,
     uses: Annotated[
         int | None,
         typer.Option(min=0, metavar="N", help="Uses taken so far; the owner's own ledger knows them by itself."),
@@ -99,6 +105,7 @@ def check(
         ),
         max_output_bytes=output_bytes,
         version=_version(home, held),
+        rho=_rho(rho) if rho is not None else None,
         **_standing(home, held, policy, asked, _moment(at)),
     )
     record = decide(held.digest, policy, request)
@@ -111,6 +118,18 @@ def check(
 def _as_agreement(policy: Policy) -> Policy:
     """An offer as the agreement it would become."""
     return policy.model_copy(update={"type": "Agreement"})
+
+
+def _rho(text: str) -> int:
+    from federation.errors import UsageError
+    from federation.policy.values import UnreadableValueError, parse_rho
+
+    try:
+        return parse_rho(text)
+    except UnreadableValueError:
+        raise UsageError(
+            "{text} is no privacy budget", hint="write it as a decimal, such as 0.05, or unbounded", text=text[:40]
+        ) from None
 
 
 def _moment(text: str | None) -> datetime:

@@ -75,6 +75,23 @@ def run(
     round_seconds: Annotated[
         int, typer.Option(min=1, metavar="N", help="Longest a node may compute on one step.", show_default=True)
     ] = 3600,
+    rho: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RHO",
+            help="Add noise: the privacy budget that the whole job takes of each dataset, such as 0.05.",
+        ),
+    ] = None,
+    clip: Annotated[
+        str | None,
+        typer.Option(metavar="NORM", help="Shrink each node's change of the model to this L2 norm at most."),
+    ] = None,
+    code_rho: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RHO", help="What the owners approved this code for, which adds noise by itself (Opacus)."
+        ),
+    ] = None,
     review_wait: Annotated[
         str | None,
         typer.Option(metavar="TIME", help="How long a step may wait for owners who look at outputs; 1d by default."),
@@ -133,6 +150,9 @@ def run(
             round_seconds,
             _seconds(review_wait),
             cast("Anchoring | None", anchoring),
+            rho,
+            clip,
+            code_rho,
         )
         _present(chosen, plan)
         if interactive() and not yes and not as_json() and not ask("sign and run this?"):
@@ -144,6 +164,7 @@ def _plan(
     client: Client, chosen: Sequence[Choice], app: App, tree: Runtime, purpose: str, actions: Sequence[Action],
     rounds: int, aggregation: Aggregation, min_participants: int | None, round_seconds: int, review_seconds: int | None,
     anchoring: Anchoring | None,
+    rho: str | None, clip: str | None, code_rho: str | None,
 ) -> JobPlan:  # fmt: skip
     from keyong.planning import demanded, make_plan
 
@@ -175,6 +196,9 @@ def _plan(
         sent=report.sent if report is not None and bounded else None,
         review_seconds=review_seconds,
         anchoring=anchoring,
+        rho=rho,
+        clip=clip,
+        code_rho=code_rho,
     )
 
 

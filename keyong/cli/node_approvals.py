@@ -179,8 +179,21 @@ def diff(identifier: IdArgument) -> None:
 
 
 @app.command()
-def grant(identifier: IdArgument, note: NoteOption = "") -> None:
+def grant(
+    identifier: IdArgument,
+    note: NoteOption = "",
+    dp: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RHO",
+            help="Take it to be differentially private by itself: what one job of it, with this config, costs.",
+        ),
+    ] = None,
+) -> None:
     """Approve this code, under its agreement, with its outputs, up to its bits. Anything else is asked for anew.
+
+    With --dp it is your word that the code adds noise (Opacus, say) and that all it returns is private: no node can check
+    that. It holds for this code with the config and the rounds of the plan that asked, and for no other.
 
     $ keyong --home ~/mill-a node approvals grant 3f9a --note "read by the process engineers"
     """
@@ -190,12 +203,22 @@ def grant(identifier: IdArgument, note: NoteOption = "") -> None:
 
     with as_owner(open_home()) as owner:
         found = owner.approvals.find(identifier)
-        entry = owner.approvals.grant(found, note[:500], now())
+        entry = owner.approvals.grant(found, note[:500], now(), _micro(dp))
     if as_json():
         emit({**_document(found), "state": "granted", "entry": entry.index})
         return
     _say_meaning()
     narrate("granted, entry {entry}; the requester has to run the job again", entry=entry.index)
+
+
+def _micro(dp: str | None) -> int:
+    from federation.errors import UsageError
+    from federation.privacy import MICRO, exact
+
+    found = int(exact(dp or "0") * MICRO)
+    if dp is not None and not 1 <= found < 2**52:
+        raise UsageError("a privacy budget is at least rho 0.000001", hint="write it as a decimal, such as --rho 0.05")
+    return found
 
 
 @app.command()

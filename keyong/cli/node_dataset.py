@@ -77,6 +77,14 @@ def add(
     simulated: Annotated[bool, typer.Option("--simulated", help="Say that the records are simulated.")] = False,
     industry: Annotated[str, typer.Option(metavar="CODE", help="Industry code of GB/T 4754.")] = "",
     level: Annotated[str, typer.Option(metavar="L1..L5", help="Security level of the data.")] = "",
+    unit_rows: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Declare a privacy unit of at most so many rows; answers without noise then need a clause of their own.",
+        ),
+    ] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be published; register nothing.")] = False,
 ) -> None:
     """Register a source as a dataset, or its next version: it is read whole, described, signed and put on record.
@@ -123,6 +131,7 @@ def add(
             industry=industry,
             level=level,
             privacy_unit=privacy_unit,
+            unit_rows=unit_rows,
             rules=wanted,
         )
     )
@@ -265,6 +274,16 @@ def _public(described: DatasetDescription) -> dict[str, Any]:
     return described.model_dump(mode="json")
 
 
+def _unit(described: DatasetDescription) -> str:
+    if not described.unit_rows:
+        return ""
+    return translate(
+        "{unit}, at most {count} rows of each",
+        unit=described.privacy_unit or translate("a row"),
+        count=described.unit_rows,
+    )
+
+
 def show_description(described: DatasetDescription) -> None:
     """Print a catalog entry: what everybody in the consortium may see."""
     from keyong.cli._context import policy_language
@@ -281,6 +300,7 @@ def show_description(described: DatasetDescription) -> None:
             ("level", described.level),
             ("data version", described.data_version),
             ("rules", described.rules),
+            ("privacy unit", _unit(described)),
             ("source", translate("a database, read anew for each job") if described.live else ""),
             ("files", translate("each row stands for one") if described.files else ""),
         )

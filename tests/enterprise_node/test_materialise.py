@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow.parquet as pq
@@ -208,3 +209,25 @@ def test_made_up_files_have_the_form_of_real_ones(tmp_path: Path) -> None:
     assert [(f.name, str(f.type)) for f in left] == [(f.name, str(f.type)) for f in right]
     assert (made.folder / "schema.json").read_bytes() == (real.folder / "schema.json").read_bytes()
     assert made.folder.stat().st_mode == real.folder.stat().st_mode
+
+
+def test_no_privacy_unit_contributes_more_rows_than_is_declared(tmp_path: Path) -> None:
+    """The first rows of each unit in the source's order; rows that name no unit are one unit together."""
+    from enterprise_node.materialise import Grant, materialise_here
+
+    rows = [("a", 1), ("b", 2), ("a", 3), ("", 4), ("a", 5), ("", 6), ("b", 7), ("", 8)]
+    source = tmp_path / "units.csv"
+    source.write_text("machine,x\n" + "".join(f"{unit},{x}\n" for unit, x in rows), encoding="utf-8")
+    found = inspect_source(source)
+    x = tuple(column for column in found.columns if column.name == "x")  # the unit itself need not be granted
+
+    def taken(name: str, **unit: Any) -> list[int]:
+        grant = Grant(found.place, found.reading, found.fingerprint, x, **unit)
+        snapshot = materialise_here(grant, tmp_path / name)
+        values = pq.read_table(snapshot.folder / "data.parquet")["x"].to_pylist()
+        assert snapshot.rows == len(values)
+        return [int(value) for value in values]
+
+    assert taken("two", unit="machine", unit_rows=2) == [1, 2, 3, 4, 6, 7]
+    assert taken("one", unit="machine", unit_rows=1) == [1, 2, 4]
+    assert taken("all") == taken("rows", unit="", unit_rows=1) == [1, 2, 3, 4, 5, 6, 7, 8]

@@ -17,16 +17,16 @@ from keyong.cli.agreement_check import sentences_changed
 from tests.keyong.conftest import Run
 
 CODE = "sha256:" + "c" * 64
-IDS = ("urn:uuid:aaaaaaaa-0000-4000-8000-000000000001", "urn:uuid:bbbbbbbb-0000-4000-8000-000000000002")
+IDS = tuple(f"urn:uuid:{letter * 8}-0000-4000-8000-00000000000{place}" for place, letter in enumerate("abc", 1))
 
 
 @pytest.fixture
 def offers(founder: Path) -> Path:
-    """The founder's home with two offers to mill-a: one plain, one for more uses and fewer columns."""
+    """The founder's home with offers to mill-a: one plain, one for more uses and fewer columns, one with a privacy budget."""
     home = Home(founder)
     holdings = Holdings(open_engine(founder / "store.db"))
     at = now()
-    for identifier, changes in zip(IDS, ({}, {"count": 5, "columns": ["force"]}), strict=True):
+    for identifier, changes in zip(IDS, ({}, {"count": 5, "columns": ["force"]}, {"rho": "0.1"}), strict=True):
         terms: dict[str, Any] = {
             "provider": "inst",
             "consumer": "mill-a",
@@ -90,6 +90,29 @@ def test_what_does_not_fit_says_which_clause_and_exits_3(
 def test_what_was_not_said_is_not_known_and_denies(keyong: Run, offers: Path) -> None:
     ran = keyong("--home", offers, "agreement", "check", "aaaa", "--purpose", "fed:RollingForceModel", "--code", CODE)
     assert ran.code == 3 and "not known" in ran.out
+
+
+@pytest.mark.parametrize(
+    ("said", "code", "found"),
+    [
+        (("--rho", "0.1"), 0, "0.1"),
+        (("--rho", "0.100001"), 3, "0.100001"),
+        (("--rho", "unbounded"), 3, "unbounded"),
+        ((), 3, ""),
+    ],
+)
+def test_the_privacy_budget_is_judged_by_what_is_said_of_it(
+    keyong: Run, offers: Path, said: tuple[str, ...], code: int, found: str
+) -> None:
+    ran = keyong("--home", offers, "agreement", "check", "cccc", *GOOD, *said, "--format", "json")
+    record = ran.json["decision"]
+    assert ran.code == code and (code == 0 or record["rule"] == "rho")
+    assert [one["left"] for one in record["constraints"] if one["operand"] == "fed:rho"] == [found]
+
+
+def test_a_privacy_budget_that_is_none_is_refused(keyong: Run, offers: Path) -> None:
+    ran = keyong("--home", offers, "agreement", "check", "cccc", *GOOD, "--rho", "1e-3")
+    assert ran.code == 2 and "1e-3 is no privacy budget" in ran.err
 
 
 def test_checking_takes_no_use_and_writes_nothing(keyong: Run, offers: Path) -> None:

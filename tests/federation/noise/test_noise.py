@@ -128,3 +128,24 @@ def test_a_variance_that_is_none_is_refused(variance: int) -> None:
 
 def test_no_values_need_no_noise() -> None:
     assert discrete_gaussian(0, 1).size == 0
+
+
+@pytest.mark.parametrize("variance", [Fraction(1, 2), Fraction(100, 3), Fraction(TABLE_VARIANCE)], ids=str)
+def test_the_guide_finds_what_a_search_finds(variance: Fraction) -> None:
+    """Random words, the thresholds themselves and their neighbours, and the ends."""
+    table = _table(variance)
+    own = table.high[:-1].astype(object)
+    near = [int(one) + step for one in own[:: max(1, len(own) // 500)] for step in (-1, 1)]
+    ends = [0, 1, 2**64 - 1, 2**64 - 2]
+    words = np.array([w for w in (*near, *ends) if 0 <= w < 2**64], dtype=np.uint64)
+    words = np.concatenate([words[~np.isin(words, table.high[:-1])], Keystream(bytes(32)).words(50_000)])
+
+    class Given:
+        def words(self, count: int) -> np.ndarray:
+            assert count == len(words)
+            return words
+
+    found = table.draw(len(words), Given())  # type: ignore[arg-type]
+    expected = np.searchsorted(table.high[:-1], words, side="right") - table.reach
+    assert np.array_equal(found, expected)
+    assert found.max() <= table.reach and found.min() >= -table.reach

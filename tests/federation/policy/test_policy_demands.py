@@ -69,3 +69,33 @@ def test_each_is_said_in_words_before_anybody_signs(terms: dict[str, Any], engli
     assert any(english in sentence for sentence in describe(policy(**terms), "en"))
     assert any(chinese in sentence for sentence in describe(policy(**terms), "zh"))
     assert not any(english in sentence for sentence in describe(policy(), "en"))
+
+
+def test_inv1_answers_without_noise_want_the_words_in_every_permission_that_could_let_them_through() -> None:
+    def found(*permissions: dict[str, Any]) -> bool:
+        raw = policy().model_dump(by_alias=True, exclude_none=True)
+        raw["permission"] = list(permissions)
+        return demands(parse_policy(raw), "fed:train").unbounded
+
+    def permission(*constraints: dict[str, Any]) -> dict[str, Any]:
+        return {"action": "fed:train", "constraint": list(constraints)}
+
+    words = {"leftOperand": "fed:rho", "operator": "lteq", "rightOperand": {"@id": "fed:unbounded"}}
+    bound = words | {"rightOperand": {"@value": "0.1", "@type": "xsd:decimal"}}
+    purpose = {"leftOperand": "odrl:purpose", "operator": "isA", "rightOperand": {"@id": "fed:Research"}}
+    assert found(permission(words)) and found(permission(purpose, {"and": [words, purpose]}))
+    assert found(permission(words), permission(bound))  # the second denies whatever has no noise
+    assert not found(permission(bound)) and not found(permission(purpose))
+    assert not found(permission(words), permission(purpose))
+    assert not found(permission({"or": [words, purpose]}))
+
+
+def test_a_prohibition_that_speaks_of_the_budget_is_judged_by_it(ask: Any) -> None:
+    raw = policy().model_dump(by_alias=True, exclude_none=True)
+    bound = {"leftOperand": "fed:rho", "operator": "lteq", "rightOperand": {"@value": "0.1", "@type": "xsd:decimal"}}
+    raw["prohibition"] = [{"action": "fed:train", "constraint": [bound]}]
+    written = parse_policy(raw)
+    assert demands(written, "fed:train").rho_bounded
+    assert decide("", written, ask(rho=100_001)).permit
+    assert not decide("", written, ask(rho=100_000)).permit
+    assert not decide("", written, ask(rho=None)).permit

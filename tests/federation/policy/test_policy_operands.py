@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from federation.policy import Policy, PolicyError, decide, parse_policy
-from federation.policy.values import NEVER
+from federation.policy.values import NEVER, UNBOUNDED_RHO
 from federation.policy.vocabulary import LATER_OPERANDS, OPERANDS, ORDER
 
 AT = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -97,6 +97,8 @@ CASES: list[tuple[str, str, Any, str, list[Any], list[Any]]] = [
     ("fed:maxOutputBytes", "lteq", integer(100), "max_output_bytes", [0, 100], [101]),
     ("fed:maxLeakBits", "lteq", integer(5000), "leak_bits", [0, 5000], [5001]),
     ("fed:releaseSlot", "gteq", integer(60), "slot_seconds", [60, 3600], [0, 59]),
+    ("fed:rho", "lteq", text("0.1", "xsd:decimal"), "rho", [0, 100_000], [100_001, UNBOUNDED_RHO]),
+    ("fed:rho", "lteq", term("fed:unbounded"), "rho", [0, 10**9, UNBOUNDED_RHO], []),
 ]
 
 C = "sha256:" + "0" * 64
@@ -196,6 +198,7 @@ UNKNOWN: dict[str, list[Any]] = {
     "max_output_bytes": [None, -1, False],
     "leak_bits": [None, -1, True, 0.5],
     "slot_seconds": [None, -1, "60"],
+    "rho": [None, -1, True, 0.1, "0.1"],
 }
 
 UNREADABLE: dict[str, list[Any]] = {
@@ -246,6 +249,12 @@ UNREADABLE: dict[str, list[Any]] = {
     "fed:maxOutputBytes": [text("1 MB", "xsd:integer"), term("fed:small")],
     "fed:maxLeakBits": [text("1e6", "xsd:integer"), term("fed:few")],
     "fed:releaseSlot": [text("1 min", "xsd:integer"), integer(-1)],
+    "fed:rho": [
+        text("unbounded", "xsd:decimal"),
+        text("1e-3", "xsd:decimal"),
+        text("0.0000001", "xsd:decimal"),
+        integer(1),
+    ],
 }
 
 

@@ -108,6 +108,13 @@ OUTPUTS: list[tuple[str, str, Any, dict[str, Any], str]] = [
         "at time slots of 5 seconds, and the agreement demands 60 or more",
     ),
     (
+        "rho",
+        "fed:rho",
+        {"@value": "0.1", "@type": "xsd:decimal"},
+        {"rho": 100_001},
+        "with this plan rho 0.100001 is spent under the agreement, which permits 0.1 in all",
+    ),
+    (
         "rules",
         "fed:rules",
         {"@value": "sha256:" + "a" * 64, "@type": "xsd:string"},
@@ -154,7 +161,7 @@ def test_inv7_what_could_not_be_established_is_said_to_be_that(policy_json, ask)
                         "action": "fed:train",
                         "constraint": [
                             {
-                                "leftOperand": "fed:rho",
+                                "leftOperand": "fed:minGroupSize",
                                 "operator": "lteq",
                                 "rightOperand": {"@value": "1", "@type": "xsd:decimal"},
                             }
@@ -163,7 +170,7 @@ def test_inv7_what_could_not_be_established_is_said_to_be_that(policy_json, ask)
                 ]
             },
             "unsupported",
-            "cannot judge (fed:rho)",
+            "cannot judge (fed:minGroupSize)",
         ),
         (
             {
