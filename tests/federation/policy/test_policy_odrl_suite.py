@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from federation.policy import Policy, PolicyError, check_parties, decide, parse_policy
+from federation.policy.contradiction import contradiction
 from federation.policy.duties import Tally, duty_text, tracked_duties
 from federation.policy.values import parse_instant
 from federation.statements import Agreement
@@ -116,7 +117,13 @@ def load(path: Path) -> Case:
         try:
             policy = parse_policy(raw)
         except PolicyError as error:
-            refused = error.message
+            # A prohibition that leaves nothing permitted is refused when it is registered; how it is judged stands all the
+            # same.
+            unregistered = Policy.model_validate(raw) if kind == "prohibition" else None
+            if unregistered is not None and contradiction(unregistered) is not None:
+                policy = unregistered
+            else:
+                refused = error.message
     return Case(
         number=number,
         policy=policy,
