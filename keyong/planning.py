@@ -94,7 +94,8 @@ def choose(
     no node could be asked.
 
     Raises:
-        NoAgreementError: a named dataset has no agreement in force, or only such as have expired; or none has any other.
+        NoAgreementError: a named dataset has no agreement in force, or those for this purpose have all expired; or none has
+            any other.
         UsageError: a named dataset is not published.
     """
     me = home.identity.member
@@ -120,13 +121,14 @@ def choose(
                 )
             continue
         current = [pair for pair in candidates if now() < pair[1].expires]
-        if not current:
-            over.append(max((agreement for _, agreement in candidates), key=lambda one: one.expires))
+        meant_ever = [pair for pair in candidates if _is_for(pair[1], home, purpose, actions, description)]
+        meant = [pair for pair in meant_ever if pair in current]
+        if not current or (meant_ever and not meant):
+            over.append(max((agreement for _, agreement in meant_ever or candidates), key=lambda one: one.expires))
             if datasets:
                 raise _over(over[-1])
             continue
         fitting = [pair for pair in current if _permits(pair[1], home, purpose, actions, code, description)]
-        meant = [pair for pair in current if _is_for(pair[1], home, purpose, actions, description)]
         held, agreement = (fitting or meant or current)[0]
         chosen.append(Choice(published, held, agreement))
         fits.append(2 if fitting else 1 if meant else 0)

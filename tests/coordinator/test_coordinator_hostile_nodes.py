@@ -116,8 +116,8 @@ async def test_without_the_proof_check_an_unrecorded_receipt_counts(quiet: Conso
     assert not (await _exchange(quiet)).fallen
 
 
-async def _here(function, *args):
-    return function(*args)
+async def _here(function, *args, **named):
+    return function(*args, **named)
 
 
 async def test_a_node_that_never_answers_has_the_plans_time_and_no_more(quiet: Consortium, monkeypatch):

@@ -91,7 +91,7 @@ async def _replied(world: Any, tmp_path: Path) -> Content:
     sent = Content(arrays={"arrays": {"0": np.zeros(2, dtype=np.float32)}})
     output = JobPlan.read(plan).outputs.of("train")
     try:
-        return await session.call("train", {}, (), 20.0, stages._most_bytes(sent, output))
+        return await session.call("train", {}, (), 20.0, stages.most_bytes_of(sent, output))
     finally:
         await session.kill()
 
@@ -102,7 +102,7 @@ async def test_a_reply_larger_than_any_of_its_stage_is_not_taken(
     with pytest.raises(JobFailedError) as refused:
         await _replied(world, tmp_path)
     assert refused.value.code == "output-too-large"
-    monkeypatch.setattr(stages, "_most_bytes", lambda sent, output: 2**30)
+    monkeypatch.setattr(stages, "most_bytes_of", lambda sent, output: 2**30)
     reply = await _replied(world, tmp_path)
     assert reply.arrays["arrays"]["0"].size > 2**18, "without the limit the large body is taken"
 

@@ -63,6 +63,7 @@ def test_founding_is_killed(inject: None, tmp_path: Path) -> None:
     checks.Account(party.home).check()
 
 
+@pytest.mark.long
 def test_registering_offering_and_exporting_are_killed(faulty: ForkedConsortium) -> None:
     mill = faulty.mills[0]
     other = faulty.folder / "records" / "other.csv"

@@ -71,6 +71,7 @@ def _append(app: Path, text: str) -> None:
         file.write("\n" + text + "\n")
 
 
+@pytest.mark.long
 def test_folders_that_are_no_app_are_refused_before_anything_is_asked(consortium: Consortium, tmp_path: Path) -> None:
     def asked() -> list[int]:
         return [len(consortium.entries(mill, kind)) for mill in consortium.mills for kind in ("denied", "intent")]

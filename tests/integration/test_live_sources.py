@@ -57,6 +57,7 @@ def _readers(path: Path) -> set[int]:
     return found
 
 
+@pytest.mark.long
 def test_inv2_a_node_is_killed_while_it_reads_its_source(consortium: Consortium, sqlite: Path) -> None:
     """Nothing half made is left, what was reading is gone, and the ledger says after the next start what became of it."""
     mill = consortium.mill("a")

@@ -98,6 +98,7 @@ def test_inv5_a_table_over_three_mills(mills: Consortium) -> None:
     assert all(str(one).encode() not in held.read_bytes() for one in (shown[0]["n"], shown[0]["f"]))
 
 
+@pytest.mark.long
 def test_a_frame_a_histogram_and_their_forms(mills: Consortium, tmp_path: Path) -> None:
     sql = "SELECT HISTOGRAM(force, 0, 16, 20, 24, 60), COUNT(*) AS n FROM passes"
     with keyong.connect(mills.institute.home) as mine:

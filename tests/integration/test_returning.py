@@ -69,6 +69,7 @@ def _killed(consortium: Consortium, app: Path) -> str:
     return consortium.job_id()
 
 
+@pytest.mark.long
 def test_a_resumed_job_gives_the_very_model_of_one_that_ran_through(
     consortium: Consortium, steady: Path, tmp_path: Path
 ) -> None:

@@ -62,6 +62,7 @@ async def _run(crowd: Crowd, app: CodeBundle, rounds: int, size: int, **changes:
     return list(np.diff(ends))
 
 
+@pytest.mark.long
 async def test_many_nodes_on_one_coordinator(
     tmp_path: Path, runtime: Runtime, app: CodeBundle, figures: Figures
 ) -> None:
