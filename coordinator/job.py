@@ -18,6 +18,7 @@ from coordinator.recording import RECORDING_BYTES, NotRecordedError, Recording
 from coordinator.results import RESULT_BYTES, ResultFolder
 from coordinator.rounds import Exchange, JobDeniedError, RoundFailedError, Rounds
 from coordinator.server_session import ServerPartError, ServerSession
+from coordinator.sums import Sums
 from federation.home import Home, now
 from federation.jobs.project import Project, ProjectError, fuse, load_project
 from federation.statements import Envelope, JobPlan, instant_text
@@ -105,7 +106,16 @@ class Job:
             self._cohort.resume(self.recording.numbers if each else self._numbers)
         else:
             await self._open_nodes()
-        rounds = self._rounds = Rounds(
+        rounds = self._rounds = self._exchanges()
+        try:
+            await self._serve(rounds, project)
+        finally:
+            rounds.release()
+        return await asyncio.to_thread(self.summary, "done")
+
+    def _exchanges(self, sums: Sums | None = None) -> Rounds:
+        """What carries this job's exchanges; ``sums`` where they are not those of a training."""
+        return Rounds(
             self._home,
             self._home.key("statement"),
             self._links,
@@ -115,12 +125,8 @@ class Job:
             self.recording,
             self._note,
             self._tell_fallen,
+            sums,
         )
-        try:
-            await self._serve(rounds, project)
-        finally:
-            rounds.release()
-        return await asyncio.to_thread(self.summary, "done")
 
     async def _answer_query(self) -> dict[str, Any]:
         """Carry a query's two exchanges; its answer is a file of the result that the asker alone can read."""
@@ -131,18 +137,7 @@ class Job:
         try:
             await self._open_nodes()
             await opening
-            rounds = self._rounds = Rounds(
-                self._home,
-                self._home.key("statement"),
-                self._links,
-                self._envelope,
-                self.plan,
-                self._cohort,
-                self.recording,
-                self._note,
-                self._tell_fallen,
-                course.sums,
-            )
+            rounds = self._rounds = self._exchanges(course.sums)
             await self._tell("started", {"participants": len(self._cohort.live)})
             nodes, answer = await course.run(rounds)
             await asyncio.to_thread(self._result.put_text, ANSWER_FILE, answer)

@@ -15,7 +15,7 @@ from typing import Any
 
 from federation.policy.decision import decide
 from federation.policy.model import Policy
-from federation.policy.request import Request
+from federation.policy.request import FIELDS, Request
 from federation.policy.values import (
     MEMBER_PREFIX,
     NO_EVENT,
@@ -84,42 +84,12 @@ def _recorded(record: DecisionRecord) -> dict[str, Any]:
             found.setdefault("rules", judged.left)
         elif judged.operand == "duty" and judged.left:
             found.setdefault("duties", {})[judged.right] = judged.left
-        elif judged.operand in _FIELDS and judged.left:
-            found.setdefault(_FIELDS[judged.operand], _read(judged))
+        elif judged.operand in FIELDS and judged.left:
+            found.setdefault(FIELDS[judged.operand], _read(judged))
     if "count" in found:
         # As much as is known of a count that other entries do not attest: the use in question was the last of them.
         found["uses_taken"], found["continuing"] = found.pop("count"), True
     return found
-
-
-_FIELDS = {
-    "odrl:purpose": "purpose",
-    "odrl:count": "count",
-    "odrl:dateTime": "now",
-    "odrl:recipient": "recipients",
-    "fed:codeDigest": "code",
-    "fed:minTier": "tier",
-    "fed:minParticipants": "participants",
-    "fed:protection": "protection",
-    "fed:column": "columns",
-    "fed:rules": "rules",
-    "fed:outputKind": "output_kinds",
-    "fed:maxOutputBytes": "max_output_bytes",
-    "fed:maxLeakBits": "leak_bits",
-    "fed:releaseSlot": "slot_seconds",
-    "fed:rho": "rho",
-    "fed:totalOutputBytes": "total_bytes",
-    "odrl:elapsedTime": "elapsed",
-    "odrl:timeInterval": "interval",
-    "odrl:meteredTime": "metered",
-    "odrl:payAmount": "paid",
-    "odrl:spatial": "place",
-    "odrl:industry": "industry",
-    "odrl:systemDevice": "device",
-    "odrl:version": "version",
-    "odrl:event": "events",
-}
-"""The field of a request that each operand is judged by (:meth:`Request.operand`)."""
 
 
 def _read(judged: Judged) -> Any:

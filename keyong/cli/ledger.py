@@ -9,8 +9,8 @@ import typer
 
 from keyong.cli import ledger_erase, ledger_statement
 from keyong.cli._commands import Commands
-from keyong.cli._output import as_json, clean, emit, facts, line, narrate, progress_bar, table
-from keyong.text import mark
+from keyong.cli._output import as_json, clean, emit, facts, line, narrate, table
+from keyong.cli._reading import verified_reading
 
 if TYPE_CHECKING:
     from federation.home import Home
@@ -234,32 +234,11 @@ def replay(
     $ keyong ledger replay
     $ keyong ledger replay mill-a.export --root sha256:9f86…
     """
-    from federation.errors import UsageError
-    from federation.ledger import verify_ledger
-    from keyong.cli._context import open_home
-    from keyong.embedded import StatementCheck
-    from keyong.evidence import fingerprint_of, open_evidence
     from keyong.replaying import DecisionReplay
 
-    if path is None:
-        home = open_home()
-        path, root = home.path, home.identity.fingerprint
-    if root is None:
-        raise UsageError(
-            "it is not said which root this ledger is to be trusted by",
-            hint="give --root FINGERPRINT, from a source that you trust",
-        )
     again = DecisionReplay()
-    with open_evidence(path, fingerprint_of(root)) as evidence:
-        check = StatementCheck(evidence.rosters)
-
-        def on_entry(entry: Entry, fields: Any) -> int:
-            checked = check.on_entry(entry, fields)
-            again.on_entry(entry, fields)
-            return checked
-
-        with progress_bar(mark("verifying")) as progress:
-            verify_ledger(evidence.ledger, evidence.vkey, on_entry=on_entry, progress=progress)
+    with verified_reading(path, root, again.on_entry):
+        pass
     _tell_replay(again)
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from keyong.cli._output import as_json, emit, facts, line, narrate, progress_bar, table
-from keyong.text import mark
+from keyong.cli._output import as_json, emit, facts, line, narrate, table
+from keyong.cli._reading import verified_reading
 
 if TYPE_CHECKING:
-    from federation.ledger import Entry
     from keyong.accounts import Account, Accounts
     from keyong.embedded import StatementCheck
 
@@ -46,32 +45,10 @@ def statement(
     $ keyong ledger statement --month 2026-05
     $ keyong ledger statement --agreement 5f0c --receipts ./result --page may.html
     """
-    from federation.errors import UsageError
-    from federation.ledger import verify_ledger
     from keyong.accounts import Accounts
-    from keyong.cli._context import open_home
-    from keyong.embedded import StatementCheck
-    from keyong.evidence import fingerprint_of, open_evidence
 
-    if path is None:
-        home = open_home()
-        path, root = home.path, home.identity.fingerprint
-    if root is None:
-        raise UsageError(
-            "it is not said which root this ledger is to be trusted by",
-            hint="give --root FINGERPRINT, from a source that you trust",
-        )
     found = Accounts()
-    with open_evidence(path, fingerprint_of(root)) as evidence:
-        check = StatementCheck(evidence.rosters)
-
-        def on_entry(entry: Entry, fields: Any) -> int:
-            checked = check.on_entry(entry, fields)
-            found.on_entry(entry, fields)
-            return checked
-
-        with progress_bar(mark("verifying")) as progress:
-            verify_ledger(evidence.ledger, evidence.vkey, on_entry=on_entry, progress=progress)
+    with verified_reading(path, root, found.on_entry) as check:
         for folder in receipts or ():
             _add_receipts(found, folder.expanduser(), check)
     accounts = _chosen(found, agreement, month)
