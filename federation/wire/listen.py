@@ -147,6 +147,9 @@ class Listener:
         if sum(peer.member == member for peer in self._running) >= LINKS_A_MEMBER:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many links")
             return
+        # By itself: sent with the first frame, it is unknown whether it went where that was cancelled, and a status that is
+        # sent then brings it twice, which gRPC refuses. The link would stay open.
+        await context.send_initial_metadata(())
 
         async def send(frame: Frame | Chunk) -> None:
             await context.write(frame)

@@ -118,6 +118,28 @@ async def test_a_removed_member_is_cut_at_once_and_does_not_come_back(hub: Any) 
             pass
 
 
+async def test_a_link_is_cut_while_its_first_answer_is_on_its_way(hub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """gRPC says late that a frame was taken: what is cut before that has sent its metadata, and must not send it again."""
+    written = asyncio.Event()
+
+    class Written(Peer):
+        async def _write_out(self) -> None:
+            frame = await self._outbox.get()
+            sending = asyncio.ensure_future(self._send_frame(frame))
+            await asyncio.sleep(0)  # gRPC has it, and was not heard of since
+            written.set()
+            await sending
+
+    monkeypatch.setattr(listen, "Peer", Written)
+    async with hub.dial(hub.member("mill")) as peer:
+        asking = asyncio.create_task(peer.call("x", b"", timeout=5))
+        await written.wait()
+        for other in list(hub.peers):
+            hub.listener.cut(other)
+        assert await peer.ended(2)
+        await asyncio.gather(asking, return_exceptions=True)
+
+
 async def test_without_the_cut_a_removed_member_would_go_on(hub: Any) -> None:
     async with hub.dial(hub.member("mill")) as peer:
         await peer.call("x", b"", timeout=5)
