@@ -26,9 +26,9 @@ from federation.secagg import MINIMUM_ENTITIES, check_size, choose_encoding, thr
 from federation.statements import Column, JobPlan, OutputSchema, PlannedDataset, StageOutput
 from federation.statements.code import CodeBundle
 from federation.statements.query import QueryPlan
+from keyong.choosing import Choice, choose
 from keyong.ciphering import make_keys, open_answer
 from keyong.kept_answers import KeptAnswer, KeptAnswers
-from keyong.planning import Choice, choose
 
 if TYPE_CHECKING:
     from keyong.client import Client

@@ -110,7 +110,7 @@ def explanation(prepared: Prepared) -> Explanation:
 
 def _refused(prepared: Prepared) -> list[dict[str, str]]:
     """Which clause of which agreement would refuse, as far as the asker can judge."""
-    from keyong.planning import failing_clauses
+    from keyong.choosing import failing_clauses
 
     return [
         {"dataset": f"{choice.published.description.provider}/{choice.published.description.dataset}", "clause": clause}

@@ -45,7 +45,8 @@ def load_app(path: Path, settings: Sequence[str], outputs: Path | None, rounds: 
     """
     from federation.jobs import ProjectError, fuse, load_project
     from federation.statements.code import bundle_folder
-    from keyong.planning import ROUNDS_KEY, declared_outputs, load_pyproject
+    from keyong.outputs import declared_outputs, load_pyproject
+    from keyong.planning import ROUNDS_KEY
 
     path = path.expanduser()
     bundle = bundle_folder(path)
@@ -123,7 +124,7 @@ def _value(text: str, default: object) -> object:
 
 
 def _outputs_file(path: Path) -> OutputSchema:
-    from keyong.planning import OutputsError, declared_outputs, outputs_from
+    from keyong.outputs import OutputsError, declared_outputs, outputs_from
 
     try:
         document = tomllib.loads(path.expanduser().read_text(encoding="utf-8"))

@@ -10,7 +10,7 @@ from keyong.text import translate
 
 if TYPE_CHECKING:
     from federation.statements import JobPlan, OutputSchema, StageOutput
-    from keyong.planning import Choice
+    from keyong.choosing import Choice
 
 
 def narrate_agreements(chosen: Sequence[Choice]) -> None:

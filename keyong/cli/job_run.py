@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from federation.statements import Anchoring, JobPlan
     from federation.statements.plan import Action, Aggregation
     from keyong.checking import CheckReport
+    from keyong.choosing import Choice
     from keyong.cli._app import App
     from keyong.client import Client
-    from keyong.planning import Choice
     from sandbox import Runtime
 
 PathArgument = Annotated[
@@ -117,10 +117,11 @@ def run(
     $ keyong job run ./rolling-force --purpose fed:RollingForceModel --dataset mill-a/passes --dataset mill-b/passes \\
         --yes
     """
+    from keyong.choosing import choose
     from keyong.cli._app import load_app
     from keyong.cli._clauses import qualified
     from keyong.cli._context import load_runtime, open_client
-    from keyong.planning import choose, rounds_of
+    from keyong.planning import rounds_of
 
     app = load_app(path, config or (), outputs, rounds)
     actions = [cast("Action", qualified(one, ("fed:train", "fed:evaluate"))) for one in action or ("train", "evaluate")]

@@ -18,8 +18,10 @@ from federation.home import Home
 from federation.jobs.project import load_project
 from federation.statements.code import bundle_folder
 from keyong import runtime
+from keyong.choosing import choose
 from keyong.client import Client
-from keyong.planning import choose, declared_outputs, load_pyproject, make_plan
+from keyong.outputs import declared_outputs, load_pyproject
+from keyong.planning import make_plan
 from tests.integration.apps import write_app
 from tests.integration.parties import Ended, Party, Service, until
 

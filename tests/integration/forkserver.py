@@ -53,6 +53,8 @@ PRELOAD = (
     "keyong.cli.settings",
     "keyong.cli.verify",
     "keyong.client",
+    "keyong.choosing",
+    "keyong.outputs",
     "keyong.planning",
     "keyong.registering",
     "keyong.upgrading",

@@ -17,8 +17,10 @@ from federation.statements import Envelope
 from federation.statements.code import CodeBundle, bundle_folder
 from federation.wire.messages import Event
 from keyong import runtime
+from keyong.choosing import choose
 from keyong.client import Client
-from keyong.planning import choose, declared_outputs, load_pyproject, make_plan
+from keyong.outputs import declared_outputs, load_pyproject
+from keyong.planning import make_plan
 from tests.figures import Figures
 from tests.integration.apps import server_with, write_app
 from tests.integration.consortium import PURPOSE, Consortium, write_records

@@ -16,9 +16,9 @@ from federation.holdings import Holdings, open_engine
 from federation.home import Home, now
 from federation.policy import agreement_policy
 from federation.statements import Agreement, Column, DatasetDescription
-from keyong import planning
+from keyong import choosing
+from keyong.choosing import Choice, NoAgreementError, choose
 from keyong.client import PublishedDataset
-from keyong.planning import Choice, NoAgreementError, choose
 from keyong.text import explain, speak
 
 DIGEST = "sha256:" + "7" * 64
@@ -115,7 +115,7 @@ def test_an_expired_agreement_is_passed_over_for_one_that_fits_less_well(
     """The node's refusal then names the clause; under the expired one no node could have been asked."""
     current = hold("mill-a", timedelta(days=3))
     hold("mill-a", timedelta(days=-3))
-    monkeypatch.setattr(planning, "_permits", lambda *_: False)
+    monkeypatch.setattr(choosing, "_permits", lambda *_: False)
     (choice,) = chosen(home, holdings, "mill-a")
     assert choice.agreement == current
 
@@ -145,14 +145,14 @@ def test_a_company_takes_part_with_the_dataset_that_fits_and_is_asked_for_where_
     hold("mill-a", timedelta(days=3))
     hold("mill-a", timedelta(days=3), "loads", "fed:LoadForecast")
     catalog = [published("mill-a"), published("mill-a", "loads")]
-    monkeypatch.setattr(planning, "_permits", lambda agreement, *_: agreement.dataset == "loads")
+    monkeypatch.setattr(choosing, "_permits", lambda agreement, *_: agreement.dataset == "loads")
 
     def choose_from(*named: str) -> list[str]:
         wanted = choose(home, holdings, catalog, purpose=PURPOSE, actions=("fed:train",), code=DIGEST, datasets=named)
         return [one.agreement.dataset for one in wanted]
 
     assert choose_from() == ["loads"]
-    monkeypatch.setattr(planning, "_permits", lambda *_: True)
+    monkeypatch.setattr(choosing, "_permits", lambda *_: True)
     with pytest.raises(UsageError, match="passes, loads") as caught:
         choose_from()
     assert "--dataset" in caught.value.hint
