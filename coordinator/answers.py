@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from federation.crypto import PublicKey
 from federation.errors import VerificationError
-from federation.home import Home, ledger_origin
+from federation.home import Home
 from federation.jobs.codec import Content, ContentError, content_digest, decode
-from federation.ledger import VerifierKey, verify_bundle
+from federation.keyring import ledger_key
+from federation.ledger import verify_bundle
 from federation.secagg import EncodedReply, Layout, MaskContext, reply_digest
 from federation.secagg.bounds import total_bits
 from federation.secagg.layout import FIRST_METRIC, ONE, SATURATED, WEIGHT, expected_arrays
@@ -108,8 +108,7 @@ def verify_receipt(
         proof = base64.b64decode(proof_text, validate=True)
     except (binascii.Error, ValueError):
         raise ReceiptError("the proof of {node} is not base64", node=node) from None
-    key = VerifierKey(ledger_origin(home.identity.consortium, node), PublicKey.from_text(member.ledger_key))
-    bundle = verify_bundle(proof, key)
+    bundle = verify_bundle(proof, ledger_key(home.history.rosters, node))
     # What is refused before an INTENT has no OUTCOME; the node records it as a denial.
     kind = "denied" if (receipt.outcome, receipt.intent) == ("denied", -1) else "outcome"
     if bundle.entry.kind != kind or bundle.fields.get("receipt") != envelope.to_bytes():

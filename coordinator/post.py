@@ -67,18 +67,15 @@ class Post:
         return Outgoing(m.Empty().to_bytes())
 
     async def _catalog(self, peer: Peer, message: Incoming) -> Outgoing:
-        members = {member.id for member in self._home.history.latest.members}
+        members = {member.id: member.public.key_id for member in self._home.history.latest.members}
         rows = await asyncio.to_thread(self._store.catalog)
-        entries = tuple(
-            m.Entry(
-                envelope=m.pack(Envelope.from_bytes(row.envelope)),
-                online=row.node in self._links.online,
-                runtime=row.runtime,
-            )
-            for row in rows
-            if row.node in members
-        )
-        return Outgoing(m.Catalog(entries=entries).to_bytes())
+        entries = []
+        for row in rows:
+            envelope, online = Envelope.from_bytes(row.envelope), row.node in self._links.online
+            # What a member signed with a key that has ended, its node publishes anew when it is back.
+            if members.get(row.node) in {one.key_id for one in envelope.signatures}:
+                entries.append(m.Entry(envelope=m.pack(envelope), online=online, runtime=row.runtime))
+        return Outgoing(m.Catalog(entries=tuple(entries)).to_bytes())
 
     async def _send(self, peer: Peer, message: Incoming) -> Outgoing:
         mail = m.Mail.from_bytes(message.header)

@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 
-from coordinator import enrolment
+from coordinator import enrolment, rekeying
 from coordinator.attestation import Attestation
 from coordinator.delivery import Delivery
 from coordinator.desk import AT_ONCE, JobDesk, Method
@@ -88,6 +88,7 @@ class CoordinatorService:
             "status": self._status,
             "roster.get": self._roster_get,
             "roster.tier": self._roster_tier,
+            "roster.keys": self._roster_keys,
             **post.methods,
             **self._attestation.methods,
             **self.desk.methods,
@@ -213,9 +214,11 @@ class CoordinatorService:
 
     async def _spread(self, envelopes: tuple[Envelope, ...], version: int) -> None:
         """Cut the links of those who are no longer in the roster, record it, and tell everyone else."""
-        members = {member.id for member in self._home.history.latest.members}
+        latest = self._home.history.latest.members
+        members = {member.id for member in latest}
+        certificates = {certificate_fingerprint(member.tls_certificate.encode()) for member in latest}
         for peer in self._links.peers:
-            if peer.member not in members and not peer.member.startswith(TICKET):
+            if peer.fingerprint not in certificates and not peer.member.startswith(TICKET):
                 self._listener.cut(peer)
         headers = [m.Envelopes(envelopes=page).to_bytes() for page in pages(envelopes)]
         for node in self._links.online & members:
@@ -258,6 +261,16 @@ class CoordinatorService:
         async with self._enrolling:
             changed = await asyncio.to_thread(enrolment.change_tier, home, peer.member, m.unpack(envelopes[0]), now())
         log.info("tier-changed", member=changed.member.id, tier=changed.member.floor)
+        return Outgoing(m.Envelopes(envelopes=(m.pack(changed.envelope),)).to_bytes())
+
+    async def _roster_keys(self, peer: Peer, message: Incoming) -> Outgoing:
+        envelopes = m.Envelopes.from_bytes(message.header).envelopes
+        if len(envelopes) != 1:
+            raise UsageError("a change of keys is one request", code="enrolment")
+        home = Home(self._home.path)
+        async with self._enrolling:
+            changed = await asyncio.to_thread(rekeying.change_keys, home, peer.member, m.unpack(envelopes[0]), now())
+        log.info("keys-changed", member=changed.member.id)
         return Outgoing(m.Envelopes(envelopes=(m.pack(changed.envelope),)).to_bytes())
 
     # -- greeting -----------------------------------------------------------------------------------------------------

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 
+from federation.crypto import PublicKey
+from federation.keyring import signing_key
 from federation.policy import Demands, Measures, Policy, demanded_tier, demands, measures, parse_policy, tariff_of
 from federation.secagg import worst_bits
 from federation.statements import (
@@ -134,7 +136,13 @@ def admit_plan(
         )
     _check_strength(plan, roster.member(node).floor, tier)
     agreement_envelope = find_agreement(mine.agreement)
-    agreement = open_agreement(agreement_envelope, lambda member: roster.member(member).public, now)
+    issued = Agreement.read(agreement_envelope).issued
+
+    def key_of(member: str) -> PublicKey:
+        # It came in under the key of that time, and stays signed when its author exchanges keys; who was removed has none.
+        return signing_key(history.rosters, roster.member(member).id, agreement_envelope, issued)
+
+    agreement = open_agreement(agreement_envelope, key_of, now)
     _check_development(plan, agreement, tier)
     if agreement.provider != node or agreement.consumer != plan.requester or agreement.dataset != mine.dataset:
         raise AdmissionError("the agreement is not between these parties about this dataset", code="agreement-mismatch")

@@ -10,11 +10,12 @@ import structlog
 from enterprise_node.store import NodeStore
 from federation.errors import UnavailableError, UsageError
 from federation.home import Home, now
+from federation.keyring import witness_name
 from federation.ledger import Ledger, Witness, WitnessRefusedError
 from federation.wire.messages import WitnessAnswer, WitnessAsk
 from federation.wire.patience import ANSWER_SECONDS
 from federation.wire.peer import Incoming, Outgoing, Peer
-from federation.witnessing import WITNESSED_SINCE, Witnessing, log_key, witness_name
+from federation.witnessing import WITNESSED_SINCE, Witnessing, log_key
 
 log = structlog.get_logger("keyong.witness")
 

@@ -35,7 +35,8 @@ from federation.crypto import (
     write_private,
 )
 from federation.errors import UnavailableError, UsageError
-from federation.ledger import Ledger
+from federation.keyring import ledger_key, ledger_origin
+from federation.ledger import FormerKey, Ledger
 from federation.statements import Envelope, Member, Roster, RosterHistory, instant_text, parse_instant
 from federation.statements.roster import DEFAULT_TIER, Role, UnknownMemberError, open_successor
 
@@ -126,6 +127,27 @@ class Home:
     def key(self, role: str) -> SigningKey:
         """The private key of that role."""
         return SigningKey.load(self.path / "keys" / f"{role}.key")
+
+    def check_keys(self) -> None:
+        """Refuse to go on with keys that the newest roster does not give this member: others would refuse what they sign.
+
+        Raises:
+            KeysDifferError: a role's key was exchanged, in another copy of this home.
+        """
+        me = self.identity.member
+        entry = next((one for one in self.history.latest.members if one.id == me), None)
+        if entry is None:
+            return
+        enrolled = {"statement": entry.statement_key, "ledger": entry.ledger_key, "witness": entry.witness_key}
+        for role in KEY_ROLES:
+            if self.key(role).public.text != enrolled[role]:
+                raise KeysDifferError(
+                    "the {role} key in this home is not the one that the roster gives {member}",
+                    hint="was it exchanged? then finish that (`keyong keys rotate`), or use the home, or the newest backup,"
+                    " that has the new keys",
+                    role=role,
+                    member=me,
+                )
 
     @property
     def tls(self) -> TlsIdentity:
@@ -224,7 +246,15 @@ class Home:
 
     def open_ledger(self) -> Ledger:
         """Our ledger, for appending."""
-        return Ledger.open(self.path / "ledger", self.key("ledger"))
+        return Ledger.open(self.path / "ledger", self.key("ledger"), former=self._former_ledger_keys())
+
+    def _former_ledger_keys(self) -> tuple[FormerKey, ...]:
+        """The keys that our ledger had before the one in this home, which a roster may have ended a moment ago."""
+        me = self.identity.member
+        if not any(one.ledger_since for roster in self.history.rosters for one in roster.members if one.id == me):
+            return ()
+        key = ledger_key(self.history.rosters, me)
+        return key.former if key.public == self.key("ledger").public else key.former[:-1]
 
     def claim(self, role: str) -> Claim:
         """Hold the right to serve this home in a role until :meth:`Claim.release`, or until this process ends.
@@ -244,6 +274,12 @@ class Home:
             path = path / part
             make_private_dir(path)
         return path
+
+
+class KeysDifferError(UsageError):
+    """This home has other keys than the newest roster gives its member."""
+
+    code = "keys-differ"
 
 
 class AlreadyServingError(UnavailableError):
@@ -285,11 +321,6 @@ class NewKeys:
     def of(self, role: str) -> SigningKey:
         """The key of that role."""
         return {"statement": self.statement, "ledger": self.ledger, "witness": self.witness}[role]
-
-
-def ledger_origin(consortium: str, member: str) -> str:
-    """The origin line of a member's ledger: unique in the consortium, and outside it."""
-    return f"keyong/{consortium.removeprefix('urn:uuid:')}/{member}"
 
 
 def refuse_occupied(path: Path) -> None:

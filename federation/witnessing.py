@@ -16,7 +16,8 @@ import structlog
 
 from federation.crypto import PublicKey
 from federation.errors import KeyongError
-from federation.home import Home, ledger_origin
+from federation.home import Home
+from federation.keyring import ledger_origin, witness_key, witness_keys, witness_name
 from federation.ledger import (
     AddCheckpoint,
     Checkpoint,
@@ -26,10 +27,10 @@ from federation.ledger import (
     LedgerRolledBackError,
     Note,
     VerifierKey,
+    open_checkpoint,
     parse_note,
     verify_note,
 )
-from federation.ledger.note import COSIGNATURE
 from federation.statements import Member, Roster
 
 log = structlog.get_logger("keyong.witness")
@@ -48,20 +49,10 @@ WITNESSED_SINCE: Final = 3
 """Version of the protocol that first carried requests to witnesses."""
 
 
-def witness_name(consortium: str, member: str) -> str:
-    """The name in a member's cosignatures."""
-    return f"{ledger_origin(consortium, member)}/witness"
-
-
-def witness_key(roster: Roster, member: Member) -> VerifierKey:
-    """What a member's cosignatures are verified with."""
-    return VerifierKey(witness_name(roster.consortium, member.id), PublicKey.from_text(member.witness_key), COSIGNATURE)
-
-
 def log_key(roster: Roster, origin: str) -> VerifierKey | None:
     """The key of the ledger with this origin; None where it is no member's."""
     for member in roster.members:
-        if ledger_origin(roster.consortium, member.id) == origin:
+        if ledger_origin(roster.consortium, member.id, member.ledger_number) == origin:
             return VerifierKey(origin, PublicKey.from_text(member.ledger_key))
     return None
 
@@ -82,32 +73,41 @@ class Quorum:
     """Whose cosignatures count for one ledger, by all rosters of a chain, and how many organisations it takes.
 
     Attributes:
-        keys: of every witness that ever was one.
+        keys: of every witness that ever was one, those that ended with their end.
         needed: organisations that make a history final, of those in the newest roster.
+        current: keys that have not ended; what makes the newest state final is signed with these.
     """
 
     keys: tuple[VerifierKey, ...]
     needed: int
     _members: Mapping[str, Member]
+    current: tuple[VerifierKey, ...] = ()
 
     @classmethod
     def of(cls, rosters: Sequence[Roster], owner: str) -> Quorum:
         """The quorum for ``owner``'s ledger; ``rosters`` in order, the newest last."""
         members: dict[str, Member] = {}
-        keys: dict[str, VerifierKey] = {}
+        eligibly: dict[str, set[str]] = {}
         for roster in rosters:
             if all(one.id != owner for one in roster.members):
                 continue
             for member in eligible(roster, owner):
-                key = witness_key(roster, member)
-                keys[str(key)] = key
-                members[key.name] = member
+                members[witness_name(roster.consortium, member.id)] = member
+                eligibly.setdefault(member.id, set()).add(member.witness_key)
+        known = [
+            key for member, held in eligibly.items() for key in witness_keys(rosters, member) if key.public.text in held
+        ]
         newest = next(one for one in reversed(rosters) if any(member.id == owner for member in one.members))
-        return cls(tuple(keys.values()), quorum(one.entity for one in eligible(newest, owner)), members)
+        needed = quorum(one.entity for one in eligible(newest, owner))
+        return cls(tuple(known), needed, members, tuple(key for key in known if key.until is None))
 
     def members(self, names: Iterable[str]) -> tuple[str, ...]:
         """The members behind witnesses' names."""
         return tuple(sorted({self._members[name].id for name in names}))
+
+    def final(self, note: bytes, vkey: VerifierKey) -> bool:
+        """Whether enough organisations cosigned this checkpoint of the ledger ``vkey``, with keys that have not ended."""
+        return self.reached(open_checkpoint(note, vkey, self.current).witnesses)
 
     def reached(self, names: Iterable[str]) -> bool:
         """Whether these witnesses are of enough organisations."""

@@ -127,7 +127,7 @@ def _judge(path: Path, evidence: Evidence, forks: list[ForkFound], progress: Pro
             forks.append(ForkFound(evidence.member.id, Place(evidence.member.id, _size(fork.held)), fork))
     state = ""
     if verdict is not None:
-        final = verdict.anchoring == "witnessed" and evidence.quorum.reached(verdict.witnesses)
+        final = verdict.anchoring == "witnessed" and evidence.quorum.final(verdict.checkpoint, evidence.vkey)
         state = "final" if final else verdict.anchoring
     audited = Audited(path, evidence.member, evidence.quorum, verdict, state, error)
     return _Export(path, audited, facts, evidence.vkey)

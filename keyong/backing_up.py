@@ -12,16 +12,17 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
-from federation.crypto import PublicKey, make_private_dir, write_private
+from federation import keyring
+from federation.crypto import make_private_dir, write_private
 from federation.errors import UsageError
-from federation.home import Home, ledger_origin, now
+from federation.home import Home, now
 from federation.ledger import VerifierKey, verify_ledger
 from federation.release import release
 from federation.statements import instant_text
 from federation.stores import copy_database, sync
 from keyong._backup_folder import MANIFEST, SEALED_KEYS, CopiedFile, Manifest, digest, make_folders, seal_keys
 
-LEFT_OUT = ("keys", "answers", "queries", "held", "sessions", "spool", "logs", "errors", "backups")
+LEFT_OUT = ("keys", "next-keys", "answers", "queries", "held", "sessions", "spool", "logs", "errors", "backups")
 """Keys go sealed or not at all; answers must not outlive their agreements, and a restored node takes no older plan;
 the rest lives as long as a job, or is of use on its own machine alone."""
 _FIRST = ("ledger/ledger.checkpoint", "ledger/ledger.db", "store.db", "coordinator.db")
@@ -80,13 +81,7 @@ def back_up(home: Home, target: Path, *, passphrase: bytes | None = None, progre
 
 def ledger_key(home: Home) -> VerifierKey:
     """What a home's ledger is verified with, from the newest of its rosters that has the member: no private key is used."""
-    me = home.identity.member
-    history = home.history
-    for envelope in reversed(history.envelopes):
-        for member in history.by_digest(envelope.digest).members:
-            if member.id == me:
-                return VerifierKey(ledger_origin(home.identity.consortium, me), PublicKey.from_text(member.ledger_key))
-    raise UsageError("{member} stands in none of the rosters of this home", member=me)
+    return keyring.ledger_key(home.history.rosters, home.identity.member)
 
 
 def flush(folder: Path) -> None:

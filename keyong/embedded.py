@@ -63,7 +63,7 @@ class StatementCheck:
             if not isinstance(value, bytes):
                 continue
             try:
-                self.check(Envelope.from_bytes(value), offer=name == "offer")
+                self.check(Envelope.from_bytes(value), offer=name == "offer", since=entry.time)
             except KeyongError as error:
                 raise EmbeddedStatementError(
                     "entry {index} holds a statement ({field}) that does not hold: {why}",
@@ -74,15 +74,20 @@ class StatementCheck:
             count += 1
         return count
 
-    def check(self, envelope: Envelope, *, offer: bool = False) -> None:
-        """Verify one statement by the keys its authors ever had; times are not judged, for this is history."""
+    def check(self, envelope: Envelope, *, offer: bool = False, since: str = "") -> None:
+        """Verify one statement by the keys that its authors had when it was put on record; other times are not judged, for
+        this is history.
+
+        Args:
+            since: time of the entry that holds it.
+        """
         for one in (Invocation, SurvivorSet):
             if envelope.payload_type == one.TYPE:
                 one.texts(envelope)
-                self._by_a_coordinator(envelope)
+                self._by_a_coordinator(envelope, since)
                 return
         for member in self._authors(envelope, offer):
-            self._rosters.signed_by(envelope, member)
+            self._rosters.signed_by(envelope, member, since=since)
 
     def _authors(self, envelope: Envelope, offer: bool) -> Sequence[str]:
         kind = envelope.payload_type
@@ -107,10 +112,10 @@ class StatementCheck:
             return SealedShares.texts(envelope, "sender")
         raise EvidenceTypeError("a statement of the unknown type {type}", type=kind[:80])
 
-    def _by_a_coordinator(self, envelope: Envelope) -> None:
+    def _by_a_coordinator(self, envelope: Envelope, since: str) -> None:
         for member in sorted(self._rosters.coordinators):
             try:
-                self._rosters.signed_by(envelope, member)
+                self._rosters.signed_by(envelope, member, since=since)
                 return
             except SignatureError:
                 continue
@@ -145,7 +150,7 @@ def read_proofs(folder: Path, vkey: VerifierKey, check: StatementCheck) -> list[
             raise EvidenceTypeError("{path} proves an entry that holds no receipt", path=path)
         if beside.is_file() and beside.read_bytes() != receipt:
             raise EvidenceTypeError("{path} is not the receipt that the ledger's entry holds", path=beside)
-        check.check(Envelope.from_bytes(receipt))
+        check.check(Envelope.from_bytes(receipt), since=bundle.entry.time)
         found.append(data)
     if not found:
         raise UsageError(

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from federation.crypto import PublicKey
 from federation.errors import UsageError
+from federation.keyring import ledger_key, ledger_of
 from federation.ledger import Fork, LedgerError, SignedCheckpoint, VerifierKey, is_fork
 from federation.ledger.fork import MAX_FORK_BYTES
 from federation.statements import Envelope, Member, RosterHistory
@@ -157,11 +157,17 @@ def verify_fork_file(fork: Fork, envelopes: list[Envelope], fingerprint: str) ->
     from federation.ledger import verify_fork
 
     history = RosterHistory(envelopes, fingerprint)
-    member_id = _member_of(fork.origin, history)
+    member_id, number = ledger_of(history.latest.consortium, fork.origin)
+    rosters = Rosters(history)
+    member = rosters.entries(member_id)[-1]
+    key = ledger_key(rosters.chain, member_id, number)
     failure: LedgerError | None = None
-    for member in reversed(Rosters(history).entries(member_id)):
+    # An old key that signs beyond its place signs nothing that its owner answers for: each key is taken for its own part.
+    for one, last in ((key, None), *((VerifierKey(key.name, old.public), old.size) for old in reversed(key.former))):
         try:
-            held, shown = verify_fork(fork, VerifierKey(fork.origin, PublicKey.from_text(member.ledger_key)))
+            held, shown = verify_fork(fork, one)
+            if last is not None and shown.checkpoint.size > last:
+                continue
             return ProvedFork(member, history.latest.name, held, shown)
         except LedgerError as error:
             failure = failure or error
@@ -169,19 +175,13 @@ def verify_fork_file(fork: Fork, envelopes: list[Envelope], fingerprint: str) ->
     raise failure
 
 
-def _member_of(origin: str, history: RosterHistory) -> str:
-    prefix, _, member = origin.rpartition("/")
-    if prefix != f"keyong/{history.latest.consortium.removeprefix('urn:uuid:')}":
-        raise EvidenceError("the ledger {origin} is not one of this consortium", origin=origin[:200])
-    return member
-
-
 def _evidence(ledger: Path, envelopes: list[Envelope], origin: str, fingerprint: str) -> Evidence:
     history = RosterHistory(envelopes, fingerprint)
     rosters = Rosters(history)
-    member = rosters.entries(_member_of(origin, history))[-1]
+    name, number = ledger_of(history.latest.consortium, origin)
+    member = rosters.entries(name)[-1]
     quorum = Quorum.of(rosters.chain, member.id)
-    vkey = VerifierKey(origin, PublicKey.from_text(member.ledger_key))
+    vkey = ledger_key(rosters.chain, member.id, number)
     return Evidence(ledger, member, vkey, history, rosters, quorum)
 
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from federation.crypto import PublicKey, write_private
+from federation.crypto import write_private
 from federation.errors import KeyongError, VerificationError
-from federation.home import Home, ledger_origin
+from federation.home import Home
+from federation.keyring import ledger_key
 from federation.ledger import (
     ForkError,
     ProofError,
@@ -107,7 +108,7 @@ class Receipts:
             envelope = Envelope.from_bytes(path.read_bytes())
             receipt = Receipt.read(envelope)
             self.plan.at(receipt.node)
-            self._rosters.signed_by(envelope, receipt.node)
+            self._rosters.signed_by(envelope, receipt.node, since=self.plan.issued)
             if receipt.plan != self.digest:
                 raise ReceivedError("{path} is a receipt of another plan", path=path.name)
             stem = path.name.removesuffix(".receipt.json")
@@ -118,15 +119,14 @@ class Receipts:
         return found
 
     def _proved(self, bundle: bytes, receipt: Receipt, envelope: Envelope) -> VerifiedBundle:
-        proved = verify_bundle(bundle, self._key(receipt.node), self._quorum(receipt.node).keys)
+        proved = verify_bundle(bundle, self._key(receipt.node), self._quorum(receipt.node).current)
         kind = "denied" if (receipt.outcome, receipt.intent) == ("denied", -1) else "outcome"
         if proved.entry.kind != kind or proved.fields.get("receipt") != envelope.to_bytes():
             raise ReceivedError("the proof of {node} is for another entry than its receipt", node=receipt.node)
         return proved
 
     def _key(self, node: str) -> VerifierKey:
-        member = self._rosters.entries(node)[-1]
-        return VerifierKey(ledger_origin(self._home.identity.consortium, node), PublicKey.from_text(member.ledger_key))
+        return ledger_key(self._rosters.chain, node)
 
     def _quorum(self, node: str) -> Quorum:
         return Quorum.of(self._rosters.chain, node)
@@ -204,7 +204,7 @@ class Receipts:
             note = base64.b64decode(header.checkpoint, validate=True)
         except ValueError:
             raise ReceivedError("{node} proved something else than was asked", node=node) from None
-        signed = open_checkpoint(note, key, quorum.keys)
+        signed = open_checkpoint(note, key, quorum.current)
         for before, proof in zip(known, proofs[len(entries) :], strict=True):
             _check_extends(node, before, signed, proof)
         size = signed.checkpoint.size
@@ -222,7 +222,9 @@ class Receipts:
         return open_checkpoint(path.read_bytes(), key) if path.is_file() else None
 
     def _seen_path(self, key: VerifierKey) -> Path:
-        return self._home.folder("seen") / hashlib.sha256(str(key).encode()).hexdigest()
+        # By the ledger's first key: what was seen of it outlives an exchange of its key.
+        first = VerifierKey(key.name, key.former[0].public) if key.former else key
+        return self._home.folder("seen") / hashlib.sha256(str(first).encode()).hexdigest()
 
     def write(self, standings: Sequence[Standing]) -> None:
         """Put the newer proofs beside the receipts, and remember how far each node's ledger was seen."""

@@ -145,6 +145,14 @@ def _put(home: Home, row: RegisteredDataset, description: DatasetDescription) ->
     return row
 
 
+def sign_descriptions(home: Home) -> None:
+    """Sign the catalog entries of all registered datasets with the statement key that is in force now; on record."""
+    at = now()
+    for row in node_store(home).datasets():
+        renewed = read_description(row).model_copy(update={"issued": at, "expires": at + DESCRIPTION_VALIDITY})
+        _put(home, row, DatasetDescription.model_validate(renewed.model_dump()))
+
+
 def unregister(home: Home, dataset: str) -> None:
     """Take a dataset out of the catalog; the owner's file stays as it is."""
     store = node_store(home)

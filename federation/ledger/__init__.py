@@ -34,6 +34,7 @@ from federation.ledger.errors import (
     FieldModifiedError,
     ForkError,
     HeadError,
+    KeyEndedError,
     KeySubstitutionError,
     LedgerError,
     LedgerRolledBackError,
@@ -55,9 +56,9 @@ from federation.ledger.errors import (
 from federation.ledger.fork import Fork, is_fork, prove_fork, roots_at, verify_fork
 from federation.ledger.ledger import Ledger
 from federation.ledger.merkle import verify_consistency, verify_extension, verify_inclusion
-from federation.ledger.note import Note, NoteSignature, VerifierKey, parse_note, verify_note
+from federation.ledger.note import FormerKey, Note, NoteSignature, VerifierKey, parse_note, verify_note
 from federation.ledger.verify import Verdict, verify_ledger
-from federation.ledger.witness import AddCheckpoint, Witness, WitnessRefusedError
+from federation.ledger.witness import AddCheckpoint, Witness, WitnessRefusedError, countersign
 from federation.ledger.writer import Appended
 
 __all__ = [
@@ -78,7 +79,9 @@ __all__ = [
     "FieldModifiedError",
     "Fork",
     "ForkError",
+    "FormerKey",
     "HeadError",
+    "KeyEndedError",
     "KeySubstitutionError",
     "Ledger",
     "LedgerError",
@@ -106,6 +109,7 @@ __all__ = [
     "Witness",
     "WitnessRefusedError",
     "cosign",
+    "countersign",
     "is_fork",
     "open_checkpoint",
     "parse_note",

@@ -35,16 +35,19 @@ class Head:
     leaf: bytes
     time: str
     note: bytes
+    kind: str = ""
+    """Of the last entry."""
 
     @property
     def size(self) -> int:
         """How many entries there are."""
         return self.frontier.size
 
-    def append(self, leaf: bytes, time: str) -> list[TileHash]:
+    def append(self, leaf: bytes, time: str, kind: str) -> list[TileHash]:
         """Move over one entry; the root is computed by ``seal``, once a group."""
         self.leaf = leaf
         self.time = time
+        self.kind = kind
         return self.frontier.append(leaf)
 
     def seal(self) -> bytes:
@@ -54,7 +57,7 @@ class Head:
 
     def copy(self) -> Head:
         """Return an independent copy, so that a failed group leaves this one as it was."""
-        return Head(self.frontier.copy(), self.root, self.leaf, self.time, self.note)
+        return Head(self.frontier.copy(), self.root, self.leaf, self.time, self.note, self.kind)
 
 
 def load_head(
@@ -104,7 +107,8 @@ def load_head(
         return Head(frontier, root, _NO_LEAF, "", signed.note)
     if leaf_hash(last[2]) != last[1]:
         raise HeadError("the last entry is not the one that was signed", hint="keyong verify names what was changed")
-    return Head(frontier, root, last[1], decode(last[2], last[0]).time, signed.note)
+    entry = decode(last[2], last[0])
+    return Head(frontier, root, last[1], entry.time, signed.note, entry.kind)
 
 
 def _last_checkpoint(connection: sqlite3.Connection, vkey: VerifierKey) -> SignedCheckpoint:

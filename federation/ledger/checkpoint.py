@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from federation.crypto import SigningKey
-from federation.ledger.errors import NoteFormatError, OriginError
+from federation.ledger.errors import ForkError, KeyEndedError, NoteFormatError, OriginError
 from federation.ledger.merkle import HASH_SIZE
 from federation.ledger.note import (
     COSIGNATURE,
@@ -90,6 +91,8 @@ def open_checkpoint(data: bytes, vkey: VerifierKey, witnesses: Sequence[Verifier
 
     Raises:
         OriginError: a checkpoint of another ledger.
+        KeyEndedError: signed by a key of this ledger, but not by the one of that place.
+        ForkError: another state than the one at which a key of this ledger took over.
         NoteSignatureError, SignatureTypeError, KeySubstitutionError, SignatureMissingError, NoteFormatError: see
             `federation.ledger.note`.
     """
@@ -101,7 +104,10 @@ def open_checkpoint(data: bytes, vkey: VerifierKey, witnesses: Sequence[Verifier
             found=checkpoint.origin,
             expected=vkey.name,
         )
-    verify_note(note, [vkey])
+    if vkey.former:
+        _check_place(note, checkpoint, vkey, data)
+    else:
+        verify_note(note, [vkey])
     names: tuple[str, ...] = ()
     ids = {(signature.name, signature.key_id) for signature in note.signatures}
     present = [witness for witness in witnesses if (witness.name, witness.key_id) in ids]
@@ -109,6 +115,38 @@ def open_checkpoint(data: bytes, vkey: VerifierKey, witnesses: Sequence[Verifier
         signers = verify_note(note, present)
         names = tuple(dict.fromkeys(key.name for key in signers if key.type == COSIGNATURE))
     return SignedCheckpoint(checkpoint, data, names)
+
+
+def _check_place(note: Note, checkpoint: Checkpoint, vkey: VerifierKey, data: bytes) -> None:
+    """Verify by the key that a ledger with several had at this size; where one took over, by either."""
+    parts: list[tuple[int, float, VerifierKey]] = []
+    begin = 0
+    for former in vkey.former:
+        if checkpoint.size == former.size and checkpoint.root != former.root:
+            raise ForkError(
+                "the ledger signed two histories of {size} entries: its key was exchanged in the other one",
+                hint="keep both signed checkpoints (the error carries them) and show them to the other members",
+                size=former.size,
+                evidence=(former.note, data),
+            )
+        parts.append((begin, former.size, VerifierKey(vkey.name, former.public)))
+        begin = former.size
+    parts.append((begin, math.inf, VerifierKey(vkey.name, vkey.public)))
+    allowed = [key for first, last, key in parts if first <= checkpoint.size <= last]
+    signed = {(one.name, one.key_id) for one in note.signatures}
+    if any((key.name, key.key_id) in signed for key in allowed):
+        verify_note(note, allowed)
+        return
+    for first, last, key in parts:
+        if (key.name, key.key_id) in signed:
+            raise KeyEndedError(
+                "a checkpoint of {size} entries is signed with a key that signs entries {first} to {last} alone",
+                hint="the key was exchanged: whoever signs with another one now is not the ledger's owner",
+                size=checkpoint.size,
+                first=first,
+                last="…" if last == math.inf else int(last),
+            )
+    verify_note(note, allowed)
 
 
 def cosign(checkpoint: Checkpoint, name: str, key: SigningKey, time: int) -> NoteSignature:

@@ -83,6 +83,12 @@ class KeySubstitutionError(LedgerError):
     code = "ledger-key-substituted"
 
 
+class KeyEndedError(LedgerError):
+    """A ledger's checkpoint is signed by a key of its, but not by the one of that place: the key had ended, or not begun."""
+
+    code = "ledger-key-ended"
+
+
 class SignatureTypeError(LedgerError):
     """A signature of one type stands where another type belongs."""
 

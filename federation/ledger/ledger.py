@@ -17,12 +17,13 @@ from federation.errors import UsageError
 from federation.ledger import export as _export
 from federation.ledger import tiles as _tiles
 from federation.ledger._last_signed import heed, locked, read_last_signed, write_last_signed
+from federation.ledger._reading import entry_data, entry_fields, newest_note, statements
 from federation.ledger.bundle import encode_bundle
 from federation.ledger.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
-from federation.ledger.entry import Clock, Entry, Field, decode, utc_now
+from federation.ledger.entry import Clock, Entry, decode, utc_now
 from federation.ledger.errors import LedgerUnavailableError, LedgerUnreadableError, ProofError
 from federation.ledger.merkle import EMPTY_ROOT, consistency_proof, inclusion_proof
-from federation.ledger.note import Note, VerifierKey, parse_note
+from federation.ledger.note import FormerKey, Note, NoteSignature, VerifierKey, parse_note
 from federation.ledger.store import (
     DATABASE,
     FORMAT,
@@ -32,10 +33,9 @@ from federation.ledger.store import (
     make_file,
     newer,
     node_source,
-    read_field,
     reading,
 )
-from federation.ledger.writer import Appended, Apply, Submission, Writer
+from federation.ledger.writer import HANDOVER, KEPT_KEY, Appended, Apply, Submission, Writer
 
 _PAGE = 256
 LEAST_FREE_BYTES = 16 * 2**20
@@ -49,12 +49,14 @@ class Ledger:
     Thread-safe. Several processes of one home may have the same folder open.
     """
 
-    def __init__(self, folder: Path, origin: str, key: SigningKey, clock: Clock) -> None:
+    def __init__(
+        self, folder: Path, origin: str, key: SigningKey, clock: Clock, former: tuple[FormerKey, ...] = ()
+    ) -> None:
         self.folder = folder
         self.origin = origin
-        self.vkey = VerifierKey(origin, key.public)
+        self.vkey = VerifierKey(origin, key.public, former=former)
         self._database = folder / DATABASE
-        self._writer = Writer(folder, origin, key, clock)
+        self._writer = Writer(folder, self.vkey, key, clock)
         self.observe: Callable[[float, bool], None] | None = None
         """Told of each entry: seconds until it was durable or refused, and whether it is durable."""
 
@@ -91,8 +93,8 @@ class Ledger:
         return cls.open(folder, key, clock)
 
     @classmethod
-    def open(cls, folder: Path, key: SigningKey, clock: Clock = utc_now) -> Self:
-        """Open the ledger in ``folder`` for appending, after checking its head.
+    def open(cls, folder: Path, key: SigningKey, clock: Clock = utc_now, former: tuple[FormerKey, ...] = ()) -> Self:
+        """Open the ledger in ``folder`` for appending, after checking its head; ``former`` are the keys it had before ``key``.
 
         Raises:
             LedgerRolledBackError: it is older than the last checkpoint it signed.
@@ -105,7 +107,7 @@ class Ledger:
             row = connection.execute("SELECT note FROM checkpoint ORDER BY size DESC LIMIT 1").fetchone()
         if row is None:
             raise LedgerUnreadableError("the ledger holds no signed checkpoint")
-        ledger = cls(folder, Checkpoint.parse(parse_note(row[0]).text).origin, key, clock)
+        ledger = cls(folder, Checkpoint.parse(parse_note(row[0]).text).origin, key, clock, former)
         ledger._writer.check()
         return ledger
 
@@ -213,7 +215,7 @@ class Ledger:
                     version=version,
                 )
             for statement in [ddl] if isinstance(ddl, str) else ddl:
-                for one in _statements(statement):
+                for one in statements(statement):
                     connection.execute(one)
             connection.execute(
                 "INSERT INTO schema_version (name, version) VALUES (?, ?)"
@@ -263,13 +265,39 @@ class Ledger:
         self._writer.transact(work)
         return opened.witnesses
 
+    def hand_over(self, successor: SigningKey, fields: Mapping[str, object]) -> bytes:
+        """Write the last entry under this key; returns its checkpoint, signed by this key and by the one that takes over.
+
+        Nothing is written after it but by the successor (see ``open``'s ``former``), or once :meth:`keep_key` took it back. A
+        handover that was begun before is gone on with.
+        """
+        with self.reader() as connection:
+            last = connection.execute("SELECT kind FROM entry ORDER BY idx DESC LIMIT 1").fetchone()
+        if last is None or last[0] != HANDOVER:
+            self.append(HANDOVER, fields)
+        merged = b""
+
+        def countersign(connection: sqlite3.Connection) -> None:
+            nonlocal merged
+            note = parse_note(newest_note(connection))
+            checkpoint = Checkpoint.parse(note.text)
+            added = parse_note(sign_checkpoint(checkpoint, successor)).signatures
+            merged = Note(note.text, tuple(dict.fromkeys((*note.signatures, *added)))).encode()
+            connection.execute("UPDATE checkpoint SET note = ? WHERE size = ?", (merged, checkpoint.size))
+
+        self._writer.transact(countersign)
+        own = {(self.vkey.name, key.key_id) for key in (self.vkey, VerifierKey(self.vkey.name, successor.public))}
+        return _only(merged, own)
+
+    def keep_key(self, fields: Mapping[str, object]) -> None:
+        """Take back a handover that nobody else took: this key goes on."""
+        self.append(KEPT_KEY, fields)
+
     def heed(self, note: bytes) -> None:
         """Compare with a checkpoint of ours that somebody else holds; see `federation.ledger._last_signed.heed`."""
         signed = open_checkpoint(note, self.vkey)
         with locked(self.folder), self.reader() as connection:
-            heed(
-                self.folder, signed, self._size(connection, None), _checkpoint_note(connection), node_source(connection)
-            )
+            heed(self.folder, signed, self._size(connection, None), newest_note(connection), node_source(connection))
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
@@ -290,7 +318,7 @@ class Ledger:
     def checkpoint(self) -> bytes:
         """Return the signed note over the newest state, with the cosignatures it has."""
         with self.reader() as connection:
-            return _checkpoint_note(connection)
+            return newest_note(connection)
 
     def entries(self, start: int = 0, stop: int | None = None) -> Iterator[Entry]:
         """Yield the envelopes ``start`` to ``stop`` as they are when each page is read."""
@@ -308,12 +336,12 @@ class Ledger:
     def entry(self, index: int) -> Entry:
         """Return one envelope."""
         with self.reader() as connection:
-            return decode(_data(connection, index), index)
+            return decode(entry_data(connection, index), index)
 
     def fields(self, index: int) -> dict[str, Any]:
         """Return the values of entry ``index`` (JSON, or bytes); erased fields are absent."""
         with self.reader() as connection:
-            return {name: field.value() for name, field in _fields(connection, index).items()}
+            return {name: field.value() for name, field in entry_fields(connection, index).items()}
 
     def find(self, *, kind: str | None = None, ref: int | None = None, start: int = 0) -> Iterator[Entry]:
         """Yield the envelopes of a kind, or that refer to an entry, from ``start`` on."""
@@ -344,11 +372,11 @@ class Ledger:
     def receipt_bundle(self, index: int, disclose: Collection[str] | None = None) -> bytes:
         """Return entry, fields (all, or those named), inclusion proof and signed checkpoint: verifiable offline."""
         with self.reader() as connection:
-            note = _checkpoint_note(connection)
+            note = newest_note(connection)
             size = Checkpoint.parse(parse_note(note).text).size
-            data = _data(connection, index)
+            data = entry_data(connection, index)
             proof = inclusion_proof(index, size, node_source(connection))
-            fields = _fields(connection, index)
+            fields = entry_fields(connection, index)
         chosen = {name: one for name, one in fields.items() if disclose is None or name in disclose}
         return encode_bundle(data, chosen, index, size, proof, note)
 
@@ -377,28 +405,8 @@ class Ledger:
         return size if wanted is None else wanted
 
 
-def _data(connection: sqlite3.Connection, index: int) -> bytes:
-    row = connection.execute("SELECT data FROM entry WHERE idx = ?", (index,)).fetchone()
-    if row is None:
-        raise UsageError("the ledger has no entry {index}", index=index)
-    return bytes(row[0])
-
-
-def _fields(connection: sqlite3.Connection, index: int) -> dict[str, Field]:
-    rows = connection.execute("SELECT name, form, salt, payload FROM field WHERE idx = ? ORDER BY name", (index,))
-    return {name: read_field(form, salt, payload, index) for name, form, salt, payload in rows}
-
-
-def _checkpoint_note(connection: sqlite3.Connection) -> bytes:
-    return bytes(connection.execute("SELECT note FROM checkpoint ORDER BY size DESC LIMIT 1").fetchone()[0])
-
-
-def _statements(script: str) -> Iterator[str]:
-    """Split a script at the ends of its statements: ``executescript`` would commit on its own."""
-    statement = ""
-    for piece in script.split(";"):
-        statement += piece + ";"
-        if sqlite3.complete_statement(statement):
-            if statement.strip(" \n\t;"):
-                yield statement
-            statement = ""
+def _only(data: bytes, keys: Collection[tuple[str, bytes]]) -> bytes:
+    """A note with the signatures of these keys alone."""
+    note = parse_note(data)
+    kept: tuple[NoteSignature, ...] = tuple(one for one in note.signatures if (one.name, one.key_id) in keys)
+    return Note(note.text, kept).encode()

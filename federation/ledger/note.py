@@ -63,12 +63,34 @@ class Note:
 
 
 @dataclass(frozen=True)
+class FormerKey:
+    """A key that signed a ledger before the one it has now.
+
+    Attributes:
+        size, root: the state at which the next key took over: the last that this one may sign.
+        note: the checkpoint of that state, signed by both keys.
+    """
+
+    public: PublicKey
+    size: int
+    root: bytes
+    note: bytes
+
+
+@dataclass(frozen=True)
 class VerifierKey:
-    """A name, a signature type and an Ed25519 key: what a signature in a note is verified with."""
+    """A name, a signature type and an Ed25519 key: what a signature in a note is verified with.
+
+    Attributes:
+        former: the keys that a ledger had before this one, oldest first; each speaks for its own part of the history alone.
+        until: seconds since 1970 when a witness's key ended; what it cosigned later does not count.
+    """
 
     name: str
     public: PublicKey
     type: int = ED25519
+    former: tuple[FormerKey, ...] = ()
+    until: int | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -162,13 +184,18 @@ def verify_note(note: Note, keys: Sequence[VerifierKey]) -> tuple[VerifierKey, .
     good: set[tuple[str, bytes]] = set()
     for signature in note.signatures:
         for key in keys:
-            if (signature.name, signature.key_id) == (key.name, key.key_id):
+            if (signature.name, signature.key_id) == (key.name, key.key_id) and not _ended(signature, key):
                 _verify_one(note.text, signature, key)
                 good.add((key.name, key.key_id))
     signers = tuple(dict.fromkeys(key for key in keys if (key.name, key.key_id) in good))
     if not signers:
         raise _why_unsigned(note, keys)
     return signers
+
+
+def _ended(signature: NoteSignature, key: VerifierKey) -> bool:
+    """Whether a witness's key had ended when it cosigned: such a line says no more than one by a stranger."""
+    return key.until is not None and int.from_bytes(signature.value[:8], "big") > key.until
 
 
 def _verify_one(text: str, signature: NoteSignature, key: VerifierKey) -> None:

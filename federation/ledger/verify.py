@@ -105,6 +105,8 @@ def verify_ledger(
     """
     key = VerifierKey.parse(vkey) if isinstance(vkey, str) else vkey
     held = [_from_receipt(one, key) for one in receipts]
+    # Where a key was exchanged, the roster holds the state at which it was: no history of this ledger may differ there.
+    held += [Held(open_checkpoint(one.note, key)) for one in key.former]
     held += [Held(open_checkpoint(one, key)) for one in checkpoints]
     replay = Replay(key, witnesses, held, on_entry=on_entry)
     path = Path(path)

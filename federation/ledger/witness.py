@@ -198,3 +198,24 @@ class Witness:
 
     def _path(self, origin: str) -> Path:
         return self._folder / hashlib.sha256(origin.encode()).hexdigest()
+
+
+def countersign(folder: Path, name: str, key: SigningKey, successor: SigningKey, at: datetime) -> int:
+    """Cosign what a witness saw last of each ledger with the key that takes over, too; returns of how many.
+
+    So the successor goes on from what the key before it saw, and a rollback or fork gets no cosignature from it either.
+
+    Raises:
+        LedgerError: something there was not cosigned with ``key``.
+    """
+    own, new = (VerifierKey(name, one.public, COSIGNATURE) for one in (key, successor))
+    count = 0
+    for path in sorted(folder.glob("[0-9a-f]*")):
+        note = parse_note(path.read_bytes())
+        if any((one.name, one.key_id) == (new.name, new.key_id) for one in note.signatures):
+            continue
+        verify_note(note, [own])
+        added = cosign(Checkpoint.parse(note.text), name, successor, int(at.timestamp()))
+        write_private(path, Note(note.text, (*note.signatures, added)).encode(), replace=True)
+        count += 1
+    return count

@@ -24,8 +24,9 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Final
 
-from federation.crypto import PublicKey, SigningKey
+from federation.crypto import SigningKey
 from federation.ledger._guard import ApplyGuard, is_storage_fault
 from federation.ledger._head import Head, load_head
 from federation.ledger._last_signed import locked, write_last_signed
@@ -46,6 +47,10 @@ from federation.ledger.merkle import leaf_hash
 from federation.ledger.note import VerifierKey
 from federation.ledger.store import DATABASE, connect
 
+HANDOVER: Final = "key-handover"
+"""The last entry under a key."""
+KEPT_KEY: Final = "key-kept"
+"""Takes a handover back."""
 GROUP_ENTRIES = 256
 GROUP_SECONDS = 0.010
 _QUIET_SECONDS = 0.0005
@@ -141,18 +146,18 @@ class _Group:
         self.entries.append((index, item.kind, item.ref, moment, leaf, data))
         self.fields.extend((index, name, one.form, one.salt, one.payload) for name, one in fields.items())
         self.last = LastEntry(data, fields, tuple(head.frontier.stack), b"")
-        self.tiles.extend((tile.level, tile.number, tile.hash) for tile in head.append(leaf, moment))
+        self.tiles.extend((tile.level, tile.number, tile.hash) for tile in head.append(leaf, moment, item.kind))
         self.written.append((item, index, leaf, moment))
 
 
 class Writer:
     """Appends to one folder; thread-safe, and safe beside writers of other processes."""
 
-    def __init__(self, folder: Path, origin: str, key: SigningKey, clock: Clock) -> None:
+    def __init__(self, folder: Path, vkey: VerifierKey, key: SigningKey, clock: Clock) -> None:
         self._folder = folder
-        self._origin = origin
+        self._origin = vkey.name
         self._key = key
-        self._vkey = VerifierKey(origin, PublicKey(key.public.raw))
+        self._vkey = vkey
         self._clock = clock
         self._queue: queue.SimpleQueue[Submission | None] = queue.SimpleQueue()
         self._start = threading.Lock()
@@ -271,6 +276,15 @@ class Writer:
         group = _Group(head.copy())
         now = format_time(self._clock())
         for item in items:
+            if self._is_handed_over(group.head, item):
+                item.future.set_exception(
+                    LedgerUnavailableError(
+                        "the ledger's key is being exchanged, and its owner has not finished that",
+                        hint="finish it: keyong keys rotate",
+                        code="ledger-key-exchange",
+                    )
+                )
+                continue
             self._take(connection, group, item, now)
         if not group.written:
             connection.execute(_ROLLBACK)
@@ -290,6 +304,12 @@ class Writer:
                 raise
         self._head = group.head
         return group, note
+
+    def _is_handed_over(self, head: Head, item: Submission) -> bool:
+        """Whether the last entry was this key's last one, and the key that took over is not ours."""
+        former = self._vkey.former
+        ours = bool(former) and former[-1].size == head.size
+        return head.kind == HANDOVER and item.kind != KEPT_KEY and not ours
 
     def _take(self, connection: sqlite3.Connection, group: _Group, item: Submission, now: str) -> None:
         """Add one entry with what it applies; if either is refused, only this entry is undone and its caller told."""

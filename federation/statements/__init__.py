@@ -38,7 +38,7 @@ from federation.statements.delivery import (
     receipts_digest,
 )
 from federation.statements.dsse import Envelope, add_signature, sign, verify
-from federation.statements.enrolment import EnrolmentRequest, Invitation, InvitationError
+from federation.statements.enrolment import EnrolmentRequest, Invitation, InvitationError, KeyChange
 from federation.statements.masking import (
     MASKED_COHORT,
     SETUP_ROUNDS,
@@ -100,6 +100,7 @@ __all__ = [
     "JobPlan",
     "Judged",
     "KeyAnnouncement",
+    "KeyChange",
     "MaskedInput",
     "Member",
     "Metered",

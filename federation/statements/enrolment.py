@@ -1,4 +1,4 @@
-"""How a party enters: an invitation in, an enrolment request out, a new roster back."""
+"""How a party enters: an invitation in, an enrolment request out, a new roster back. And how it exchanges its keys."""
 
 from __future__ import annotations
 
@@ -80,3 +80,18 @@ class EnrolmentRequest(Statement):
     tls_certificate: Annotated[str, StringConstraints(max_length=4096)]
     address: Annotated[str, StringConstraints(max_length=255)] = ""
     tier: Annotated[str, StringConstraints(pattern=r"^(T[0-3])?$")] = ""
+
+
+class KeyChange(Statement):
+    """A member exchanges keys: all that it has from now on, signed by each of them and by each of those it had before."""
+
+    TYPE: ClassVar[str] = "application/vnd.keyong.key-change.v1+json"
+
+    consortium: Uuid
+    member: MemberId
+    statement_key: KeyText
+    ledger_key: KeyText
+    witness_key: KeyText
+    tls_certificate: Annotated[str, StringConstraints(max_length=4096)]
+    ledger_since: Annotated[str, StringConstraints(max_length=4096)] = ""
+    """Where the ledger's key is exchanged: the last checkpoint under the old one, signed by both. Else empty."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from federation.crypto import PublicKey, canonical_json, digest
 from federation.errors import VerificationError
@@ -24,6 +24,8 @@ from federation.statements._base import (
 )
 from federation.statements.dsse import Envelope, verify_quorum
 
+LATER_OF_MEMBERS: Final = {"ledger_number": 1, "ledger_since": ""}
+"""Fields of a member's entry that a later release added, left out while they have their default (see ``Statement.LATER``)."""
 DEFAULT_TIER = "T2"
 """What a roster entry that names no tier stands for."""
 
@@ -90,6 +92,11 @@ class Member(Part):
     """host:port that a coordinator listens on; empty for everyone else."""
     tier: Annotated[str, StringConstraints(pattern=r"^(T[0-3])?$")] = ""
     """Floor of isolation the owner declared, empty for the default (T2)."""
+    ledger_number: Annotated[int, Field(ge=1, le=999)] = 1
+    """Which of its ledgers this is: one that was lost is followed by one of another origin."""
+    ledger_since: Annotated[str, StringConstraints(max_length=4096)] = ""
+    """The signed checkpoint from which on ``ledger_key`` signs: where it took over from another key, signed by both; where this
+    ledger follows one that was lost, the last state of that one that others vouch for. Empty: from the beginning."""
 
     @property
     def floor(self) -> str:
@@ -100,6 +107,13 @@ class Member(Part):
     def public(self) -> PublicKey:
         """The key that signs this member's statements."""
         return PublicKey.from_text(self.statement_key)
+
+    @field_validator("ledger_since")
+    @classmethod
+    def _a_note(cls, text: str) -> str:
+        if text and (not text.endswith("\n") or "\n\n" not in text):
+            raise ValueError("a ledger's key takes over at a signed checkpoint")
+        return text
 
     @model_validator(mode="after")
     def _separate_keys(self) -> Self:
@@ -135,6 +149,14 @@ class Roster(Statement):
         if (self.version == 1) != (self.previous == ""):
             raise ValueError("every roster but the first names its predecessor")
         return self
+
+    def _said(self) -> dict[str, Any]:
+        fields = super()._said()
+        for member in fields["members"]:
+            for name, default in LATER_OF_MEMBERS.items():
+                if member[name] == default:
+                    del member[name]
+        return fields
 
     @property
     def fingerprint(self) -> Digest:
@@ -256,6 +278,11 @@ class RosterHistory:
     def envelopes(self) -> tuple[Envelope, ...]:
         """All versions, oldest first."""
         return tuple(self._envelopes)
+
+    @property
+    def rosters(self) -> tuple[Roster, ...]:
+        """What all versions say, oldest first."""
+        return tuple(self._rosters)
 
     def by_digest(self, wanted: str) -> Roster:
         """The roster of that digest; raises where this party never saw it."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,6 +168,25 @@ async def _frames(stream: Any) -> AsyncIterator[Frame | Chunk]:
                 "the coordinator ended the link: this member is not in its roster",
                 hint="join with an invitation, or ask the founder whether you were removed",
             ) from None
+
+
+def shown_certificate(target: str, seconds: float) -> str | None:
+    """The certificate (PEM) that somebody shows at an address, of which nothing is believed; None where nobody does."""
+    host, _, port = target.rpartition(":")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    try:
+        with (
+            socket.create_connection((host.strip("[]"), int(port)), seconds) as raw,
+            context.wrap_socket(raw, server_hostname="coordinator.keyong") as link,
+        ):
+            shown = link.getpeercert(binary_form=True)
+    except (OSError, ValueError):
+        return None
+    return ssl.DER_cert_to_PEM_cert(shown) if shown else None
 
 
 async def keep_attached(

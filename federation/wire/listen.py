@@ -165,7 +165,7 @@ class Listener:
             spool=self._spool,
             tell=True,
         )
-        peer.member = member
+        peer.member, peer.fingerprint = member, fingerprint
         task = self._running[peer] = asyncio.create_task(peer.run())
         self._on_link(peer, True)
         try:

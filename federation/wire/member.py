@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
+import contextlib
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from typing import Literal
 
 import structlog
 
 from federation import correspondence
-from federation.crypto import SignatureError
-from federation.errors import KeyongError, UnavailableError
+from federation.crypto import SignatureError, TlsIdentity, certificate_fingerprint, check_certificate, server_name
+from federation.errors import KeyongError, UnavailableError, VerificationError
 from federation.holdings import Holdings
 from federation.home import Home, now
 from federation.ledger import Ledger, LedgerError
 from federation.release import software
 from federation.statements import CLOCK_SKEW, Envelope, UnknownMemberError, parse_instant
-from federation.wire.dial import CONNECT_SECONDS, Address, dial, refuse_all
+from federation.wire.dial import CONNECT_SECONDS, Address, UnreachableError, dial, refuse_all, shown_certificate
 from federation.wire.messages import (
     Envelopes,
     Hello,
@@ -43,34 +43,91 @@ ON_THE_WAY = timedelta(seconds=5)
 """What the coordinator's word of its time may take to arrive, before the clocks themselves are blamed."""
 
 
+PROBE_SECONDS = 5.0
+"""What it may take to see which certificate is shown at the coordinator's address, where it is not the one expected."""
+
+
 class ClockError(UnavailableError):
     """This machine's clock and the coordinator's differ too much to judge any date."""
 
     code = "clock"
 
 
-def connect(
+@contextlib.asynccontextmanager
+async def connect(
     home: Home,
     handler: Handler = refuse_all,
     *,
+    tls: TlsIdentity | None = None,
     timeout: float = CONNECT_SECONDS,
     meter: Meter | None = None,
     lent: frozenset[str] = frozenset(),
-) -> AbstractAsyncContextManager[Peer]:
-    """Dial this home's coordinator, taking exactly the certificate the newest roster gives it."""
-    coordinator = home.history.latest.coordinator
-    tls = home.tls
-    address = Address(coordinator.address or home.identity.address, coordinator.id, coordinator.tls_certificate)
+) -> AsyncIterator[Peer]:
+    """Dial this home's coordinator, taking exactly the certificate the newest roster gives it.
+
+    Where it shows another one, it may have exchanged it while we were away: then the rosters are asked for first, over a link
+    that is believed in nothing else, and it is dialled again only if the root's signatures give it that certificate.
+
+    Args:
+        tls: our TLS identity, where it is not the home's.
+    """
+    own = tls or home.tls
     spool = home.folder("spool")
-    return dial(
-        address,
-        tls.key_pem,
-        tls.certificate_pem,
-        handler=handler,
-        spool=spool,
-        timeout=timeout,
-        meter=meter,
-        lent=lent,
+
+    def dialled() -> contextlib.AbstractAsyncContextManager[Peer]:
+        return dial(
+            coordinator_address(home),
+            own.key_pem,
+            own.certificate_pem,
+            handler=handler,
+            spool=spool,
+            timeout=timeout,
+            meter=meter,
+            lent=lent,
+        )
+
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            peer = await stack.enter_async_context(dialled())
+        except UnreachableError:
+            if not await relearn(home, own):
+                raise
+            peer = await stack.enter_async_context(dialled())
+        yield peer
+
+
+def coordinator_address(home: Home) -> Address:
+    """Where the newest roster has the coordinator, and its certificate."""
+    coordinator = home.history.latest.coordinator
+    return Address(coordinator.address or home.identity.address, coordinator.id, coordinator.tls_certificate)
+
+
+async def relearn(home: Home, own: TlsIdentity) -> bool:
+    """Learn rosters from whoever shows another certificate at the coordinator's address; whether one of them names it.
+
+    Nothing is told there but which rosters we have, and nothing is taken but rosters, which their signatures prove.
+    """
+    address = coordinator_address(home)
+    shown = await asyncio.to_thread(shown_certificate, address.target, PROBE_SECONDS)
+    try:
+        if shown is None or certificate_fingerprint(shown.encode()) == certificate_fingerprint(
+            address.certificate.encode()
+        ):
+            return False
+        if check_certificate(shown.encode()).server_name != server_name(address.member):
+            return False
+        other = Address(address.target, address.member, shown)
+        async with dial(other, own.key_pem, own.certificate_pem, timeout=PROBE_SECONDS) as peer:
+            ledger = await asyncio.to_thread(home.open_ledger)
+            try:
+                await fetch_rosters(peer, home, ledger)
+            finally:
+                await asyncio.to_thread(ledger.close)
+    except (VerificationError, UnavailableError) as error:
+        log.warning("coordinator-shows-another-certificate", code=error.code)
+        return False
+    return certificate_fingerprint(coordinator_address(home).certificate.encode()) == certificate_fingerprint(
+        shown.encode()
     )
 
 
@@ -93,6 +150,7 @@ async def greet(peer: Peer, home: Home, ledger: Ledger | None, *, serves: Litera
     check_version(welcome.version)
     peer.version = welcome.version
     await asyncio.to_thread(learn, home, ledger, welcome.rosters)
+    await asyncio.to_thread(home.check_keys)
     if welcome.rosters:
         await fetch_rosters(peer, home, ledger)  # what did not fit into the greeting
     apart = abs(now() - parse_instant(welcome.clock))

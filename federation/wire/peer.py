@@ -116,6 +116,8 @@ class Peer:
         self._lost: KeyongError | None = None
         self._over = asyncio.Event()
         self.member = ""
+        self.fingerprint = ""
+        """Of the certificate at the other end, where that dialled us."""
         self.version = 1
         """Protocol version that both ends agreed on when they greeted."""
 

@@ -23,10 +23,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
-from federation.home import Home, NewKeys, ledger_origin, now
+from federation.home import Home, NewKeys, now
+from federation.keyring import ledger_origin, witness_key, witness_name
 from federation.ledger import Checkpoint, Ledger, Witness, WitnessRefusedError, open_checkpoint, parse_note
 from federation.statements import Member, Root, Roster
-from federation.witnessing import ATTEST_SECONDS, Quorum, Witnessing, log_key, witness_key, witness_name
+from federation.witnessing import ATTEST_SECONDS, Quorum, Witnessing, log_key
 from keyong.bench.figure import Figure
 from keyong.bench.line import stand
 from keyong.bench.progress import bar

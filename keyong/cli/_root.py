@@ -22,6 +22,7 @@ GROUPS: dict[str, tuple[str, str]] = {
     "consortium": ("keyong.cli.consortium", mark("Found a consortium, invite and remove members, show its roster.")),
     "join": ("keyong.cli.join", mark("Enter a consortium with an invitation.")),
     "whoami": ("keyong.cli.whoami", mark("Show this identity: member, roles, keys and the pinned root.")),
+    "keys": ("keyong.cli.keys", mark("Show this party's keys and since when they are in force, and exchange them.")),
     "peers": ("keyong.cli.peers", mark("Choose which legal entities count toward this node's minimum.")),
     "inbox": ("keyong.cli.inbox", mark("Show what waits for an answer: offers to sign, requests to answer.")),
     "catalog": ("keyong.cli.catalog", mark("See what nodes publish: datasets and their schema, without values.")),

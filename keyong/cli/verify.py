@@ -251,7 +251,7 @@ def _integrity(verdict: Verdict, statements: int | None, receipts: int) -> str:
 
 def _state(evidence: Evidence, verdict: Verdict) -> str:
     """``unanchored``, ``partly witnessed``, ``witnessed``, or ``final``: to its end, by a quorum."""
-    final = verdict.anchoring == "witnessed" and evidence.quorum.reached(verdict.witnesses)
+    final = verdict.anchoring == "witnessed" and evidence.quorum.final(verdict.checkpoint, evidence.vkey)
     return "final" if final else verdict.anchoring
 
 

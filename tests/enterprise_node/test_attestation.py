@@ -12,6 +12,7 @@ import pytest
 
 from enterprise_node.attestation import Attestation
 from federation.errors import UnavailableError
+from federation.keyring import witness_name
 from federation.ledger import (
     AddCheckpoint,
     Checkpoint,
@@ -25,7 +26,7 @@ from federation.ledger import (
 )
 from federation.wire.messages import WitnessAnswer, WitnessAsk
 from federation.wire.peer import Incoming
-from federation.witnessing import RETRY_SECONDS, Quorum, Witnessing, eligible, log_key, quorum, witness_name
+from federation.witnessing import RETRY_SECONDS, Quorum, Witnessing, eligible, log_key, quorum
 
 OTHERS = ("lab", "other")
 

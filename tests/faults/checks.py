@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from federation.home import Home, ledger_origin
+from federation.home import Home
+from federation.keyring import ledger_origin
 from federation.ledger import VerifierKey, verify_bundle, verify_ledger
 from federation.statements import Envelope, Receipt
 

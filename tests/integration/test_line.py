@@ -17,7 +17,8 @@ from safetensors.numpy import load_file
 
 from federation.crypto import PublicKey
 from federation.errors import KeyongError
-from federation.home import Home, ledger_origin
+from federation.home import Home
+from federation.keyring import ledger_origin
 from federation.ledger import VerifierKey, verify_bundle
 from federation.statements import Envelope, Receipt, ResultAcknowledgement
 from tests.integration.apps import CLIENT

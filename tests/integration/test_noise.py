@@ -9,7 +9,8 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from federation.crypto import PublicKey
-from federation.home import Home, ledger_origin
+from federation.home import Home
+from federation.keyring import ledger_origin
 from federation.ledger import VerifierKey, verify_bundle
 from federation.privacy import rho_text
 from federation.statements import Envelope, Receipt

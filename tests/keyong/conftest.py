@@ -160,3 +160,24 @@ def serve(tmp_path: Path, runtimes: Path) -> Iterator[Callable[..., Process]]:
     yield start
     for process in reversed(started):
         process.end()
+
+
+@pytest.fixture
+def coordinating(founder: Path, serve: Callable[..., Process], isolating: None) -> Process:
+    """The founder's coordinator, that serves."""
+    return serve("--home", founder, "coordinator", "serve")
+
+
+@pytest.fixture
+def joined(
+    keyong: Run, founder: Path, fingerprint: str, coordinating: Process, tmp_path: Path, isolating: None
+) -> Path:
+    """A member's home, entered over the link of a coordinator that serves."""
+    assert coordinating.wait_for("ready")["port"] > 0
+    invitation = tmp_path / "mill-a.invitation"
+    home = tmp_path / "mill-a"
+    assert keyong("--home", founder, "consortium", "invite", "mill-a", "--entity", "Mill A", "-o", invitation).code == 0
+    ran = keyong("--home", home, "join", invitation, "--fingerprint", fingerprint, "--format", "json")
+    assert ran.code == 0, ran.err
+    assert ran.json["member"] == "mill-a"
+    return home

@@ -17,6 +17,7 @@ from federation import correspondence
 from federation.errors import UnavailableError, UsageError
 from federation.holdings import Holdings, open_engine
 from federation.home import Home, Identity, NewKeys
+from federation.keyring import witness_name
 from federation.ledger import Appended, Ledger, Witness, WitnessRefusedError
 from federation.policy import agreement_policy
 from federation.statements import (
@@ -38,7 +39,7 @@ from federation.statements import (
 )
 from federation.wire import messages as m
 from federation.wire.peer import Incoming
-from federation.witnessing import Witnessing, log_key, witness_name
+from federation.witnessing import Witnessing, log_key
 from keyong.client import Client
 
 DIGEST = "sha256:" + "7" * 64

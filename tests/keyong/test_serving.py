@@ -6,8 +6,6 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from tests.keyong.conftest import Process, Run
 
 Serve = Callable[..., Process]
@@ -24,19 +22,6 @@ num-server-rounds = 1
 arrays = "sent"
 metrics = ["train_loss"]
 """
-
-
-@pytest.fixture
-def joined(keyong: Run, founder: Path, fingerprint: str, serve: Serve, tmp_path: Path, isolating: None) -> Path:
-    """A member's home, entered over the link of a coordinator that serves."""
-    assert serve("--home", founder, "coordinator", "serve").wait_for("ready")["port"] > 0
-    invitation = tmp_path / "mill-a.invitation"
-    home = tmp_path / "mill-a"
-    assert keyong("--home", founder, "consortium", "invite", "mill-a", "--entity", "Mill A", "-o", invitation).code == 0
-    ran = keyong("--home", home, "join", invitation, "--fingerprint", fingerprint, "--format", "json")
-    assert ran.code == 0, ran.err
-    assert ran.json["member"] == "mill-a"
-    return home
 
 
 def test_a_port_in_use_is_said_to_be(keyong: Run, founder: Path, runtimes: Path, isolating: None) -> None:
