@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -19,9 +20,9 @@ from coordinator.recording import FOLDER, JOURNAL, ROOM, Recording, Room, room_f
 from coordinator.results import FileBuffers, ResultFolder
 from coordinator.scheduler import INTERRUPTED, Scheduler, resumable
 from coordinator.store import CoordinatorStore, JobRow
-from federation.errors import DeniedError, UnavailableError, UsageError
+from federation.errors import DeniedError, KeyongError, UnavailableError, UsageError
 from federation.home import Home, now
-from federation.ledger import Ledger
+from federation.ledger import Ledger, Refusals
 from federation.statements import Envelope, JobPlan, instant_text
 from federation.wire import messages as m
 from federation.wire.peer import HEADER_BYTES, Incoming, Outgoing, Peer
@@ -66,6 +67,7 @@ class JobDesk:
         self._room = room
         self._feed = EventFeed(store)
         self._jobs = Scheduler(store, ledger, self._feed, at_once)
+        self._refusals = Refusals(ledger, time.monotonic, "job", {"event": "refused"})
         self._resuming: set[str] = set()
         self._goes_on: dict[str, tuple[int, dict[str, int]]] = {}
         """Of each interrupted job that was listed: when its recording was written, and where it goes on."""
@@ -126,6 +128,7 @@ class JobDesk:
     async def stop(self) -> None:
         """End every job, as interrupted, and wait until each is on record."""
         await self._jobs.stop()
+        await self._refusals.flush()
 
     async def _withdraw(self, peer: Peer, message: Incoming) -> Outgoing:
         for text in m.Envelopes.from_bytes(message.header).envelopes:
@@ -136,8 +139,17 @@ class JobDesk:
 
     async def _submit(self, peer: Peer, message: Incoming) -> Outgoing:
         self._check_room(peer.member)
-        envelope = m.unpack(m.Submit.from_bytes(message.header).plan)
-        plan = await asyncio.to_thread(self._admit, envelope, message.body, peer.member)
+        statement = ""
+        try:
+            envelope = m.unpack(m.Submit.from_bytes(message.header).plan)
+            statement = envelope.digest
+            plan = await asyncio.to_thread(self._admit, envelope, message.body, peer.member)
+        except UnavailableError:
+            raise
+        except KeyongError as error:
+            log.info("plan-refused", plan=statement, member=peer.member, code=error.code, reason=str(error)[:500])
+            await self._refusals.write(error.code, {"requester": peer.member, "statement": statement})
+            raise
         row = JobRow(
             id=plan.id,
             plan_digest=envelope.digest,

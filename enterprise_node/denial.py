@@ -9,9 +9,9 @@ import structlog
 
 from enterprise_node.receipts import of_refusal
 from enterprise_node.record import Record, denied_record
-from enterprise_node.refusals import Refusals
 from federation.crypto import SigningKey
 from federation.errors import KeyongError
+from federation.ledger import Refusals
 from federation.statements import Envelope, JobPlan
 
 log = structlog.get_logger("keyong.node")

@@ -90,6 +90,12 @@ class Job:
             self.reason = reason
             self.stopped.set()
 
+    def strike(self, reason: str) -> None:
+        """End the job, and every process of it at once, before anything that could have to wait."""
+        if self.session is not None:
+            self.session.strike()
+        self.stop(reason)
+
     def release(self) -> None:
         """Give back what is as large as a model, whoever still knows of the job."""
         self.body, self.reply, self.answers = None, None, {}

@@ -38,7 +38,6 @@ from enterprise_node.outcomes import INTERNAL, NOT_RELEASED, visible
 from enterprise_node.receipts import Done, Held, of_step
 from enterprise_node.record import Intent, Record
 from enterprise_node.recovery import close_open_steps, close_step
-from enterprise_node.refusals import Refusals
 from enterprise_node.release import Release, StillHeldError
 from enterprise_node.release_slot import ReleaseSlot
 from enterprise_node.stages import Stages, bits_of, cost_of, most_bytes_of
@@ -49,7 +48,7 @@ from federation.errors import DeniedError, KeyongError, UnavailableError
 from federation.holdings import Holdings
 from federation.home import Home
 from federation.jobs.codec import Content, ContentError, content_digest, decode
-from federation.ledger import LedgerError
+from federation.ledger import LedgerError, Refusals
 from federation.secagg import Opened
 from federation.statements import Envelope, Receipt
 from federation.statements.receipt import Outcome
@@ -98,7 +97,7 @@ class Line:
         told = lambda withdrawal: self.on_withdrawal(withdrawal)  # noqa: E731
         self._opener = Opener(record, self._settle, self._check_in_force, clock, told)
         self._stages = Stages(home, runtime, waiting)
-        self._refusals = Refusals(record, time.monotonic)
+        self._refusals = Refusals(record.ledger, time.monotonic)
         self._metrics = metrics or NodeMetrics()
         self._denials = Denials(self._refusals, record, self._node, self._key, self._metrics.denied)
         self._kept = KeptReplies(home.folder("answers"))
@@ -238,7 +237,7 @@ class Line:
             return await job.answer(envelope.digest)
         except asyncio.CancelledError:
             if not lost():
-                job.stop("cancelled")
+                job.strike("cancelled")
                 await until_done(work)
             raise
 
@@ -384,7 +383,7 @@ class Line:
         await asyncio.wait((work, stop), return_when=asyncio.FIRST_COMPLETED, timeout=left)
         stop.cancel()
         if not (work.done() or job.stopped.is_set()):
-            job.stop(METERED_TIME)
+            job.strike(METERED_TIME)
         if job.stopped.is_set():
             if job.session is not None:
                 await job.session.kill()
@@ -525,6 +524,18 @@ class Line:
         await self._close_all(
             {digest: reason for digest, job in self.jobs.items() if job.admitted.agreement_digest == agreement_digest}
         )
+
+    def strike(self, agreement_digest: str, why: str) -> None:
+        """End at once what runs under an agreement that its owner is about to end or to suspend; nothing is written first.
+
+        Its steps settle as killed; its jobs close once that is in the store (:meth:`uphold`).
+
+        Args:
+            why: ``revoked`` or ``suspended``.
+        """
+        for job in self.jobs.values():
+            if job.admitted.agreement_digest == agreement_digest:
+                job.strike(f"agreement-{why}")
 
     async def uphold(self) -> None:
         """End at once every job whose agreement was revoked or suspended; the owner's command waits for this."""

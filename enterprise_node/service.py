@@ -115,7 +115,7 @@ class NodeService:
 
         try:
             await self._start()
-            async with self._observer.serving(self._standing, self.line.uphold) as port:
+            async with self._observer.serving(self._standing, self.line.uphold, self.line.strike) as port:
                 on_state(f"ready {port}" if port else "ready")
                 tending = asyncio.create_task(self._tend())
                 filling = asyncio.create_task(self._fill())

@@ -192,6 +192,8 @@ def suspend(client: Client, name: str, reason: str = "", *, suspended: bool = Tr
         reason=reason,
     )
     envelope = suspension.seal(client.home.key("statement"))
+    if suspended:
+        _strike(client, held, "suspended")
     correspondence.suspend(client.holdings, client.ledger, envelope, suspension)
     with suppress(NotServingError):
         ask(client.home.path, "node", "/uphold")
@@ -221,10 +223,15 @@ def fulfil(client: Client, name: str, duty: str, plan: str = "", note: str = "")
 
 
 def revoke(client: Client, name: str, reason: str = "") -> Holding:
-    """End an agreement: here at once, at the other side when the notice arrives."""
+    """End an agreement: here at once, at the other side when the notice arrives.
+
+    What runs under it is ended before anything is written: signature, store and ledger would each keep it alive for their
+    own time. Where the command goes no further than that, a job was ended in vain and the agreement stands.
+    """
     held = client.holdings.find(name)
     if held.state not in ("in-force", "suspended", "offered"):
         raise UsageError("{name} is {state}; there is nothing to revoke", name=held.id, state=held.state)
+    _strike(client, held, "revoked")
     at = now()
     me = client.home.identity.member
     revocation = Revocation(issued=at, expires=at + REVOCATION_VALIDITY, agreement=held.digest, by=me, reason=reason)
@@ -234,3 +241,9 @@ def revoke(client: Client, name: str, reason: str = "") -> Holding:
         ask(client.home.path, "node", "/uphold")  # its jobs end now, not when it looks by itself
     client.send(held.consumer if held.provider == me else held.provider, envelope)
     return held
+
+
+def _strike(client: Client, held: Holding, why: str) -> None:
+    """Have the node that serves this home end what runs under an agreement now."""
+    with suppress(NotServingError):
+        ask(client.home.path, "node", f"/strike/{why}/{held.digest}")

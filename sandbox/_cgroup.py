@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -68,6 +69,31 @@ class Group:
             return "memory"
         return "processes" if _count(self.pids / "pids.events", "max") else None
 
+    def kill(self) -> None:
+        """Kill every process of the group at once.
+
+        A pid namespace ends with its first process, but in turn: that one's memory is given back before the others hear
+        of it. Whoever forks meanwhile is that namespace's end's to kill, or the reaper's.
+        """
+        handles: dict[str, int] = {}
+        with suppress(OSError):
+            if self.version == 2 and (switch := self.pids / "cgroup.kill").exists():
+                _write(switch, 1)
+                return
+            for process in self._members():
+                with suppress(ProcessLookupError):
+                    handles[process] = os.pidfd_open(int(process))
+            for process in self._members() & handles.keys():  # listed with the handle held: no other has its number
+                with suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(handles[process], signal.SIGKILL)
+        for handle in handles.values():
+            os.close(handle)
+
+    def abandon(self) -> None:
+        """Kill who is in the group, and remove it."""
+        self.kill()
+        self.remove()
+
     def remove(self) -> None:
         """Remove the group once nobody is in it; one that cannot be removed is left to the next start."""
         end = time.monotonic() + _REMOVE_SECONDS
@@ -79,6 +105,9 @@ class Group:
                     if time.monotonic() > end:
                         return
                     time.sleep(0.001)  # the last one is gone, and the kernel is about to notice
+
+    def _members(self) -> set[str]:
+        return set((self.pids / "cgroup.procs").read_text().split()) - {"0"}  # 0: of a pid namespace beside ours
 
     def _places(self) -> list[Path]:
         return list(dict.fromkeys(place for place in (self.memory, self.pids, self.cpu) if place is not None))

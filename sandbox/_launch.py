@@ -114,6 +114,7 @@ def _spawn(
         info.close()
         init, handle = first_process(info_read, monitor, "bubblewrap", START_SECONDS)
     undo.callback(end_process, handle)
+    group = join_group(spec, init, undo, without)
     # While the session starts: what it was started by, with roles in the place of the host's paths.
     roles = _bubblewrap.Places(
         Path("<runtime>"),
@@ -124,7 +125,6 @@ def _spawn(
     options = _bubblewrap.arguments(spec, roles, masked, named, without=without)
     digest = _bubblewrap.arguments_digest(options, launcher, inner_python, launcher_source)
     abi = _confirm(channel, monitor, init, identity, without)
-    group = join_group(spec, init, undo, without)
     evidence = Evidence(
         tier=Tier.T2,
         kernel=os.uname().release,

@@ -20,22 +20,12 @@ from sandbox import _bubblewrap, _kernel, _launcher, _seccomp, _staging
 from sandbox._attest import attest, does_not_hold
 from sandbox._identity import Identity, allot_identity, hold_if_free
 from sandbox._meter import UidMeter
+from sandbox._reaped import REAPER, start_reaped
 from sandbox._session_root import ROOTS, SessionRoot, remove_root
-from sandbox._started import (
-    START_SECONDS,
-    Started,
-    cannot,
-    end_process,
-    first_process,
-    join_group,
-    last_words,
-    memory_file,
-    reap,
-)
+from sandbox._started import START_SECONDS, Started, cannot, join_group, last_words
 from sandbox.errors import SandboxError
 from sandbox.spec import Evidence, SessionSpec, Tier
 
-REAPER = Path(__file__).parent / "_reaper.py"
 CAPABILITIES = {"CHOWN": 0, "DAC_OVERRIDE": 1, "KILL": 5, "SETGID": 6, "SETUID": 7, "SETPCAP": 8}
 """What root needs to give a session a uid, take every privilege from it, and end it."""
 
@@ -134,11 +124,21 @@ def start_own_uid(spec: SessionSpec, *, without: frozenset[str] = frozenset()) -
         control_read, control = os.pipe()
         alive = undo.enter_context(open(control, "wb", buffering=0))
         try:
-            monitor, init, handle, channel = _spawn(launch, control_read, filter_program, undo)
+            started = start_reaped(
+                [python, "-I", "-S", str(root.launcher)],
+                launch.launcher_arguments(),
+                launch.environment(),
+                root.tmp,
+                control_read,
+                undo,
+                uid=identity.uid,
+                filter_program=filter_program if "seccomp" not in without else b"",
+            )
         finally:
             os.close(control_read)
-        abi = _confirm(channel, monitor, init, identity, without)
+        monitor, init, channel = started.monitor, started.init, started.channel
         group = join_group(spec, init, undo, without)
+        abi = _confirm(channel, monitor, init, identity, without)
         evidence = Evidence(
             tier=Tier.T1,
             kernel=os.uname().release,
@@ -153,7 +153,17 @@ def start_own_uid(spec: SessionSpec, *, without: frozenset[str] = frozenset()) -
         meter = UidMeter(identity.uid, bounds)
         undo.pop_all()
     return Started(
-        monitor, init, handle, channel, identity, evidence, meter, root, alive, group, partial(end_uid, identity.uid)
+        monitor,
+        init,
+        started.handle,
+        channel,
+        identity,
+        evidence,
+        meter,
+        root,
+        alive,
+        group,
+        partial(end_uid, identity.uid),
     )
 
 
@@ -187,49 +197,6 @@ def end_uid(uid: int) -> None:
     if UidMeter(uid, {}).members():
         reaper = [sys.executable, "-I", "-S", str(REAPER), "kill", str(uid)]
         subprocess.run(reaper, env={}, cwd="/", stdin=subprocess.DEVNULL, timeout=START_SECONDS, check=True)
-
-
-def _spawn(
-    launch: _Launch, control: int, filter_program: bytes, undo: ExitStack
-) -> tuple[subprocess.Popen[bytes], int, int, socket.socket]:
-    """Start the reaper, and through it the session's first process."""
-    environment = launch.environment()
-    with ExitStack() as inherited:  # closed here once the child has its own
-        channel, inner_channel = socket.socketpair()
-        undo.callback(channel.close)
-        inherited.callback(inner_channel.close)
-        info_read, info_write = os.pipe()
-        inherited.callback(os.close, info_read)
-        info = inherited.enter_context(open(info_write, "wb"))
-        passed = [inner_channel.fileno(), control, info.fileno()]
-        filter_fd = -1
-        if "seccomp" not in launch.without:
-            filter_fd = inherited.enter_context(memory_file(filter_program))
-            passed.append(filter_fd)
-        command = [sys.executable, "-I", "-S", str(REAPER)]
-        command += [str(number) for number in (launch.uid, control, info.fileno(), filter_fd)]
-        command += [str(launch.root.tmp), str(len(environment)), *(f"{k}={v}" for k, v in environment.items())]
-        command += [launch.python, "-I", "-S", str(launch.root.launcher), str(inner_channel.fileno())]
-        try:
-            monitor = subprocess.Popen(
-                [*command, *launch.launcher_arguments()],
-                env={},
-                cwd="/",
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                close_fds=True,
-                pass_fds=passed,
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise cannot("reaper", error) from None
-        undo.callback(reap, monitor)
-        inner_channel.close()
-        info.close()
-        init, handle = first_process(info_read, monitor, "reaper", START_SECONDS)
-    undo.callback(end_process, handle)
-    return monitor, init, handle, channel
 
 
 def _confirm(

@@ -1,10 +1,15 @@
-"""The parent of a T1 session: starts its first process under the session's uid, and leaves nobody of that uid behind.
+"""The parent of a session without a pid namespace (T1, T0): starts its first process and leaves nobody of it behind.
 
-A program of its own, as root, with the standard library alone; trusted, and never reached by a job (another uid). It
-plays the part that a pid namespace's end plays at T2: when the first process ends, or the trusted process that started
-this one goes away (its end of the control pipe closes), every process of the uid is killed and reaped.
+A program of its own with the standard library alone; trusted. It plays the part that a pid namespace's end plays at T2: when
+the first process ends, or the trusted process that started this one goes away (its end of the control pipe closes), every
+process of the session is killed and reaped.
 
-Arguments: uid, descriptors of control pipe, information pipe and filter (-1: none), working directory, number of
+At T1 it runs as root, out of reach of a job (another uid), and the session is whoever has the session's uid. At T0 it runs as
+the service's own user, and the session is whoever descends from it: orphans come to it (``PR_SET_CHILD_SUBREAPER``), so a
+process that leads a session of its own is found like any other. That holds honest code together; code that means to escape
+does so at T0, as it can do everything else there.
+
+Arguments: uid (-1 at T0), descriptors of control pipe, information pipe and filter (-1: none), working directory, number of
 environment variables, those, then the program and its arguments. With ``kill UID`` alone: kill what is left of a uid.
 """
 
@@ -74,7 +79,46 @@ def survivors(uid: int) -> "list[int]":
     return found
 
 
-def kill_all(uid: int) -> None:
+def descendants() -> "list[int]":
+    """Processes below this one that are not dead yet."""
+    parents = {}
+    for name in os.listdir("/proc"):
+        if not name.isdecimal():
+            continue
+        try:
+            with open(f"/proc/{name}/stat", encoding="latin-1") as file:
+                fields = file.read().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        if fields[0] not in "ZX":
+            parents[int(name)] = int(fields[1])
+    found = []
+    for process in parents:
+        above = parents.get(process)
+        while above is not None and above != os.getpid():
+            above = parents.get(above)
+        if above is not None:
+            found.append(process)
+    return found
+
+
+def kill_descendants() -> None:
+    """Kill and reap every process below this one, until none is left."""
+    while True:
+        for process in descendants():
+            try:
+                os.kill(process, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        reap_children()
+        try:
+            os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        select.select([], [], [], 0.001)
+
+
+def kill_uid(uid: int) -> None:
     """Kill every process of the uid and reap those that are ours, until none is left.
 
     ``kill(-1)`` misses nobody, however fast they fork. It hits whoever has a real or saved uid that is the killer's real
@@ -123,7 +167,10 @@ def start(uid: int, filter_fd: int, directory: str, environment: "dict[str, str]
         os.umask(0o022)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
             signal.signal(number, signal.SIG_DFL)
-        become(uid, filter_fd)
+        if uid < 0:
+            prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        else:
+            become(uid, filter_fd)
         os.chdir(directory)
         os.execve(command[0], command, environment)
     except OSError as error:
@@ -133,7 +180,7 @@ def start(uid: int, filter_fd: int, directory: str, environment: "dict[str, str]
 
 def main() -> None:
     if sys.argv[1] == "kill":
-        kill_all(int(sys.argv[2]))
+        kill_uid(int(sys.argv[2]))
         return
     uid, control, info, filter_fd = (int(value) for value in sys.argv[1:5])
     count = int(sys.argv[6])
@@ -162,7 +209,14 @@ def main() -> None:
             status = signal.SIGKILL
             break
         os.read(died, 1 << 16)
-    kill_all(uid)
+    if uid < 0:
+        kill_descendants()
+        if select.select([control], [], [], 0)[0]:  # nobody else is left to remove the session's temporary files
+            import shutil
+
+            shutil.rmtree(os.path.dirname(sys.argv[5]), ignore_errors=True)
+    else:
+        kill_uid(uid)
     sys.exit(os.waitstatus_to_exitcode(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status))
 
 

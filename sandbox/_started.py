@@ -87,7 +87,10 @@ class Started:
 
 
 def join_group(spec: SessionSpec, init: int, undo: ExitStack, without: frozenset[str]) -> Group | None:
-    """Put a session that has not run anything of its own yet into a control group with its bounds; ``None`` without one."""
+    """Put a session that has not run anything of its own yet into a control group with its bounds; ``None`` without one.
+
+    While its interpreter starts: the kernel takes its time to move a process.
+    """
     group = open_group() if "cgroup" not in without else None
     if group is None:
         return None
@@ -97,7 +100,7 @@ def join_group(spec: SessionSpec, init: int, undo: ExitStack, without: frozenset
     except OSError:
         group.remove()
         return None
-    undo.callback(group.remove)
+    undo.callback(group.abandon)
     return group
 
 

@@ -10,21 +10,18 @@ from __future__ import annotations
 
 import os
 import resource
-import socket
-import subprocess
-import sys
 import tempfile
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from sandbox import _bubblewrap, _launcher, _staging
 from sandbox._meter import TreeMeter
-from sandbox._started import START_SECONDS, Started, cannot, end_process, first_process, join_group, last_words, reap
+from sandbox._reaped import start_reaped
+from sandbox._started import START_SECONDS, Started, cannot, join_group, last_words
 from sandbox._trees import remove_tree
 from sandbox.errors import SandboxError
 from sandbox.spec import Evidence, SessionSpec, Tier
 
-REAPER = Path(__file__).parent / "_subreaper.py"
 _SHARED = (resource.RLIMIT_NPROC,)
 """Bounds that the kernel counts by uid: here they would count every process of the service's user."""
 
@@ -78,16 +75,21 @@ def start_subprocess(spec: SessionSpec, *, without: frozenset[str] = frozenset()
         alive = undo.enter_context(open(control, "wb", buffering=0))
         arguments = _launcher_arguments(spec, root)
         try:
-            monitor, init, handle, channel = _spawn(spec, root, prefix, python, arguments, control_read, undo)
+            environment = {name: root.path(value) for name, value in spec.env.items()}
+            packages = spec.runtime.path.absolute() / "site-packages"
+            environment |= _bubblewrap.fixed_environment(str(root.tmp), packages, prefix)
+            launcher = [python, "-I", "-S", str(_launcher.SOURCE)]
+            started = start_reaped(launcher, arguments, environment, root.tmp, control_read, undo)
         finally:
             os.close(control_read)
+        monitor, init, channel = started.monitor, started.init, started.channel
+        group = join_group(spec, init, undo, without)
         try:
             _launcher.await_report(channel, START_SECONDS)
         except TimeoutError as error:
             raise cannot("launcher", error) from None
         except (EOFError, OSError):
             raise cannot("launcher", last_words(monitor)) from None
-        group = join_group(spec, init, undo, without)
         roles = [
             part.replace(str(root.place), "<session>").replace(str(spec.runtime.path), "<runtime>")
             for part in arguments
@@ -105,7 +107,7 @@ def start_subprocess(spec: SessionSpec, *, without: frozenset[str] = frozenset()
         bounds |= {Path(root.path(target)): size for target, size in spec.scratch.items()}
         meter = TreeMeter(monitor.pid, bounds)
         undo.pop_all()
-    return Started(monitor, init, handle, channel, None, evidence, meter, root, alive, group)
+    return Started(monitor, init, started.handle, channel, None, evidence, meter, root, alive, group)
 
 
 def _launcher_arguments(spec: SessionSpec, root: PlainRoot) -> list[str]:
@@ -114,48 +116,3 @@ def _launcher_arguments(spec: SessionSpec, root: PlainRoot) -> list[str]:
     out = [f"limit={number}:{bound}" for number, bound in bounds.items() if number not in _SHARED]
     out += ["skip=canary", "skip=landlock", f"path={spec.runtime.path.absolute()}/site-packages"]
     return [*out, "--", *(root.path(argument) for argument in spec.argv)]
-
-
-def _spawn(
-    spec: SessionSpec,
-    root: PlainRoot,
-    prefix: Path | None,
-    python: str,
-    arguments: list[str],
-    control: int,
-    undo: ExitStack,
-) -> tuple[subprocess.Popen[bytes], int, int, socket.socket]:
-    """Start the reaper, and through it the session's first process."""
-    packages = spec.runtime.path.absolute() / "site-packages"
-    environment = {name: root.path(value) for name, value in spec.env.items()}
-    environment |= _bubblewrap.fixed_environment(str(root.tmp), packages, prefix)
-    with ExitStack() as inherited:  # closed here once the child has its own
-        channel, inner_channel = socket.socketpair()
-        undo.callback(channel.close)
-        inherited.callback(inner_channel.close)
-        info_read, info_write = os.pipe()
-        inherited.callback(os.close, info_read)
-        info = inherited.enter_context(open(info_write, "wb"))
-        command = [sys.executable, "-I", "-S", str(REAPER), str(control), str(info.fileno()), str(root.tmp)]
-        command += [str(len(environment)), *(f"{name}={value}" for name, value in environment.items())]
-        command += [python, "-I", "-S", str(_launcher.SOURCE), str(inner_channel.fileno())]
-        try:
-            monitor = subprocess.Popen(
-                [*command, *arguments],
-                env={},
-                cwd="/",
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                close_fds=True,
-                pass_fds=[inner_channel.fileno(), control, info.fileno()],
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise cannot("subprocess", error) from None
-        undo.callback(reap, monitor)
-        inner_channel.close()
-        info.close()
-        init, handle = first_process(info_read, monitor, "subprocess", START_SECONDS)
-    undo.callback(end_process, handle)
-    return monitor, init, handle, channel

@@ -230,6 +230,8 @@ class Session:
             # The end of a pid namespace's first process is the end of all in it, and its exit shows only after theirs.
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._started.init_handle, signal.SIGKILL)
+            if self._started.group is not None:
+                self._started.group.kill()
 
     def _run(self) -> None:
         try:

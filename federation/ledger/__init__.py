@@ -57,6 +57,7 @@ from federation.ledger.fork import Fork, is_fork, prove_fork, roots_at, verify_f
 from federation.ledger.ledger import Ledger
 from federation.ledger.merkle import verify_consistency, verify_extension, verify_inclusion
 from federation.ledger.note import FormerKey, Note, NoteSignature, VerifierKey, parse_note, verify_note
+from federation.ledger.refusals import Refusals
 from federation.ledger.verify import Verdict, verify_ledger
 from federation.ledger.witness import AddCheckpoint, Witness, WitnessRefusedError, countersign
 from federation.ledger.writer import Appended
@@ -94,6 +95,7 @@ __all__ = [
     "NoteSignatureError",
     "OriginError",
     "ProofError",
+    "Refusals",
     "SignatureMissingError",
     "SignatureTypeError",
     "SignedCheckpoint",

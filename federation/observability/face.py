@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
+from types import MappingProxyType
 
 import structlog
 
@@ -48,6 +49,8 @@ class Answer:
 
 
 Route = Callable[[], Awaitable[Answer]]
+Named = Callable[[str], Awaitable[Answer]]
+"""What answers for every path below a folder; is given the rest of the path."""
 
 
 def check_address(address: str, *, anywhere: bool) -> tuple[str, int]:
@@ -106,10 +109,12 @@ class Face:
 
     Args:
         routes: what answers each path.
+        named: what answers for each folder of paths; the folder ends with a slash.
     """
 
-    def __init__(self, routes: Mapping[str, Route]) -> None:
+    def __init__(self, routes: Mapping[str, Route], named: Mapping[str, Named] = MappingProxyType({})) -> None:
         self._routes = dict(routes)
+        self._named = dict(named)
         self._servers: list[asyncio.Server] = []
         self._sockets: list[Path] = []
         self._callers = 0
@@ -179,10 +184,15 @@ class Face:
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
 
+    def _below(self, path: str) -> Route | None:
+        folder, slash, name = path.rpartition("/")
+        found = self._named.get(folder + slash)
+        return partial(found, name) if found is not None and name else None
+
     async def _answer(self, head: bytes, *, own: bool) -> bytes:
         method, _, rest = head.split(b"\r\n", 1)[0].partition(b" ")
         path = rest.split(b" ", 1)[0].split(b"?", 1)[0].decode("ascii", "replace")
-        route = self._routes.get(path)
+        route = self._routes.get(path) or self._below(path)
         if method not in (b"GET", b"HEAD"):
             answer = Answer(b"only GET and HEAD\n", status=HTTPStatus.METHOD_NOT_ALLOWED)
         elif own and not all(_is_own(host) for host in _hosts(head)):  # no browser leaves it out

@@ -21,6 +21,9 @@ from federation.observability.instruments import EXPOSITION_TYPE, exposition
 from federation.observability.local import socket_of
 
 Act = Callable[[], Awaitable[None]]
+Strike = Callable[[str, str], None]
+WHY = ("revoked", "suspended")
+"""What an owner may be about to do to an agreement."""
 
 
 class Observed(Protocol):
@@ -43,8 +46,9 @@ class Observer:
     """Serves one service's pages.
 
     ``/healthz``, ``/readyz`` and ``/metrics`` are for machines; ``/health`` and ``/status`` name reasons, jobs and parties,
-    and are on the home's socket alone, as is ``/uphold``: it answers once the service has acted on what its owner's
-    command changed in the store, which it would notice a second later by itself.
+    and are on the home's socket alone, as are ``/strike/revoked/AGREEMENT`` and ``/strike/suspended/AGREEMENT``, which
+    end at once what runs under an agreement that its owner is about to end or to interrupt, and ``/uphold``: it answers once
+    the service has acted on what its owner's command changed in the store, which it would notice a second later by itself.
 
     Args:
         role: ``node`` or ``coordinator``; names the socket.
@@ -56,10 +60,14 @@ class Observer:
     address: tuple[str, int] | None = None
 
     @contextlib.asynccontextmanager
-    async def serving(self, service: Observed, uphold: Act | None = None) -> AsyncIterator[int]:
-        """Serve for the block; gives the port, 0 where there is no address. ``uphold`` acts on a changed store."""
+    async def serving(
+        self, service: Observed, uphold: Act | None = None, strike: Strike | None = None
+    ) -> AsyncIterator[int]:
+        """Serve for the block; gives the port, 0 where there is no address. ``uphold`` acts on a changed store, ``strike``
+        on the digest of an agreement, and why."""
         pages = _Pages(service, uphold)
-        local, public = Face(pages.local), Face(pages.public)
+        named = {f"/strike/{why}/": partial(_struck, strike, why) for why in WHY} if strike is not None else {}
+        local, public = Face(pages.local, named), Face(pages.public)
         try:
             await local.listen_locally(socket_of(self.home, self.role))
             yield await public.listen(*self.address) if self.address else 0
@@ -99,6 +107,11 @@ class _Pages:
 
 async def _done(act: Act) -> Answer:
     await act()
+    return Answer(b"ok\n", TEXT)
+
+
+async def _struck(strike: Strike, why: str, agreement: str) -> Answer:
+    strike(agreement, why)
     return Answer(b"ok\n", TEXT)
 
 

@@ -44,15 +44,20 @@ def check(
         int, typer.Option(min=1, max=1_000_000, metavar="N", help="How many rows to make up.", show_default=True)
     ] = ROWS,
     runtime: Annotated[str | None, typer.Option(metavar="NAME", help="The runtime to try it in.")] = None,
+    development: Annotated[
+        bool,
+        typer.Option("--development", help="Isolate nothing (T0): for a machine that has no tier, and code you trust."),
+    ] = False,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Show what the app prints also when all is well.")
     ] = False,
 ) -> None:
     """Try a Flower app on this machine, in the same sandbox as at the nodes, on rows made up from a schema.
 
-    Nobody is asked for data, no agreement is used. Its isolation is the strongest that this machine has, and never less than
-    agreements in force about the dataset demand. Shows the app's own output and full tracebacks where it fails, then what
-    its replies hold: the output schema that a plan would need, as the app can declare it.
+    Nobody is asked for data, no agreement is used. Its isolation is the strongest that this machine has, and never
+    less than agreements in force about the dataset demand; with --development it has none, and the app sees what you
+    see. Shows the app's own output and full tracebacks where it fails, then what its replies hold: the output schema
+    that a plan would need, as the app can declare it.
 
     $ keyong job check ./rolling-force --dataset mill-a/passes
     """
@@ -63,7 +68,7 @@ def check(
     app = load_app(path, config or (), outputs)
     tree = load_runtime(runtime)
     columns, demanded = _columns(dataset, schema)
-    report = run_check(app.bundle, columns, app.config, tree, rows, demanded)
+    report = run_check(app.bundle, columns, app.config, tree, rows, demanded, development=development)
     _show(report, app, tree.digest, verbose)
     if dataset is not None and not as_json():
         _tell_dropouts()
@@ -84,12 +89,34 @@ def _tell_dropouts() -> None:
 
 
 def run_check(
-    bundle: CodeBundle, columns: Sequence[Column], config: Mapping[str, Any], tree: Runtime, rows: int, demanded: str
+    bundle: CodeBundle,
+    columns: Sequence[Column],
+    config: Mapping[str, Any],
+    tree: Runtime,
+    rows: int,
+    demanded: str,
+    *,
+    development: bool = False,
 ) -> CheckReport:
-    """Try the app in isolation of at least the tier that is demanded; returns the report, good or not."""
-    from keyong.checking import check_app, tier_here
+    """Try the app in isolation of at least the tier that is demanded; returns the report, good or not.
 
-    tier = tier_here(demanded)
+    Args:
+        development: isolate nothing.
+    """
+    from federation.errors import DeniedError
+    from keyong.checking import check_app, tier_here
+    from sandbox import Tier
+
+    if development and demanded not in ("", Tier.T0):
+        raise DeniedError(
+            "--development isolates nothing (T0), and an agreement in force about this dataset demands {tier}",
+            hint="leave it out; or describe the rows with --schema",
+            code="tier-unavailable",
+            tier=demanded,
+        )
+    tier = Tier.T0 if development else tier_here(demanded)
+    if development:
+        narrate("DEVELOPMENT: the app runs without isolation (T0) and sees what you see on this machine")
     if tier == "T1":
         narrate("isolated at T1: this machine gives no more, and no agreement that is in force here demands more")
     return check_app(bundle, columns, config, tree, rows=rows, tier=tier)

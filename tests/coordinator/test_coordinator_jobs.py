@@ -82,6 +82,23 @@ async def test_a_cancelled_job_closes_nodes_and_session_and_is_on_record(live: C
         ]
 
 
+async def test_inv2_what_a_coordinator_refuses_itself_is_on_its_record(live: Consortium, app):
+    """Without the plan's own key: no job began, and none ended."""
+    async with live.serving():
+        plan = live.plan(app(FEDAVG))
+        with pytest.raises(KeyongError) as caught:
+            await live.submit(plan, app(SLOW))
+        assert caught.value.code == "code-mismatch"
+        with pytest.raises(KeyongError):
+            await live.call("job.submit", m.Submit(plan="not a plan"), (b"x",))
+    with live.institute.open_ledger() as ledger:
+        found = [ledger.fields(entry.index) for entry in ledger.find(kind="job")]
+    digest = plan.seal(live.institute.key("statement")).digest
+    assert found[0] == {"event": "refused", "requester": "institute", "code": "code-mismatch", "statement": digest}
+    assert [one["event"] for one in found] == ["refused", "refused"]
+    assert found[1]["statement"] == ""
+
+
 async def test_jobs_run_some_at_a_time_and_the_others_know_their_place(live: Consortium, app):
     async with live.serving(at_once=1):
         jobs = [await live.submit(live.plan(app(SLOW)), app(SLOW)) for _ in range(3)]

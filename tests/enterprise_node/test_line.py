@@ -364,7 +364,7 @@ async def test_inv2_recovery_leaves_alone_what_is_still_running(world: Any) -> N
 async def test_inv2_refusals_beyond_the_rate_are_counted_not_written_and_not_forgotten(
     world: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from enterprise_node import refusals
+    from federation.ledger import refusals
 
     monkeypatch.setattr(refusals, "BURST", 3)
     monkeypatch.setattr(refusals, "SECONDS_EACH", 3600.0)

@@ -8,6 +8,8 @@ import select
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
 from federation import correspondence
 from federation.observability import Observer, ask
 from federation.statements import Revocation
@@ -95,6 +97,41 @@ async def test_inv1_a_revocation_told_to_the_node_leaves_nobody(real: Any) -> No
     assert _gone(handles), "the command is answered once nobody is left"
     await _ends_killed(step, handles, "agreement-revoked")
     assert not list(world.home.folder("sessions").iterdir())
+    await world.line.close()
+
+
+async def test_inv1_processes_end_before_anything_is_written(real: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither ledger nor store answers: a revocation that is about to be written ends the job all the same, at once."""
+    world = real
+    agreement, _, step, processes = await _busy(world)
+    handles = [os.pidfd_open(process) for process in processes]
+    writes, stuck = asyncio.Event(), asyncio.Event()
+
+    async def slow(*_: Any, **__: Any) -> Any:
+        writes.set()
+        await stuck.wait()
+        return await settle(*given[0], **given[1])
+
+    settle = world.record.settle
+    given: tuple[Any, Any] = ((), {})
+
+    def keep(*arguments: Any, **named: Any) -> Any:
+        nonlocal given
+        given = (arguments, named)
+        return slow()
+
+    monkeypatch.setattr(world.record, "settle", keep)
+    async with Observer(world.home.path, "node").serving(_Nothing(), world.line.uphold, world.line.strike):
+        status, _ = await asyncio.to_thread(ask, world.home.path, "node", f"/strike/revoked/{'sha256:' + '0' * 64}")
+        assert status == 200
+        assert not _gone(handles), "another agreement's"
+        status, _ = await asyncio.to_thread(ask, world.home.path, "node", f"/strike/revoked/{agreement.digest}")
+        assert status == 200
+        await asyncio.wait_for(writes.wait(), 10)
+        assert _gone(handles), "the OUTCOME is written once nobody is left"
+        assert (await asyncio.to_thread(ask, world.home.path, "node", "/strike/other/x"))[0] == 404
+    stuck.set()
+    await _ends_killed(step, handles, "agreement-revoked")
     await world.line.close()
 
 

@@ -1,7 +1,8 @@
-"""A node whose rows lie in a database: it is killed while it reads them, and the database is away."""
+"""A node whose rows lie in databases: it is killed while it reads, the database is away, its password is wrong or sought."""
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -11,10 +12,30 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.enterprise_node import postgres
+from tests.integration.apps import client_that, write_app
 from tests.integration.consortium import Consortium, as_text
 from tests.integration.parties import until
 
 PURPOSE = "fed:DemandForecast"
+SPY = """
+found = {}
+for name, act in {
+    "password file": lambda: open(SOUGHT["file"]).read(),
+    "its folder": lambda: os.listdir(os.path.dirname(SOUGHT["file"])),
+    "database": lambda: socket.create_connection(("127.0.0.1", SOUGHT["port"]), 2).recv(1),
+    "socket": lambda: socket.socket(socket.AF_UNIX).connect(SOUGHT["socket"]),
+    "files": lambda: sqlite3.connect("file:" + SOUGHT["sqlite"] + "?mode=ro", uri=True).execute("SELECT 1 FROM t"),
+}.items():
+    try:
+        found[name] = "got " + repr(act())
+    except BaseException as error:
+        found[name] = "refused: " + type(error).__name__
+found["environment"] = dict(os.environ)
+found["data"] = {name: open("/data/" + name, "rb").read().hex() for name in os.listdir("/data")}
+print("FOUND", json.dumps(found), flush=True)
+return reply(message, w, good)
+"""
 
 
 def _rows(records: Path) -> list[tuple[float, ...]]:
@@ -57,7 +78,6 @@ def _readers(path: Path) -> set[int]:
     return found
 
 
-@pytest.mark.long
 def test_inv2_a_node_is_killed_while_it_reads_its_source(consortium: Consortium, sqlite: Path) -> None:
     """Nothing half made is left, what was reading is gone, and the ledger says after the next start what became of it."""
     mill = consortium.mill("a")
@@ -96,3 +116,45 @@ def test_inv7_a_source_that_is_away(consortium: Consortium, sqlite: Path) -> Non
     assert "mill-a" in told and "source-unavailable" in told and str(sqlite) not in told and "Traceback" not in told
     assert "source-unavailable" in _last_outcome(consortium)
     assert not any((consortium.mill("a").home / "sessions").iterdir())
+
+
+def test_inv3_inv7_a_password_is_out_of_a_job_s_reach_and_a_wrong_one_is_named(
+    consortium: Consortium, sqlite: Path, tmp_path: Path
+) -> None:
+    mill = consortium.mill("a")
+    password = tmp_path / "password"
+    password.write_text(postgres.PASSWORD)
+    password.chmod(0o600)
+    with postgres.serve() as server:
+        server.run("CREATE TABLE passes (x1 float8, x2 float8, x3 float8, y float8); GRANT SELECT ON passes TO reader")
+        values = ", ".join(str(row) for row in _rows(consortium.records(mill)))
+        server.run(f"INSERT INTO passes VALUES {values}")
+        add = ("node", "dataset", "add", "live", server.reader, "--table", "passes", "--title", "Live", "--simulated")
+        mill.ok(*add, "--password-file", password)
+        consortium.agree([mill], "--purpose", PURPOSE, "--expires", "30d", "--protection", "none", dataset="live")
+        sought = {
+            "file": str(password), "port": server.port, "sqlite": str(sqlite),
+            "socket": str(server.folder / f".s.PGSQL.{server.port}"),
+        }  # fmt: skip
+        assert all(Path(sought[name]).exists() for name in ("file", "sqlite", "socket"))
+        body = f"SOUGHT = json.loads({json.dumps(sought)!r})\n{SPY}"
+        spy = client_that(body, before="import json\nimport os\nimport socket\nimport sqlite3")
+        assert consortium.job(write_app(tmp_path / "app", client=spy), purpose=PURPOSE).code == 0
+        (line,) = {
+            text for text in consortium.logs(mill, consortium.job_id())["stdout"].splitlines() if text[:5] == "FOUND"
+        }
+        found = json.loads(line.removeprefix("FOUND "))
+        for name in ("password file", "its folder", "database", "socket", "files"):
+            assert found[name].startswith("refused"), f"{name}: {found[name]}"
+        assert set(found["data"]) == {"data.parquet", "schema.json"}
+        for text in (postgres.PASSWORD, str(server.port), "reader", "mill-a"):
+            assert text not in str(found["environment"])
+            assert all(text.encode() not in bytes.fromhex(one) for one in found["data"].values())
+        password.write_text("another")
+        done = consortium.job(None, "--min-participants", "2", purpose=PURPOSE)
+        told = done.out + done.err
+        assert "mill-a" in told and "source-credentials" in told and str(password) not in told
+        assert "source-credentials" in _last_outcome(consortium)
+        password.write_text(postgres.PASSWORD)
+    done = consortium.job(None, "--min-participants", "2", purpose=PURPOSE)
+    assert "source-unavailable" in done.out + done.err, "the server has ended"

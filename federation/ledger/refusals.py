@@ -1,6 +1,6 @@
-"""Refusals that came before an INTENT, on record without end but not without bound.
+"""Refusals that came before anything else was written, on record without end but not without bound.
 
-Anybody who can reach the node can be refused, as often as they like; the ledger is for ever. So refusals are written
+Anybody who can reach a service can be refused, as often as they like; the ledger is for ever. So refusals are written
 one by one up to a rate, and beyond it counted: the next entry that is written says how many came between (invariant 2:
 what is not written singly is written as a number). Only a crash loses the count since the last entry.
 """
@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
-from enterprise_node.record import Record
-from federation.ledger import Appended
+from federation.ledger.ledger import Ledger
+from federation.ledger.writer import Appended
 
 BURST = 100
 """Refusals written one by one before the rate applies."""
@@ -22,15 +23,25 @@ _CODES = 50
 
 
 class Refusals:
-    """The node's ``denied`` entries.
+    """A service's entries of what it refused.
 
     Args:
         clock: seconds that only rise.
+        kind: of the entries.
+        every: fields that each entry has.
     """
 
-    def __init__(self, record: Record, clock: Callable[[], float]) -> None:
-        self._record = record
+    def __init__(
+        self,
+        ledger: Ledger,
+        clock: Callable[[], float],
+        kind: str = "denied",
+        every: Mapping[str, object] = MappingProxyType({}),
+    ) -> None:
+        self._ledger = ledger
         self._clock = clock
+        self._kind = kind
+        self._every = every
         self._tokens = float(BURST)
         self._filled = clock()
         self._counted: Counter[str] = Counter()
@@ -49,7 +60,7 @@ class Refusals:
             counted, self._counted = self._counted, Counter()
             more = {"counted": dict(counted)} if counted else {}
             try:
-                return await self._record.write("denied", {"code": code, **fields, **more})
+                return await self._append({"code": code, **fields, **more})
             except BaseException:
                 self._counted.update(counted)
                 self._count(code)
@@ -60,7 +71,10 @@ class Refusals:
         async with self._lock:
             if self._counted:
                 counted, self._counted = self._counted, Counter()
-                await self._record.write("denied", {"code": "too-many-refusals", "counted": dict(counted)})
+                await self._append({"code": "too-many-refusals", "counted": dict(counted)})
+
+    async def _append(self, fields: Mapping[str, object]) -> Appended:
+        return await asyncio.wrap_future(self._ledger.submit(self._kind, {**self._every, **fields}))
 
     def _count(self, code: str) -> None:
         known = code in self._counted or len(self._counted) < _CODES
