@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+import resource
 import secrets
 import shutil
 import socket
@@ -131,7 +132,11 @@ def bundle_config(spec: SessionSpec, prefix: Path | None, arguments: list[str]) 
     mounts += [bind(prefix, "/python")] if prefix is not None else []
     mounts += [bind(mount.source.absolute(), mount.target) for mount in spec.mounts]
     mounts += [memory(target, size) for target, size in spec.scratch.items()]
+    tasks = _bubblewrap.process_bounds(spec.limits)[
+        resource.RLIMIT_NPROC
+    ]  # the guest's threads are seen by no supervisor
     bounds = {"RLIMIT_NOFILE": spec.limits.open_files, "RLIMIT_FSIZE": spec.limits.file_bytes, "RLIMIT_CORE": 0}
+    bounds["RLIMIT_NPROC"] = tasks
     return {
         "ociVersion": "1.0.2",
         "process": {

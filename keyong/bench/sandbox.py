@@ -20,11 +20,12 @@ from enterprise_node.materialise import Snapshot
 from enterprise_node.session import JobSession, SessionRequest
 from enterprise_node.workers import Workers
 from federation.home import Home
+from federation.observability import ask
 from federation.statements.code import bundle_folder
 from keyong import agreeing, runtime
 from keyong.bench.figure import Figure
 from keyong.bench.line import APP, PURPOSE, Line, run_job, stand
-from keyong.bench.processes import below, pss_bytes, until_quiet
+from keyong.bench.processes import below, cpu_seconds, pss_bytes, until_quiet
 from keyong.bench.progress import bar
 from keyong.bench.rows import MEGABYTE, published
 from keyong.client import Client
@@ -36,6 +37,7 @@ from sandbox.canary import CONCEDED, empty_runtime, try_acts
 STARTS, WARM, COLD, REVOCATIONS, ROUNDS = 60, 5, 3, 10, 60
 CHILDREN = 20
 BUSY_APP = Path(__file__).parent / "busy_app"
+CHILDREN_APP = Path(__file__).parent / "children_app"
 _WAIT_SECONDS = 120.0
 
 
@@ -156,19 +158,35 @@ def _invocations(line: Line, rounds: int) -> Figure:
 
 
 def _revocations(line: Line, count: int) -> list[Figure]:
-    """A job whose client part never answers, ended by the data's owner, and ended by who asked for it."""
-    gone = f"to the last of {CHILDREN + 1} processes gone, each child leading a session of its own, torch busy; p95 of {count}"
-    taken: dict[str, list[float]] = {"revocation-p95": [], "cancel-p95": []}
+    """A job whose client part never answers, ended by the data's owner, and ended by who asked for it.
+
+    In turns one with twenty children and one with torch at work; a few with both, where each child holds a copy of the
+    page tables of torch and all of them are to be taken down.
+    """
+    ways = {"revocation": _revoke, "cancel": _cancel}
+    shapes = [(CHILDREN_APP, CHILDREN), (BUSY_APP, 0)]
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    both: list[float] = []
     with bar(mark("revocations")) as advance:
         for number in range(count):
-            taken["revocation-p95"].append(_ended(line, number, _revoke))
-            taken["cancel-p95"].append(_ended(line, number, _cancel))
+            app, children = shapes[number % 2]
+            for name, way in ways.items():
+                taken[name].append(_ended(line, f"{name} {number}", way, app, children))
+            if number % 5 == 0:
+                both.append(_ended(line, f"both {number}", _revoke, BUSY_APP, CHILDREN))
             advance(number + 1, count)
+    gone = (
+        f"to no process left at the node; in turns {CHILDREN} children that lead sessions of their own, and torch busy"
+    )
     notes = {
-        "revocation-p95": f"from the owner's revocation, its signature and its ledger entry included, {gone}",
-        "cancel-p95": f"from the requester's word to the coordinator {gone}",
+        "revocation": f"from the owner's revocation {gone}; p95 of {count}",
+        "cancel": f"from the requester's word to the coordinator {gone}; p95 of {count}",
     }
-    return [published(name, p95(some), spread=_spread(some), note=notes[name]) for name, some in taken.items()]
+    figures = [
+        published(f"{name}-p95", p95(some), spread=_spread(some), note=notes[name]) for name, some in taken.items()
+    ]
+    note = f"{CHILDREN} children forked from torch at work: each has its page tables to take down; worst of {len(both)}"
+    return [*figures, Figure("revocation-of-both", max(both), "s", spread=_spread(both), note=note)]
 
 
 def _revoke(line: Line, agreement: str, _job: str) -> tuple[Client, Callable[[Client], object]]:
@@ -180,18 +198,23 @@ def _cancel(line: Line, _agreement: str, job: str) -> tuple[Client, Callable[[Cl
 
 
 def _ended(
-    line: Line, number: int, way: Callable[[Line, str, str], tuple[Client, Callable[[Client], object]]]
+    line: Line,
+    title: str,
+    way: Callable[[Line, str, str], tuple[Client, Callable[[Client], object]]],
+    app: Path,
+    children: int,
 ) -> float:
     """Run a job that never ends, and end it; the seconds until none of its processes at the node is left."""
     (node,) = line.nodes
     service = line.services[0].pid
-    agreement = _permit(line, BUSY_APP, f"Busy {number} {way.__name__}")
+    agreement = _permit(line, app, title)
     command = line.coordinator.command(
-        "--format", "json", "job", "run", str(BUSY_APP), "--purpose", PURPOSE, "--yes", "--min-participants", "1"
-    )
+        "--format", "json", "job", "run", str(app), "--purpose", PURPOSE, "--yes", "--min-participants", "1",
+        "--config", f"children={children}",
+    )  # fmt: skip
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as job:
         try:
-            until(lambda: len(below([service])) > CHILDREN + 1, "no job runs at {name}", node.name, _WAIT_SECONDS)
+            until(lambda: _at_work(line, children), "no job runs at {name}", node.name, _WAIT_SECONDS)
             processes = [process for process in below([service]) if process != service]
             assert job.stdout is not None
             name = next(event["job"] for event in map(json.loads, job.stdout) if event.get("event") == "started")
@@ -203,6 +226,18 @@ def _ended(
             job.terminate()
     until(lambda: set(below([service])) == {service}, "a job is still there at {name}", node.name, _WAIT_SECONDS)
     return taken
+
+
+def _at_work(line: Line, children: int) -> bool:
+    """Whether the job's session has its app loaded, its children, and has computed for a while since."""
+    found = [process for process in below([line.services[0].pid]) if process != line.services[0].pid]
+    _, told = ask(line.nodes[0].home, "node", "/status")
+    opened = any(job["session"] for job in json.loads(told)["jobs"])
+    if not opened or len(found) <= children + 1:
+        return False
+    before = sum(map(cpu_seconds, found))
+    time.sleep(0.5)  # what is measured is a job at work
+    return sum(map(cpu_seconds, found)) > before + 0.1
 
 
 def _permit(line: Line, app: Path, title: str) -> str:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,26 @@ def test_its_limits_hold(code: str, limit: str) -> None:
     with empty_runtime() as runtime:
         with open_session(SessionSpec(runtime, ("-c", code), limits=limits, tier=Tier.T3)) as session:
             assert session.wait(60).limit == limit
+
+
+@real
+def test_its_kernel_bounds_threads_which_no_supervisor_sees() -> None:
+    code = """
+import os, threading, time
+started = 0
+try:
+    while started < 500:
+        threading.Thread(target=time.sleep, args=(99,), daemon=True).start()
+        started += 1
+except RuntimeError:
+    pass
+os.write(3, str(started).encode())
+os._exit(0)
+"""
+    spec = SessionSpec(Runtime(Path("/"), ""), ("-c", code), limits=Limits(processes=40), tier=Tier.T3)
+    with empty_runtime() as runtime, open_session(replace(spec, runtime=runtime)) as session:
+        assert 30 < int(session.channel.recv(100)) <= 40 + 16
+        session.wait(60)
 
 
 @real

@@ -22,7 +22,7 @@ from federation.statements import JobPlan, Member, Receipt
 from federation.statements.code import CodeBundle
 from federation.wire.messages import Invoked
 from keyong import runtime as runtimes
-from sandbox import Tier
+from sandbox import Limits, Tier
 from sandbox.canary import _targets
 from sandbox.session import Session
 from tests.adversarial.attacks.programs.registry import ATTACKS, Attack
@@ -34,6 +34,8 @@ ROW = b"7531"
 SECRET_VARIABLE = "KEYONG_ATTACK_SECRET"
 OURS = frozenset({"gate", "clock"})
 """Layers of the node, not of the session."""
+MOST_TASKS = Limits().processes + 16
+"""Tasks that a kernel lets a session have, somewhat above what the supervisor ends it for."""
 HIDDEN = (0x80000000).to_bytes(4, "little") + (0x1D6B).to_bytes(4, "little")
 GROUPS = ("files", "network", "processes", "kernel", "resources", "replies")
 _PROJECT = b"""[project]
@@ -126,6 +128,9 @@ class Ground:
         own = self._own_code(plan)
         if kind != "act":
             got = self._what_left(attacks[0], receipt, leaving, told, own)
+            if self._tier in attacks[0].bounded and receipt.outcome == "ok":
+                had = self._loot(plan)[names[0]]["had"]
+                got = f"{had} of them" if had > MOST_TASKS else ""
             return [Result(names[0], got, receipt.outcome, receipt.code, own, "", recorded, left)]
         loot = self._loot(plan)
         found = []
@@ -155,7 +160,7 @@ class Ground:
         steps = read_steps(self.world.home.folder("logs", JobPlan.read(plan).id.removeprefix("urn:uuid:")))
         return str(steps[-1]["code"]) if steps else ""
 
-    def _loot(self, plan: Any) -> dict[str, dict[str, str]]:
+    def _loot(self, plan: Any) -> dict[str, dict[str, Any]]:
         """What acts got, from the owner's logs."""
         folder = self.world.home.folder("logs", JobPlan.read(plan).id.removeprefix("urn:uuid:"))
         lines = (folder / "stdout.txt").read_text(errors="replace").splitlines()

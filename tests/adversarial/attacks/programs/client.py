@@ -39,6 +39,10 @@ class Job:
         """Whether an attack on time or room should go on; where nobody stops it, it has succeeded."""
         return time.monotonic() < self._end
 
+    def had(self, name, count):
+        """Tell how much of what is bounded an attack had."""
+        print("LOOT", json.dumps({"name": name, "got": "", "why": "", "had": count}), flush=True)
+
     def leaves(self, _what):
         """Nothing was got inside; the trusted side looks for what was left."""
         return ""

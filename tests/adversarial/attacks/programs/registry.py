@@ -19,16 +19,18 @@ class Attack:
         conceded: tiers at which it succeeds, and is said to.
         codes: what the node's owner reads as the end of it, exactly, where it does not end well; more than one where
             kernel and supervisor race for it.
+        bounded: tiers whose kernel refuses what is above the bound, and lets the job go on.
         slow: left to ``make attack``.
         alone: is about the session's first process, so not tried in a child of it.
     """
 
-    def __init__(self, function, kind, only, conceded, codes, slow, alone):
+    def __init__(self, function, kind, only, conceded, codes, bounded, slow, alone):
         self.function = function
         self.kind = kind
         self.only = frozenset(only.split())
         self.conceded = frozenset(conceded.split())
         self.codes = frozenset(codes.split())
+        self.bounded = frozenset(bounded.split())
         self.slow = slow
         self.alone = alone
         self.name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
@@ -38,11 +40,11 @@ class Attack:
         return self.function(job)
 
 
-def attack(kind="act", only="", conceded="", codes="", slow=False, alone=False):
+def attack(kind="act", only="", conceded="", codes="", bounded="", slow=False, alone=False):
     """Enter a function among the attacks."""
 
     def enter(function):
-        one = Attack(function, kind, only, conceded, codes, slow, alone)
+        one = Attack(function, kind, only, conceded, codes, bounded, slow, alone)
         ATTACKS[one.name] = one
         return function
 

@@ -21,14 +21,17 @@ def fork_bomb(job):
             time.sleep(0.01)
 
 
-@attack("limit", codes="limit-processes", only="supervisor", conceded="T3")
+@attack("limit", codes="limit-processes", only="supervisor", bounded="T3")
 def thread_bomb(job):
     """starts threads as often as it can"""
+    started = 0
     while job.goes_on():
         try:
             threading.Thread(target=time.sleep, args=(99,), daemon=True).start()
+            started += 1
         except RuntimeError:
             time.sleep(0.01)
+    job.had("resources.thread_bomb", started)
 
 
 @attack("limit", codes="limit-memory", only="supervisor")
