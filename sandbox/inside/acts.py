@@ -69,7 +69,7 @@ def write(path: str) -> Callable[[], object]:
 for place in (
     "/etc/shadow", "/data/../../etc/shadow", "/etc/machine-id", "/etc/resolv.conf", "/proc/loadavg", "/proc/meminfo",
     "/proc/self/mountinfo", "/proc/kallsyms", "/proc/sys/kernel/core_pattern", "/proc/sys/kernel/random/boot_id",
-    "/sys/kernel/uevent_seqnum", "/dev/mem", "/dev/kvm", "/dev/vda", "/proc/1/task/1/mountinfo",
+    "/proc/self/cgroup", "/sys/kernel/uevent_seqnum", "/dev/mem", "/dev/kvm", "/dev/vda", "/proc/1/task/1/mountinfo",
 ):  # fmt: skip
     expect(f"read {place}", read(place))
 for place in ("/", "/sys/fs/cgroup", "/proc", "/root", "/home", "/var", "/run", "/run/keyong-sessions"):

@@ -52,6 +52,7 @@ SECRET = (
     "/proc/loadavg",
     "/proc/sys/kernel/core_pattern",
     "/proc/self/mountinfo",
+    "/proc/self/cgroup",
     "/sys/kernel",
     "/run/keyong-sessions",
     "/",

@@ -156,6 +156,14 @@ def read_mounts(job):
 
 
 @attack(only="landlock")
+def read_cgroup(job):
+    """reads its control group's name, which tells one company's machine or container from another's"""
+    with open("/proc/self/cgroup") as file:
+        found = file.read()
+    return found if any(line.split(":", 2)[2].strip("/\n") for line in found.splitlines()) else ""
+
+
+@attack(only="landlock")
 def read_boot_id(job):
     """reads the machine's boot id, which tells one company's machine from another's"""
     return open("/proc/sys/kernel/random/boot_id").read()
