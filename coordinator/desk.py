@@ -12,6 +12,7 @@ from typing import Any
 
 import structlog
 
+from coordinator.adders import Adders
 from coordinator.events import EventFeed, Told
 from coordinator.intake import check_code, check_disk, open_plan
 from coordinator.job import BUNDLE, Job
@@ -66,6 +67,7 @@ class JobDesk:
         self._runtime = runtime
         self._room = room
         self._feed = EventFeed(store)
+        self._adders = Adders(runtime, home.folder("spool"))
         self._jobs = Scheduler(store, ledger, self._feed, at_once)
         self._refusals = Refusals(ledger, time.monotonic, "job", {"event": "refused"})
         self._resuming: set[str] = set()
@@ -129,6 +131,7 @@ class JobDesk:
         """End every job, as interrupted, and wait until each is on record."""
         await self._jobs.stop()
         await self._refusals.flush()
+        await self._adders.close()
 
     async def _withdraw(self, peer: Peer, message: Incoming) -> Outgoing:
         for text in m.Envelopes.from_bytes(message.header).envelopes:
@@ -202,7 +205,8 @@ class JobDesk:
             await self._feed.tell(plan.id, kind, data)
 
         folder, room = self._folder(plan.id), self._room.job
-        return Job(self._home, self._links, self._runtime, envelope, plan, folder, tell, tier=self.tier, room=room)
+        parts = (self._home, self._links, self._runtime, envelope, plan, folder, tell, self._adders)
+        return Job(*parts, tier=self.tier, room=room)
 
     def _folder(self, job: str) -> Path:
         return self._home.folder("jobs", job.removeprefix("urn:uuid:"))

@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from coordinator.adders import Adders
 from coordinator.answers import Answer
 from coordinator.cohort import Cohort, Tell
 from coordinator.grid import TrustedGrid
@@ -39,6 +40,7 @@ class Job:
     Args:
         folder: holds the plan's code as it was submitted, and from now on the recording and the result.
         tell: appends an event that the requester sees.
+        adders: sessions that add a query's ciphertexts.
         room: bytes that the recording may take.
     """
 
@@ -51,6 +53,7 @@ class Job:
         plan: JobPlan,
         folder: Path,
         tell: Tell,
+        adders: Adders,
         *,
         tier: Tier = Tier.T2,
         room: int = RECORDING_BYTES,
@@ -63,6 +66,7 @@ class Job:
         self.plan = plan
         self._folder = folder
         self._tell = tell
+        self._adders = adders
         self.recording = Recording(folder, room)
         self._numbers = {planned.node: secrets.randbits(_NUMBER_BITS) + 1 for planned in plan.cohort}
         self._numbers |= self.recording.numbers
@@ -130,7 +134,7 @@ class Job:
 
     async def _answer_query(self) -> dict[str, Any]:
         """Carry a query's two exchanges; its answer is a file of the result that the asker alone can read."""
-        course = QueryCourse(self.plan, self._code(), self._runtime, self._tier, self._home.folder("spool"))
+        course = QueryCourse(self.plan, self._code(), self._adders, self._tier)
         # an interrupted query is asked anew: what its nodes computed is in their memory alone
         await asyncio.to_thread(self.recording.drop)
         opening = asyncio.create_task(course.open())

@@ -8,26 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from pathlib import Path
 
 import numpy as np
 
+from coordinator.adders import Adder, Adders
 from coordinator.exchange import Exchange, RoundFailedError
 from coordinator.rounds import Rounds
-from coordinator.server_session import ServerUnavailableError
 from coordinator.sums import CipherSum, FlagSum, Sum
 from federation.errors import KeyongError
 from federation.jobs.codec import Content, describe
 from federation.statements import JobPlan
 from federation.statements.code import CodeBundle
-from federation.wire import cipher
-from federation.wire.cipher import CipherSession
-from federation.wire.session_channel import SessionChannel
-from sandbox import Limits, Runtime, SandboxError, Session, SessionSpec, Tier, open_session
+from sandbox import Tier
 
 ANSWER_FILE = "answer.bfv"
 CONTEXT_FILE = "context.bfv"
-MOST_BYTES = 256 * 2**20
 
 
 class QueryCourse:
@@ -37,38 +32,26 @@ class QueryCourse:
         code: the plan's bundle, which holds the asker's public context.
     """
 
-    def __init__(self, plan: JobPlan, code: bytes, runtime: Runtime, tier: Tier, spool: Path) -> None:
+    def __init__(self, plan: JobPlan, code: bytes, adders: Adders, tier: Tier) -> None:
         if plan.query is None:
             raise ValueError("the plan asks no query")
         self._plan, self._query = plan, plan.query
         self._context = CodeBundle.from_bytes(code).files.get(CONTEXT_FILE, b"")
-        self._runtime, self._tier, self._spool = runtime, tier, spool
-        self._session: Session | None = None
-        self._cipher: CipherSession | None = None
+        self._adders, self._tier = adders, tier
+        self._adder: Adder | None = None
+        self._done = False
 
     async def open(self) -> None:
-        """Open the session that adds; raises ServerUnavailableError where there is no sandbox for it."""
-        plan = self._plan
-        limits = Limits(memory_bytes=cipher.MEMORY_BYTES, wall_seconds=6 * (plan.round_seconds + plan.setup_seconds))
-        spec = SessionSpec(
-            self._runtime, cipher.ARGUMENTS, env={"OMP_NUM_THREADS": "1"}, limits=limits, tier=self._tier
-        )
-        try:
-            self._session = await asyncio.to_thread(open_session, spec)
-        except SandboxError as error:
-            raise ServerUnavailableError(
-                error.template, hint=error.hint_template, code=ServerUnavailableError.code, **error.params
-            ) from None
-        channel = SessionChannel(self._session.channel, body_limit=MOST_BYTES, spool=self._spool)
-        self._cipher = CipherSession(channel)
+        """Have a session that adds; raises ServerUnavailableError where there is no sandbox for it."""
+        self._adder = await self._adders.take(self._plan.requester, self._tier)
 
     def sums(self, exchange: Exchange) -> Sum:
         """What an exchange's vectors are added to."""
         if exchange.stage == "flags":
             return FlagSum(self._query)
-        if self._cipher is None:
+        if self._adder is None:
             raise ValueError("the session is not open")
-        return CipherSum(self._query, self._cipher, self._context)
+        return CipherSum(self._query, self._adder.cipher, self._context)
 
     async def run(self, rounds: Rounds) -> tuple[list[str], bytes]:
         """Both exchanges; who is in the answer, and the answer's ciphertexts.
@@ -86,14 +69,18 @@ class QueryCourse:
         if cells.body is None:
             raise RoundFailedError("the cells did not open")
         rounds.release()
+        self._done = True
         return cells.contributed, bytes(cells.body)
 
     async def close(self, opening: asyncio.Task[None]) -> None:
-        """End the session."""
+        """Give the session back; it is ended where the query ended otherwise than it should."""
         with contextlib.suppress(KeyongError, asyncio.CancelledError):
             await asyncio.shield(opening)
-        if self._session is not None:
-            await asyncio.to_thread(self._session.close)
+        adder, self._adder = self._adder, None
+        if adder is not None and self._done:
+            await self._adders.keep(self._plan.requester, adder)
+        elif adder is not None:
+            await adder.close()
 
 
 def _joined(buffers: list[memoryview]) -> memoryview:

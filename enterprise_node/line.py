@@ -35,6 +35,7 @@ from enterprise_node.masked_round import JobMasks
 from enterprise_node.metrics import NodeMetrics
 from enterprise_node.opener import Opener
 from enterprise_node.outcomes import INTERNAL, NOT_RELEASED, visible
+from enterprise_node.query_session import QuerySession
 from enterprise_node.receipts import Done, Held, of_step
 from enterprise_node.record import Intent, Record
 from enterprise_node.recovery import close_open_steps, close_step
@@ -490,7 +491,7 @@ class Line:
         if job is not None:
             job.stopping = job.stopping or reason == STOPPED
             job.stop(reason)
-            if job.session is not None:
+            if job.session is not None and not (reason == CLOSED and self._stages.queries.parks(job)):
                 job.session.strike()  # before anything that could have to wait
             if reason not in _KEEPS_ANSWER:
                 job.answers = {}
@@ -516,7 +517,9 @@ class Line:
 
     async def _end_session(self, job: Job) -> None:
         session, job.session = job.session, None
-        if session is not None:
+        if isinstance(session, QuerySession) and job.reason == CLOSED:
+            await self._stages.queries.parked.park(session)
+        elif session is not None:
             await session.close()
 
     async def revoke(self, agreement_digest: str, reason: str = "agreement-revoked") -> None:
@@ -542,6 +545,11 @@ class Line:
         agreements = {job.admitted.agreement_digest for job in self.jobs.values()}
         fallen = await asyncio.to_thread(lambda: {one: self._grounds.fallen(one) for one in agreements})
         await asyncio.gather(*(self.revoke(one, reason) for one, reason in fallen.items() if reason))
+        await self._end_parked()
+
+    async def _end_parked(self) -> None:
+        agreements = await asyncio.to_thread(self._stages.queries.parked.ended, self._grounds.fallen)
+        await self._stages.queries.parked.sweep(agreements.__contains__)
 
     async def sweep(self) -> None:
         """End jobs that lost their ground: agreement ended, plan expired, parties changed, long idle. Settle what is
@@ -549,6 +557,7 @@ class Line:
         jobs = dict(self.jobs)
         reasons = await asyncio.to_thread(lambda: {digest: self._grounds.lost(job) for digest, job in jobs.items()})
         await self._close_all({digest: reason for digest, reason in reasons.items() if reason})
+        await self._end_parked()
         await asyncio.to_thread(self._kept.sweep, self._clock(), self._grounds.ended)
         await self._withdraw_held()
         if time.monotonic() - self._tidied > TIDY_SECONDS:
@@ -593,6 +602,7 @@ class Line:
         running = [work for job in self.jobs.values() for work in job.work.values()]
         await self._close_all(dict.fromkeys(self.jobs, STOPPED))
         await asyncio.gather(*running, return_exceptions=True)
+        await self._stages.queries.parked.close()
         await self._stages.workers.close()
         await self._refusals.flush()
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,27 @@ from sandbox import Limits, Mount, Runtime, SandboxError, Session, SessionSpec, 
 ENGINE = ("-m", "keyong_job", "query")
 ENVIRONMENT = {"OMP_NUM_THREADS": "1"}
 MOST_ANSWER = 256 * 2**20
+LIFE_SECONDS = 3 * 3600.0
+"""How long a session may be given something new to do."""
+SPARE_SECONDS = 3600.0
+"""What it may take for that."""
 Row = list[Any]
+
+
+@dataclass(frozen=True)
+class Key:
+    """What two queries must have in common to be asked of one engine: never another asker, another dataset."""
+
+    requester: str
+    agreement: str
+    dataset: str
+    description: str
+    """Digest of the catalog entry, which names the privacy unit and how many rows of one go in."""
+    data_version: str
+    rules: str
+    columns: tuple[str, ...]
+    tier: str
+    memory_bytes: int
 
 
 class QuerySession(JobSession):
@@ -31,8 +53,11 @@ class QuerySession(JobSession):
 
     def __init__(self, folder: Path, session: Session, channel: SessionChannel, request: SessionRequest) -> None:
         super().__init__(folder, session, channel, request)
-        self._seconds = request.setup_seconds
         self.encryption: Encryption | None = None
+        self.key: Key | None = None
+        """What another query must have in common to be asked of this engine; None where it ends with its job."""
+        self._struck = False
+        self._until = time.monotonic() + LIFE_SECONDS
 
     @classmethod
     async def start(cls, folder: Path, request: SessionRequest, spool: Path) -> QuerySession:
@@ -79,8 +104,23 @@ class QuerySession(JobSession):
         except (ValueError, KeyError, TypeError):
             raise QueryFailedError("the engine's answer is not of its statement", code="query-engine") from None
 
+    @property
+    def live(self) -> bool:
+        """Whether its engine can be asked again."""
+        return not self._struck and self._session.ending is None and time.monotonic() < self._until
+
+    def log_to(self, folder: Path) -> None:
+        """Keep what it prints from now on for another job's owner's log."""
+        self._logs = folder
+
+    async def kill(self) -> None:
+        """End the session at once."""
+        self._struck = True
+        await super().kill()
+
     def strike(self) -> None:
         """Send the processes of both sessions their end."""
+        self._struck = True
         super().strike()
         if self.encryption is not None:
             self.encryption.strike()
@@ -97,26 +137,33 @@ class Encryption:
 
     def __init__(self, session: Session, spool: Path) -> None:
         self._session = session
+        self._until = time.monotonic() + LIFE_SECONDS
         self._cipher = CipherSession(SessionChannel(session.channel, body_limit=MOST_ANSWER, spool=spool))
 
     @classmethod
-    async def start(cls, runtime: Runtime, tier: Tier, context: bytes, spool: Path, seconds: float) -> Encryption:
-        """Open the sandbox and hand it the asker's public context.
+    async def start(cls, runtime: Runtime, tier: Tier, spool: Path) -> Encryption:
+        """Open the sandbox; it can do nothing until it is given a context.
 
         Raises:
             SandboxUnavailableError: the isolation that is demanded cannot be had here.
+        """
+        limits = Limits(memory_bytes=cipher.MEMORY_BYTES, wall_seconds=LIFE_SECONDS + SPARE_SECONDS)
+        session = await _opened(SessionSpec(runtime, cipher.ARGUMENTS, env=ENVIRONMENT, limits=limits, tier=tier))
+        return cls(session, spool)
+
+    @property
+    def live(self) -> bool:
+        """Whether it can be given a context."""
+        return self._session.ending is None and time.monotonic() < self._until
+
+    async def take(self, context: bytes, seconds: float) -> None:
+        """Hand it the asker's public context, in the place of the one before.
+
+        Raises:
             CipherRefusedError: the context is not one to encrypt under: other parameters, or a secret key in it.
         """
-        limits = Limits(memory_bytes=cipher.MEMORY_BYTES, wall_seconds=seconds)
-        session = await _opened(SessionSpec(runtime, cipher.ARGUMENTS, env=ENVIRONMENT, limits=limits, tier=tier))
-        started = cls(session, spool)
-        try:
-            async with asyncio.timeout(seconds):
-                await _told(started._cipher.take(context))
-        except BaseException:
-            await started.close()
-            raise
-        return started
+        async with asyncio.timeout(seconds):
+            await _told(self._cipher.take(context))
 
     async def encrypt(self, elements: Any, seconds: float) -> list[memoryview]:
         """The ciphertexts of a masked vector."""

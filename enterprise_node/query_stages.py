@@ -22,10 +22,13 @@ from enterprise_node._folders import remove_tree
 from enterprise_node._threads import in_thread
 from enterprise_node.admission import AdmittedStep
 from enterprise_node.materialise import materialise_apart
+from enterprise_node.parked import Parked
 from enterprise_node.query_rules import CONTEXT_FILE, described, granted_columns
-from enterprise_node.query_session import Encryption, QuerySession
+from enterprise_node.query_session import LIFE_SECONDS, Encryption, Key, QuerySession
 from enterprise_node.receipts import Done
+from enterprise_node.rules import read_rules
 from enterprise_node.session import SessionRequest
+from federation.crypto import digest
 from federation.errors import DeniedError
 from federation.home import Home
 from federation.jobs.codec import Content
@@ -87,6 +90,11 @@ class QueryStages:
         self._runtime = runtime
         self._grant = grant
         self._spool = home.folder("spool")
+        self.parked = Parked()
+
+    def parks(self, job: Job) -> bool:
+        """Whether a job's session stays when the job ends as it should: nothing is at work in it."""
+        return isinstance(job.session, QuerySession) and job.session.key is not None and not job.lock.locked()
 
     async def run(self, job: Job, step: AdmittedStep, sent: Content, tier: Tier) -> Done:
         """One stage.
@@ -183,6 +191,20 @@ class QueryStages:
         add_masks([(vector, RING)], keys)
         return vector
 
+    async def _encryption(self, waiting: Encryption | None, context: bytes, tier: Tier, seconds: float) -> Encryption:
+        """An encryption under this context: the one that waits, if it is live, else a new one."""
+        encryption = waiting
+        if encryption is None or not encryption.live:
+            if encryption is not None:
+                await encryption.close()
+            encryption = await Encryption.start(self._runtime, tier, self._spool)
+        try:
+            await encryption.take(context, seconds)
+        except BaseException:
+            await encryption.close()
+            raise
+        return encryption
+
     async def _open(self, job: Job, query: QueryPlan, tier: Tier) -> QuerySession:
         plan, dataset = job.admitted.plan, job.dataset
         folder = self._home.folder("sessions", job.admitted.digest.removeprefix("sha256:"))
@@ -193,12 +215,27 @@ class QueryStages:
         if not names:  # rows are counted; any one column says how many there are
             names = {dataset.shown_names[0]}
         seconds = float(plan.round_seconds) + plan.setup_seconds
-        context = job.bundle.files[CONTEXT_FILE]
-        encrypting = asyncio.create_task(
-            Encryption.start(self._runtime, tier, context, self._spool, seconds + plan.round_seconds)
+        logs = self._home.folder("logs", plan.id.removeprefix("urn:uuid:"))
+        key = Key(
+            requester=plan.requester,
+            agreement=job.admitted.agreement_digest,
+            dataset=job.admitted.mine.dataset,
+            description=digest(dataset.description),
+            data_version=dataset.data_version,
+            rules=read_rules(dataset.rules).digest,
+            columns=tuple(sorted(names)),
+            tier=str(tier),
+            memory_bytes=plan.memory_bytes,
         )
-        session: QuerySession | None = None
+        session = self.parked.take(key)
+        kept, context = session.encryption if session is not None else None, job.bundle.files[CONTEXT_FILE]
+        encrypting = asyncio.create_task(self._encryption(kept, context, tier, plan.setup_seconds))
         try:
+            if session is not None:
+                session.encryption = None
+                session.log_to(logs)
+                session.encryption = await encrypting
+                return session
             grant = self._grant(self._home, dataset, names, job.admitted.agreement_digest)
             snapshot = await materialise_apart(grant, folder / "data", seconds=seconds, log=log.bind(plan=plan.id))
             job.laps.lap("materialise")
@@ -211,12 +248,13 @@ class QueryStages:
                 run_id=0,
                 run_config={},
                 memory_bytes=plan.memory_bytes,
-                wall_seconds=3 * seconds,
+                wall_seconds=LIFE_SECONDS + 3 * seconds,
                 setup_seconds=plan.setup_seconds,
                 body_limit=plan.outputs.maximal_bytes,
-                logs=self._home.folder("logs", plan.id.removeprefix("urn:uuid:")),
+                logs=logs,
             )
             session = await QuerySession.start(folder, request, self._spool)
+            session.key = None if described(dataset).live else key
             session.encryption = await encrypting
             return session
         except BaseException:

@@ -60,7 +60,7 @@ class Stages:
         self._spool = home.folder("spool")
         self.tier = Tier.T2
         self.workers = Workers(home.folder("sessions"), runtime, waiting)
-        self._queries = QueryStages(home, runtime, grant_of)
+        self.queries = QueryStages(home, runtime, grant_of)
 
     async def run(
         self, job: Job, step: AdmittedStep, content_header: bytes, body: memoryview, read: Content | None = None
@@ -77,7 +77,7 @@ class Stages:
         plan, stage = job.admitted.plan, step.invocation.stage
         sent = read if read is not None else await offload(len(body), _decoded, content_header, body)
         if plan.query is not None:
-            return await self._queries.run(job, step, sent, self.tier)
+            return await self.queries.run(job, step, sent, self.tier)
         if job.session is None:
             job.session = await self._open_session(job)
             job.laps.lap("session")

@@ -27,12 +27,12 @@ from federation.statements import Column, JobPlan, OutputSchema, PlannedDataset,
 from federation.statements.code import CodeBundle
 from federation.statements.query import QueryPlan
 from keyong.choosing import Choice, choose
-from keyong.ciphering import make_keys, open_answer
 from keyong.kept_answers import KeptAnswer, KeptAnswers
 
 if TYPE_CHECKING:
+    from keyong.ciphering import Ciphers
     from keyong.client import Client
-    from sandbox import Runtime, Tier
+    from sandbox import Runtime
 
 CONTEXT_FILE = "context.bfv"
 ANSWER_FILE = "answer.bfv"
@@ -142,11 +142,13 @@ def prepare(client: Client, text: str, purpose: str, datasets: Sequence[str] = (
 
 
 def ask(
-    client: Client, prepared: Prepared, runtime: Runtime, tier: Tier, *, again: bool = False, confirm: Any = None
+    client: Client, prepared: Prepared, runtime: Runtime, ciphers: Ciphers, *, again: bool = False, confirm: Any = None
 ) -> Answered:
     """Ask a query, or answer it from what is kept.
 
     Args:
+        runtime: what the plan names.
+        ciphers: makes the query's key, and opens its answer.
         again: ask the nodes even where the answer is kept.
         confirm: called with the plan before it is signed; may raise.
 
@@ -156,14 +158,14 @@ def ask(
     kept = KeptAnswers(client.home)
     known = kept.find(prepared.identity) if prepared.repeatable and not again else None
     if known is None:
-        known = _asked(client, prepared, runtime, tier, confirm)
+        known = _asked(client, prepared, runtime.digest, ciphers, confirm)
         if prepared.repeatable:
             kept.keep(prepared.identity, known)
         repeated = False
     else:
         repeated = True
     query = prepared.query
-    vector = open_answer(runtime, tier, known.secret, unpack_parts(known.answer))
+    vector = ciphers.open(known.secret, unpack_parts(known.answer))
     answer = decode_answer(query, [int(one) for one in vector], known.nodes)
     return Answered(prepared, answer, known.job, repeated)
 
@@ -212,9 +214,9 @@ def planned(home: Home, prepared: Prepared, runtime: str, public: bytes) -> tupl
     return plan, bundle
 
 
-def _asked(client: Client, prepared: Prepared, runtime: Runtime, tier: Tier, confirm: Any) -> KeptAnswer:
-    public, secret = make_keys(runtime, tier)
-    plan, bundle = planned(client.home, prepared, runtime.digest, public)
+def _asked(client: Client, prepared: Prepared, runtime: str, ciphers: Ciphers, confirm: Any) -> KeptAnswer:
+    public, secret = ciphers.keys()
+    plan, bundle = planned(client.home, prepared, runtime, public)
     if confirm is not None:
         confirm(plan)
     envelope = plan.seal(client.home.key("statement"))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from keyong.asking import Answered
+    from keyong.ciphering import Ciphers
 
 
 class Connection:
@@ -26,6 +27,7 @@ class Connection:
         from keyong.upgrading import upgrade
 
         self._runtime = runtimes.load(runtime)
+        self._ciphers: Ciphers | None = None
         identity = Home(home)
         upgrade(identity)
         self._client = Client(identity)
@@ -41,7 +43,9 @@ class Connection:
         self.close()
 
     def close(self) -> None:
-        """End the link."""
+        """End the link, and the sandboxes that its queries used."""
+        if self._ciphers is not None:
+            self._ciphers.close()
         self._client.close()
 
     def query(
@@ -67,9 +71,14 @@ class Connection:
         """The same, with everything that is known of the answer."""
         from keyong.asking import ask, prepare
         from keyong.checking import tier_here
+        from keyong.ciphering import Ciphers
 
         prepared = prepare(self._client, sql, purpose, datasets)
-        return ask(self._client, prepared, self._runtime, tier_here(""), again=again)
+        if self._ciphers is None:
+            self._ciphers = Ciphers(self._runtime, tier_here(""))
+        answered = ask(self._client, prepared, self._runtime, self._ciphers, again=again)
+        self._ciphers.prepare()  # the next query finds its key made
+        return answered
 
 
 def connect(home: str | os.PathLike[str] | None = None, *, runtime: str = "torch") -> Connection:

@@ -199,6 +199,27 @@ def masks_(
     report(measure(rounds, full=full))
 
 
+@app.command("query")
+def query_(
+    queries: Annotated[int, typer.Option(min=3, metavar="N", help="How many queries; the first is told apart.")] = 21,
+    rows: Annotated[int, typer.Option(min=1000, metavar="N", help="Rows of each node.")] = 1_000_000,
+    many: Annotated[
+        int, typer.Option(min=0, max=64, metavar="N", help="Nodes of the second row, which is only reported; 0: none.")
+    ] = 14,
+) -> None:
+    """Seconds of a sealed group-by over three nodes of a million rows, from its text to its table, sessions live.
+
+    Each is asked anew under a key of its own. Compared with plain DuckDB over the slowest node's rows.
+
+    $ keyong bench query
+    $ keyong bench query --many 0
+    """
+    from keyong.bench.query import measure
+    from keyong.bench.report import report
+
+    report(measure(queries, rows, many))
+
+
 @app.command("dp")
 def dp_(
     floats: Annotated[int, typer.Option(min=1, metavar="N", help="Size of the model.")] = 1_000_000,

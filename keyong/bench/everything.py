@@ -10,6 +10,7 @@ from keyong.bench import (
     masks,
     materialise,
     memory,
+    query,
     reconnect,
     rest,
     revocation,
@@ -43,6 +44,7 @@ def benches(full: bool) -> dict[str, Bench]:
         "materialise": materialise.measure,
         "sandbox": sandbox.measure,
         "masks": lambda: masks.measure(full=full),
+        "query": query.measure,
     }
 
 

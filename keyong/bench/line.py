@@ -37,17 +37,28 @@ class Line:
 
 def stand(stack: ExitStack, folder: Path, count: int) -> Line:
     """Found a consortium of ``count`` nodes and wait until all are attached; ``stack`` ends their processes."""
-    coordinator = Party(folder, "institute")
-    nodes = [Party(folder, f"node-{number}") for number in range(1, count + 1)]
-    begin(stack, coordinator, nodes, "Benchmark", {node.name: f"Company {node.name}" for node in nodes})
+    coordinator, nodes = found(stack, folder, count)
     rows = folder / "rows.csv"
     rows.write_text("x\n" + "1.5\n" * 100, encoding="utf-8")
     for node in nodes:
         node.run("node", "dataset", "add", "rows", str(rows), "--title", "Rows")
-    services = [stack.enter_context(node.serve("node", "serve", logs=folder / "logs")) for node in nodes]
+    return Line(folder, coordinator, nodes, attach(stack, folder, nodes))
+
+
+def found(stack: ExitStack, folder: Path, count: int) -> tuple[Party, tuple[Party, ...]]:
+    """Found a consortium of ``count`` members, whose nodes do not serve yet; its coordinator does."""
+    coordinator = Party(folder, "institute")
+    nodes = tuple(Party(folder, f"node-{number}") for number in range(1, count + 1))
+    begin(stack, coordinator, nodes, "Benchmark", {node.name: f"Company {node.name}" for node in nodes})
+    return coordinator, nodes
+
+
+def attach(stack: ExitStack, folder: Path, nodes: Sequence[Party]) -> tuple[Service, ...]:
+    """Let nodes serve, and wait until all are attached."""
+    services = tuple(stack.enter_context(node.serve("node", "serve", logs=folder / "logs")) for node in nodes)
     for service in services:
         service.wait_for("attached")
-    return Line(folder, coordinator, tuple(nodes), tuple(services))
+    return services
 
 
 def permit(line: Line, uses: int = 1, protection: str = "none") -> None:

@@ -65,6 +65,8 @@ ROWS = (
     Row("masks", "masks-upload-ratio", "x", 1.02),
     Row("masks", "masks-round-added-seconds", "s", 0.030),
     Row("masks", "masks-round-million-seconds", "s", 0.3),
+    Row("query", "query-seconds", "s", 0.250),
+    Row("query", "query-over-allowance", "x", 1.0),
 )
 """A megabyte is 10^6 bytes, as in the published targets."""
 MEGABYTE = 1_000_000

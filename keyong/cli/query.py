@@ -68,6 +68,7 @@ def query(
     from federation.errors import UsageError
     from keyong.asking import ask, prepare
     from keyong.checking import tier_here
+    from keyong.ciphering import Ciphers
     from keyong.cli._context import load_runtime, open_client
 
     form = format or ("json" if as_json() else "text")
@@ -94,7 +95,8 @@ def query(
             if interactive() and not yes and form != "json" and not confirmed("sign and ask this?"):
                 raise click.Abort()
 
-        answered = ask(client, prepared, tree, tier_here(""), again=again, confirm=agreed)
+        with Ciphers(tree, tier_here("")) as ciphers:
+            answered = ask(client, prepared, tree, ciphers, again=again, confirm=agreed)
     _show(answered, form, output)
     if plot:
         from keyong.plotting import bars

@@ -59,20 +59,23 @@ def agree(
     dataset: str,
     title: str,
     purpose: str,
-    app: Path,
+    app: Path | None,
     count: int,
     expires: str,
     min_participants: int | None = 3,
     protection: str = "masked",
+    actions: Sequence[str] = ("train", "evaluate"),
 ) -> list[dict[str, Any]]:
     """Every provider offers, the consumer signs; returns the agreements once each provider holds its own."""
+    code = [] if app is None else ["--app", str(app)]
+    asked = [part for action in actions for part in ("--action", action)]
     least = [] if min_participants is None else ["--min-participants", str(min_participants)]
     two_at_a_time(
         providers,
         lambda provider: provider.run(
             "agreement", "offer", "--to", consumer.name, "--dataset", dataset, "--title", title,
-            "--action", "train", "--action", "evaluate", "--purpose", purpose, "--count", str(count),
-            "--expires", expires, "--app", str(app), "--protection", protection, *least,
+            *asked, "--purpose", purpose, "--count", str(count),
+            "--expires", expires, *code, "--protection", protection, *least,
         ),
     )  # fmt: skip
     offers: list[dict[str, Any]] = consumer.run("inbox")["offers"]
