@@ -56,7 +56,7 @@ class Grounds:
         self.tier = Tier.T2
         """What this node's sessions are isolated by, as its canary found at the start."""
 
-    def consider(self, envelope: Envelope, bundle_bytes: memoryview, node_number: int, now: datetime) -> Job:
+    def consider(self, envelope: Envelope, bundle_bytes: memoryview, now: datetime) -> Job:
         """Admit a plan and rehearse the decision on each of its actions; the job it would be."""
         admitted = admit_plan(
             envelope,
@@ -80,7 +80,7 @@ class Grounds:
                 if decision.rule == "approval":
                     self._approvals.ask(admitted, bundle)
                 raise refusal(decision)
-        return Job(admitted, bundle, dataset, node_number)
+        return Job(admitted, bundle, dataset)
 
     def agreement(self, digest: str) -> Envelope:
         """The agreement of that digest; raises NotInForceError where it is not in force."""

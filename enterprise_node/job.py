@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from dataclasses import dataclass, field
 
@@ -33,7 +34,6 @@ class Job:
     admitted: AdmittedPlan
     bundle: CodeBundle
     dataset: RegisteredDataset
-    node_number: int
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     session: JobSession | None = None
     answers: dict[str, Outgoing] = field(default_factory=dict)
@@ -56,6 +56,8 @@ class Job:
     round: int = 0
     stage: str = ""
     """Of the last step that had its INTENT."""
+    number: int = field(default_factory=lambda: 1 + secrets.randbelow(2**53 - 1))
+    """The node id that job code sees: drawn here, for one that another chose would tell code at which company it runs."""
     meter: StepMeter | None = None
     """Of the step at work, where its agreement counts time or volume."""
     masks: JobMasks | None = None

@@ -128,7 +128,7 @@ class Line:
 
     # -- opening a job ------------------------------------------------------------------------------------------------
 
-    async def open_job(self, envelope: Envelope, bundle_bytes: memoryview, node_number: int) -> JobOpened:
+    async def open_job(self, envelope: Envelope, bundle_bytes: memoryview) -> JobOpened:
         """Admit a plan and say whether its first step would be permitted now. Nothing is reserved; a denial is
         recorded.
 
@@ -145,7 +145,7 @@ class Line:
                 if self._draining:
                     raise UnavailableError("this node is stopping", code="stopping")
                 self._check_room()
-                job = await asyncio.to_thread(self._consider, envelope, bundle_bytes, node_number, now)
+                job = await asyncio.to_thread(self._consider, envelope, bundle_bytes, now)
                 job.answers = await asyncio.to_thread(self._answered, envelope.digest)
                 self._check_room()
                 job = self.jobs.setdefault(envelope.digest, job)
@@ -159,8 +159,8 @@ class Line:
         log.info("job-opened", plan=plan.id, requester=plan.requester, purpose=plan.purpose)
         return JobOpened(permitted=True)
 
-    def _consider(self, envelope: Envelope, bundle_bytes: memoryview, node_number: int, now: datetime) -> Job:
-        job = self._grounds.consider(envelope, bundle_bytes, node_number, now)
+    def _consider(self, envelope: Envelope, bundle_bytes: memoryview, now: datetime) -> Job:
+        job = self._grounds.consider(envelope, bundle_bytes, now)
         admitted = job.admitted
         if admitted.plan.protection != "fed:none":
             self._mask_rules.check_cohort(admitted, job.dataset, admitted.members)

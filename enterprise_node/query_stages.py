@@ -244,7 +244,7 @@ class QueryStages:
                 snapshot=snapshot,
                 runtime=self._runtime,
                 tier=tier,
-                node_number=job.node_number,
+                node_number=job.number,
                 run_id=0,
                 run_config={},
                 memory_bytes=plan.memory_bytes,

@@ -271,7 +271,7 @@ class NodeService:
             )
         if not self._knows(JobPlan.read(envelope).roster):
             await fetch_rosters(peer, self._home, self._record.ledger)
-        opened = await self.line.open_job(envelope, message.body, request.node_number)
+        opened = await self.line.open_job(envelope, message.body)
         return Outgoing(opened.to_bytes())
 
     def _knows(self, roster: str) -> bool:

@@ -133,7 +133,7 @@ class Stages:
                 snapshot=snapshot,
                 runtime=self._runtime,
                 tier=self.tier,
-                node_number=job.node_number,
+                node_number=job.number,
                 run_id=run_id_of(plan.id),
                 run_config={key: json.loads(value) for key, value in plan.run_config.items()},
                 memory_bytes=plan.memory_bytes,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from federation.query.errors import QueryFailedError, QueryVoidError
+from federation.query.errors import QueryVoidError
 from federation.secagg import PrimeRing
 
 MODULUS: Final = 1125899904679937
@@ -24,17 +24,17 @@ ADDENDS: Final = 512
 def to_limbs(value: int, count: int) -> list[int]:
     """Cut a signed integer into limbs, the lowest first, each reduced into Z_t.
 
-    Raises:
-        QueryFailedError: it does not fit into so many.
+    One that does not fit becomes the largest that does: a node that failed would tell, of its own sum alone, that it lies
+    beyond a bound which the asker chose.
     """
     half, base = 1 << (LIMB_BITS - 1), 1 << LIMB_BITS
+    most = (half - 1) * ((base**count - 1) // (base - 1))
+    value = min(max(value, -most), most)
     limbs = []
     for _ in range(count):
         digit = (value + half) % base - half
         limbs.append(digit % MODULUS)
         value = (value - digit) >> LIMB_BITS
-    if value:
-        raise QueryFailedError("a sum is larger than the query's plan can carry", code="query-overflow")
     return limbs
 
 

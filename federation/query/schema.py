@@ -27,6 +27,8 @@ from federation.statements.query import (
 )
 
 NUMBERS = ("integer", "number")
+LARGEST = {"integer": 2**48, "number": 10**100}
+"""Values count as at most so far from 0, so that no sum can overflow: an engine that fails would tell of the row it failed at."""
 LEAST_SUBJECTS = 10
 """Distinct subjects that a node's part of a cell has at least, whatever a plan says."""
 MOST_DOMINANCE, LEAST_P_RATIO, MOST_PARAMETERS = Decimal("0.9"), Decimal("0.1"), Decimal("0.33")
@@ -144,14 +146,23 @@ def _check_measure(measure: Measure, plan: QueryPlan, known: Mapping[str, Column
                 column=name,
                 type=column.type,
             )
-        try:
-            plan.used(name)
-        except KeyError:
-            raise QuerySchemaError(
-                "the plan does not say how {column} is encoded", code="query-figure", column=name
-            ) from None
+        _check_encoding(plan, column)
     if measure.kind == "distinct" and not plan.slots:
         raise QuerySchemaError("the plan has no slots to count distinct values in", code="query-figure")
+
+
+def _check_encoding(plan: QueryPlan, column: Column) -> None:
+    """A shift is no larger than values can be: with one far away the engine would fail at rows that the asker picks."""
+    try:
+        shift = Decimal(plan.used(column.name).shift)
+    except KeyError:
+        raise QuerySchemaError(
+            "the plan does not say how {column} is encoded", code="query-figure", column=column.name
+        ) from None
+    if abs(shift) > LARGEST[column.type]:
+        raise QuerySchemaError(
+            "the plan encodes {column} by a shift that no value can have", code="query-figure", column=column.name
+        )
 
 
 def _check_condition(condition: Condition, known: Mapping[str, Column]) -> None:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from itertools import pairwise
 
 from federation.query.layout import Moment, VectorLayout
-from federation.query.schema import NUMBERS
+from federation.query.schema import LARGEST, NUMBERS
 from federation.statements import Column
 from federation.statements.query import (
     Among,
@@ -161,8 +162,18 @@ def _value(place: int) -> str:
     return f"v{place}"
 
 
+def _bounds(column: Column) -> tuple[Decimal, Decimal]:
+    """The least and the largest that a value of a column of numbers counts as."""
+    largest = Decimal(LARGEST[column.type])
+    least, most = (
+        fallback if bound is None else min(max(Decimal(bound), -largest), largest)
+        for bound, fallback in ((column.minimum, -largest), (column.maximum, largest))
+    )
+    return least, most
+
+
 def _clamped(column: Column) -> str:
-    """A measured value: within the declared bounds, never infinite or not a number."""
+    """A measured value: within the declared bounds and `LARGEST`, never infinite or not a number."""
     name = name_of(column.name)
     if column.type not in NUMBERS:
         return name
@@ -170,10 +181,9 @@ def _clamped(column: Column) -> str:
     cases = [f"WHEN {name} IS NULL THEN NULL"]
     if column.type == "number":
         cases.append(f"WHEN NOT isfinite({name}) THEN NULL")
-    for bound, sign in ((column.minimum, "<"), (column.maximum, ">")):
-        if bound is not None:
-            edge = f"CAST('{bound}' AS DOUBLE)"
-            cases.append(f"WHEN {name} {sign} {edge} THEN CAST({edge} AS {kind})")
+    for bound, sign in zip(_bounds(column), "<>", strict=True):
+        edge = f"CAST('{bound}' AS DOUBLE)"
+        cases.append(f"WHEN {name} {sign} {edge} THEN CAST({edge} AS {kind})")
     return f"CASE {' '.join(cases)} ELSE CAST({name} AS {kind}) END"
 
 

@@ -34,6 +34,8 @@ _LEFT_OUT = {
     ".pytest_cache",
 }
 _LEFT_OUT_ENDINGS = (".pyc", ".pyo", ".egg-info")
+_COMPILED = (".pyc", ".pyo", ".so", ".pyd")
+"""Endings of what Python imports in place of a source file beside it."""
 
 
 class BundleError(VerificationError):
@@ -97,6 +99,11 @@ class CodeBundle:
             ):
                 raise BundleError("a code bundle's list of files is malformed")
             _check_path(path)
+            if _compiled(path):
+                raise BundleError(
+                    "a code bundle holds compiled code, which can run in place of the source that owners are shown: {path}",
+                    path=path,
+                )
             body = bytes(view[at : at + size])
             if len(body) != size or sha256_hex(body) != item["sha256"] or path in files:
                 raise BundleError("a file of a code bundle does not match its digest")
@@ -155,6 +162,12 @@ def bundle_folder(folder: Path) -> CodeBundle:
                     path=relative,
                 )
             _check_name(relative)
+            if _compiled(relative):
+                raise AppFolderError(
+                    "{path} is compiled code, which nobody can read before he approves it",
+                    hint="an app is made of source files; compiled modules belong into the runtime",
+                    path=relative,
+                )
             total += path.stat().st_size
             if total > MAXIMAL_BYTES or len(files) >= MAXIMAL_FILES:
                 raise AppFolderError(
@@ -205,3 +218,8 @@ def _check_path(path: str) -> None:
         or any(ord(char) < 32 or char == "\\" for char in path)
     ):
         raise BundleError("a code bundle names a file outside itself")
+
+
+def _compiled(path: str) -> bool:
+    """Whether Python could import this file in place of a source file beside it."""
+    return "__pycache__" in path.split("/") or path.lower().endswith(_COMPILED)

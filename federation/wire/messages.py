@@ -255,7 +255,7 @@ class JobOpen(Message):
 
     plan: EnvelopeText
     node_number: Annotated[int, Field(ge=1, le=2**53 - 1)]
-    """The random id under which the job's server part knows this node."""
+    """The random id under which the job's server part knows this node; job code at the node sees one that the node draws."""
 
 
 class JobOpened(Message):

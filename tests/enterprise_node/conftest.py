@@ -230,7 +230,7 @@ class World:
 
     async def open(self, plan: Envelope) -> Any:
         """Open a plan at the node."""
-        return await self.line.open_job(plan, memoryview(self.bundle.to_bytes()), 7)
+        return await self.line.open_job(plan, memoryview(self.bundle.to_bytes()))
 
     async def invoke(self, plan: Envelope, number: int = 1, **changes: Any) -> tuple[Receipt, Outgoing]:
         """Run one step; returns its verified receipt and the answer."""

@@ -7,7 +7,10 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from federation.statements.code import MAXIMAL_FILES
+import pytest
+
+from federation.statements import code
+from federation.statements.code import MAXIMAL_FILES, CodeBundle
 
 EMPTY = hashlib.sha256(b"").hexdigest()
 
@@ -64,7 +67,7 @@ async def test_what_is_no_bundle_is_refused_and_on_record(world: Any) -> None:
         data = spoil(good)
         assert data != good
         before = len(world.entries("denied"))
-        opened = await world.line.open_job(plan, memoryview(data), 7)
+        opened = await world.line.open_job(plan, memoryview(data))
         assert not opened.permitted and opened.code in ("bundle", "malformed", "code-mismatch"), (name, opened)
         assert [entry["code"] for entry in world.entries("denied")[before:]] == [opened.code], name
         assert not world.sessions and not world.line.jobs, name
@@ -81,3 +84,16 @@ async def test_an_app_that_nests_without_end_waits_for_approval_like_any_other(w
     opened = await world.open(world.plan(world.agreement(approval=True)))
     assert (opened.permitted, opened.code) == (False, "approval")
     assert [entry["code"] for entry in world.entries("denied")] == ["approval"]
+
+
+@pytest.mark.parametrize(
+    "path", ["app/__pycache__/client.cpython-311.pyc", "app/client.pyc", "app/client.abi3.so", "A.PYD"]
+)
+async def test_inv1_code_compiled_beside_the_source_that_owners_are_shown(
+    world: Any, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.bundle = CodeBundle(dict(world.bundle.files) | {path: b"\x00"})
+    opened = await world.line.open_job(plan := world.plan(world.agreement()), memoryview(world.bundle.to_bytes()))
+    assert not opened.permitted and opened.code == "bundle"
+    monkeypatch.setattr(code, "_compiled", lambda path: False)
+    assert (await world.open(plan)).permitted

@@ -27,6 +27,9 @@ from federation.wire.peer import Incoming, Outgoing, Peer
 from sandbox import Tier
 from sandbox._identity import Identity
 
+ASSIGNED = 7
+"""The number under which the server part knows the node."""
+
 
 class Coordinator:
     """As much of one as a node talks to, over the real wire."""
@@ -102,7 +105,7 @@ async def serving(world: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 async def opened(world: Any, peer: Peer) -> Any:
     plan = world.plan(world.agreement())
-    header = m.JobOpen(plan=m.pack(plan), node_number=7).to_bytes()
+    header = m.JobOpen(plan=m.pack(plan), node_number=ASSIGNED).to_bytes()
     answer = await peer.call("job.open", header, [world.bundle.to_bytes()], timeout=10)
     assert m.JobOpened.from_bytes(answer.header).permitted
     return plan
@@ -119,6 +122,12 @@ async def test_a_step_crosses_the_link_and_comes_back_with_its_receipt(world: An
     plan = await opened(world, peer)
     answer = await invoked(world, peer, plan)
     assert world.receipt(Outgoing(answer.header)).outcome == "ok" and answer.body
+
+
+async def test_inv5_the_node_id_that_job_code_sees_is_drawn_by_the_node(world: Any, serving: Any) -> None:
+    _, peer, _ = serving
+    await invoked(world, peer, await opened(world, peer))
+    assert world.sessions[0].request.node_number != ASSIGNED
 
 
 async def named(world: Any, peer: Peer, plan: Any, number: int, *, send: bool, lie: bool = False) -> Incoming:

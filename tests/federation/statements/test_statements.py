@@ -341,6 +341,18 @@ def test_links_are_not_bundled(tmp_path: Any) -> None:
         bundle_folder(tmp_path)
 
 
+def test_inv1_what_python_would_run_in_place_of_the_source_is_not_bundled(tmp_path: Any) -> None:
+    (tmp_path / "pyproject.toml").write_text("")
+    (tmp_path / "__pycache__").mkdir()
+    (tmp_path / "__pycache__" / "app.cpython-311.pyc").write_bytes(b"\0")
+    assert list(bundle_folder(tmp_path).files) == ["pyproject.toml"]  # left there by an honest run
+    (tmp_path / "app.so").write_bytes(b"\0")
+    with pytest.raises(AppFolderError, match="compiled"):
+        bundle_folder(tmp_path)
+    with pytest.raises(BundleError, match="compiled"):
+        CodeBundle.from_bytes(CodeBundle({"__pycache__/app.cpython-311.pyc": b""}).to_bytes())
+
+
 def test_low_order_keys_are_refused_where_they_are_enrolled() -> None:
     from federation.statements import Root
 
