@@ -75,6 +75,7 @@ class Links:
     def __init__(self, cut: Callable[[Peer], None]) -> None:
         self._cut = cut
         self._nodes: dict[str, Peer] = {}
+        self._dataspaces: dict[str, Peer] = {}
         self._all: set[Peer] = set()
         self._changed = asyncio.Event()
         self.serving: dict[str, Served] = {}
@@ -94,6 +95,15 @@ class Links:
         if self._nodes.get(peer.member) is peer:
             del self._nodes[peer.member]
             self.serving.pop(peer.member, None)
+        if self._dataspaces.get(peer.member) is peer:
+            del self._dataspaces[peer.member]
+
+    def answers_dataspace(self, peer: Peer) -> None:
+        """The member at the other end answers the Dataspace Protocol over this link, without a node."""
+        before = self._dataspaces.get(peer.member)
+        self._dataspaces[peer.member] = peer
+        if before is not None and before is not peer:
+            self._cut(before)
 
     def serves(self, peer: Peer, software: str = "") -> None:
         """The member at the other end serves a node over this link."""
@@ -137,6 +147,19 @@ class Links:
         except LinkLostError:
             self._drop(peer)  # its end is told a moment later: until then nobody may be sent to a dead link
             raise
+
+    async def ask_dataspace(
+        self, member: str, header: bytes, body: Sequence[Buffer] = (), *, timeout: float
+    ) -> Incoming:
+        """Ask a member's dataspace endpoints: over its node's link, or over that of who answers them alone."""
+        peer = self._nodes.get(member) or self._dataspaces.get(member)
+        if peer is None:
+            raise NodeOfflineError(
+                "{node} is not connected",
+                hint="is `keyong node serve` or `keyong dataspace serve` running there?",
+                node=member,
+            )
+        return await peer.call("dataspace.ask", header, body, timeout=timeout)
 
     async def call_again(
         self, node: str, method: str, header: bytes, body: Sequence[Buffer] = (), *, timeout: float

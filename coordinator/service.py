@@ -11,6 +11,7 @@ import structlog
 
 from coordinator import enrolment, rekeying
 from coordinator.attestation import Attestation
+from coordinator.dataspace import Dataspace, serving
 from coordinator.delivery import Delivery
 from coordinator.desk import AT_ONCE, JobDesk, Method
 from coordinator.links import Links
@@ -54,6 +55,7 @@ class CoordinatorService:
         at_once: jobs that run at the same time; the others wait in the order they came.
         room: what the recordings of jobs may take of the disk.
         observe: host and port for metrics and health over HTTP; None for none.
+        dataspace: where to serve the gateway of the Dataspace Protocol; None for nowhere.
     """
 
     def __init__(
@@ -66,15 +68,18 @@ class CoordinatorService:
         room: Room = ROOM,
         observe: tuple[str, int] | None = None,
         development: bool = False,
+        dataspace: Dataspace | None = None,
     ) -> None:
         self._home = home
         self._development = development
+        self._dataspace = dataspace
         self._runtime = runtime
         self._store = CoordinatorStore(open_engine(home.path / "coordinator.db", COORDINATOR_STORE))
         self._ledger = home.open_ledger()
         self._links = Links(lambda peer: self._listener.cut(peer))
         self._tasks: set[asyncio.Task[None]] = set()
         self._enrolling = asyncio.Lock()
+        self._gateway = ""
         self.desk = JobDesk(home, self._store, self._ledger, self._links, runtime, at_once=at_once, room=room)
         self.desk.watch(self._job_event)
         self.metrics = CoordinatorMetrics()
@@ -93,6 +98,7 @@ class CoordinatorService:
             **self._attestation.methods,
             **self.desk.methods,
             **delivery.methods,
+            "dataspace.gateway": self._dataspace_gateway,
         }
         self._listener = Listener(
             listen,
@@ -130,8 +136,13 @@ class CoordinatorService:
             version = self._home.history.latest.version
             await self._listener.start()
             self._standing.port = self._listener.port
-            async with self._observer.serving(self._standing) as observed:
+            async with (
+                self._observer.serving(self._standing) as observed,
+                serving(self._dataspace, self._home, self._ledger, self._links) as self._gateway,
+            ):
                 on_state(f"ready {self._listener.port} {observed or ''}".rstrip())
+                if self._gateway:
+                    on_state(f"dataspace {self._gateway}")
                 tending = {
                     asyncio.create_task(self._attestation.run()),
                     asyncio.create_task(self._watch_roster(version)),
@@ -280,6 +291,8 @@ class CoordinatorService:
         version = peer.version = negotiate((hello.lowest, hello.highest))
         if hello.serves == "node":
             self._links.serves(peer, hello.software)
+        elif hello.serves == "dataspace":
+            self._links.answers_dataspace(peer)
         rosters = self._home.history.envelopes[max(0, hello.roster_version) :]
         welcome = m.Welcome(
             version=version,
@@ -288,6 +301,9 @@ class CoordinatorService:
             clock=instant_text(now()),
         )
         return Outgoing(welcome.to_bytes())
+
+    async def _dataspace_gateway(self, peer: Peer, message: Incoming) -> Outgoing:
+        return Outgoing(m.DataspaceGateway(url=self._gateway).to_bytes())
 
     async def _status(self, peer: Peer, message: Incoming) -> Outgoing:
         latest = self._home.history.latest

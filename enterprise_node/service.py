@@ -15,6 +15,7 @@ from enterprise_node._threads import until_done
 from enterprise_node.acknowledgements import Acknowledgements
 from enterprise_node.attestation import Attestation
 from enterprise_node.broadcast import broadcast_of
+from enterprise_node.dataspace import descriptions
 from enterprise_node.line import Line
 from enterprise_node.mask_desk import MaskDesk
 from enterprise_node.metrics import NodeMetrics
@@ -23,12 +24,14 @@ from enterprise_node.record import Record
 from enterprise_node.standing import Standing
 from enterprise_node.store import NodeStore
 from federation.correspondence import uphold_revocations
+from federation.dataspace import DataspaceStore
 from federation.errors import KeyongError, UnavailableError, UsageError
 from federation.holdings import Holdings, open_engine
 from federation.home import Home, now
 from federation.ledger import LedgerError
 from federation.observability import Observer
 from federation.statements import Envelope, Invocation, JobPlan
+from federation.wire.dataspace import DataspaceDesk
 from federation.wire.dial import REDIAL_SECONDS, keep_attached
 from federation.wire.member import connect, fetch_rosters, greet, learn, read_mail
 from federation.wire.messages import Empty, Envelopes, Invoke, JobClose, JobOpen, Publish, pack, unpack
@@ -86,6 +89,14 @@ class NodeService:
         self._standing = Standing(home, self._record, self._store, self._holdings, self.line, self.metrics)
         self._observer = Observer(home.path, "node", observe)
         self._attestation = Attestation(home, self._record.ledger, self._store)
+        self._dataspace = DataspaceDesk(
+            home,
+            self._holdings,
+            self._record.ledger,
+            DataspaceStore(self._engine),
+            self.line.uphold,
+            lambda: descriptions(self._store),
+        )
         self._mail = asyncio.Event()
         self._peer: Peer | None = None
         self._methods: dict[str, Callable[[Peer, Incoming], Awaitable[Outgoing]]] = {
@@ -99,6 +110,7 @@ class NodeService:
             "witness.last": self._attestation.last,
             "receipts.prove": ReceiptProver(self._record.ledger).prove,
             "job.acknowledged": Acknowledgements(home, self._record).take,
+            "dataspace.ask": self._dataspace.answer,
         }
 
     async def run(self, on_state: Callable[[str], None]) -> None:
@@ -192,7 +204,8 @@ class NodeService:
         attested = asyncio.create_task(self._attestation.run(peer))
         over = asyncio.create_task(peer.ended())
         told = asyncio.create_task(self._tell_withdrawals(peer))
-        tasks: tuple[asyncio.Task[Any], ...] = (pushed, watched, attested, over, told)
+        negotiated = asyncio.create_task(self._dataspace.run(peer))
+        tasks: tuple[asyncio.Task[Any], ...] = (pushed, watched, attested, over, told, negotiated)
         try:
             await _first_of(tasks)
         finally:

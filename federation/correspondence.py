@@ -113,7 +113,8 @@ def _signed_by(home: Home, envelope: Envelope, *members: str) -> Envelope:
 def enter_into_force(
     holdings: Holdings, ledger: Ledger, envelope: Envelope, agreement: Agreement, now: datetime
 ) -> None:
-    """Record an agreement signed by both and hold it as in force; refuse one whose revocation is on record."""
+    """Record an agreement signed by both and hold it as in force, or as suspended where a party's word on that is here
+    already; refuse one whose revocation is on record."""
     if _on_record(ledger, envelope.digest):
         raise StatementError("a revocation of this agreement is on record here", hint="agree anew")
     check_parties(agreement, parse_policy(agreement.policy))
@@ -127,7 +128,8 @@ def enter_into_force(
             "dataset": agreement.dataset,
         },
     )
-    keep(holdings, envelope, "in-force", agreement, now)
+    paused = any(one.suspended for one in holdings.pauses(envelope.digest))
+    keep(holdings, envelope, "suspended" if paused else "in-force", agreement, now)
 
 
 def _take_revocation(home: Home, holdings: Holdings, ledger: Ledger, envelope: Envelope) -> tuple[Effect, str]:

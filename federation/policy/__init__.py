@@ -28,6 +28,7 @@ from federation.policy.composition import (
     demanded_tier,
     demands,
     granted_columns,
+    last_end,
     shown_columns,
 )
 from federation.policy.decision import decide
@@ -89,6 +90,7 @@ __all__ = [
     "describe",
     "duty_text",
     "granted_columns",
+    "last_end",
     "measures",
     "member_iri",
     "output_kinds",

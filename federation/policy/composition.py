@@ -11,7 +11,7 @@ from typing import Any
 from federation.policy.clauses import further_terms
 from federation.policy.model import Policy, demanded, every, terms_of
 from federation.policy.registration import parse_policy
-from federation.policy.values import dataset_iri, member_iri
+from federation.policy.values import dataset_iri, member_iri, parse_instant
 from federation.policy.vocabulary import CONSENT, INFORM, MASKED, PROFILE, REVIEW, UNBOUNDED, UNPROTECTED, includes
 from federation.statements import instant_text
 
@@ -138,6 +138,22 @@ def demanded_participants(policy: Policy, action: str) -> int:
         if term.isdecimal()
     ]
     return max(found, default=0)
+
+
+def last_end(policy: Policy) -> datetime | None:
+    """When the last of the permissions ends by its own ``odrl:dateTime``; None where one of them never does."""
+    ends = []
+    for permission in policy.permission:
+        bounds = [
+            parse_instant(term)
+            for constraint in demanded(permission.constraint)
+            if constraint.left == "odrl:dateTime" and constraint.operator in ("lt", "lteq")
+            for term in terms_of(constraint)
+        ]
+        if not bounds:
+            return None
+        ends.append(min(bounds))
+    return max(ends)
 
 
 def granted_columns(policy: Policy, action: str) -> tuple[str, ...] | None:

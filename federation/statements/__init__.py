@@ -29,6 +29,7 @@ from federation.statements.agreement import (
     open_offer,
 )
 from federation.statements.dataset import Column, DatasetDescription, row_bucket
+from federation.statements.dataspace import DataspaceAnswer, DataspaceCall
 from federation.statements.delivery import (
     ANCHORINGS,
     Anchoring,
@@ -87,6 +88,8 @@ __all__ = [
     "ArraySpec",
     "Column",
     "DatasetDescription",
+    "DataspaceAnswer",
+    "DataspaceCall",
     "DecisionRecord",
     "Encoding",
     "EnrolmentRequest",

@@ -131,7 +131,9 @@ async def relearn(home: Home, own: TlsIdentity) -> bool:
     )
 
 
-async def greet(peer: Peer, home: Home, ledger: Ledger | None, *, serves: Literal["node", "client"]) -> Welcome:
+async def greet(
+    peer: Peer, home: Home, ledger: Ledger | None, *, serves: Literal["node", "client", "dataspace"]
+) -> Welcome:
     """First exchange: agree on a protocol version, compare clocks, learn rosters.
 
     Raises:

@@ -67,8 +67,29 @@ class Hello(Message):
     lowest: Annotated[int, Field(ge=0, le=2**31)]
     highest: Annotated[int, Field(ge=0, le=2**31)]
     software: Annotated[str, Field(max_length=64)]
-    serves: Literal["node", "client"]
+    serves: Literal["node", "client", "dataspace"]
     roster_version: int
+
+
+class DataspaceAsk(Message):
+    """A request for a member's dataspace endpoints, as the gateway was given it; its body follows."""
+
+    method: Annotated[str, Field(max_length=10)]
+    path: Annotated[str, Field(max_length=2000)]
+    token: Annotated[str, Field(max_length=16384)]
+
+
+class DataspaceReply(Message):
+    """The member's answer, and its signature under it; its body follows."""
+
+    status: Annotated[int, Field(ge=200, le=599)]
+    token: Annotated[str, Field(max_length=16384)]
+
+
+class DataspaceGateway(Message):
+    """Where the coordinator serves its gateway; empty where it serves none."""
+
+    url: Annotated[str, Field(max_length=300)] = ""
 
 
 class Welcome(Message):

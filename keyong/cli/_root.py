@@ -29,6 +29,15 @@ GROUPS: dict[str, tuple[str, str]] = {
     "node": ("keyong.cli.node", mark("Run this company's node, its datasets and its runtime.")),
     "coordinator": ("keyong.cli.coordinator", mark("Run the coordinator, or ask how it stands.")),
     "agreement": ("keyong.cli.agreement", mark("Offer, request, sign, read and end agreements.")),
+    "dataspace": (
+        "keyong.cli.dataspace",
+        mark("Publish and read catalogs of the Dataspace Protocol, and answer it."),
+    ),
+    "negotiation": ("keyong.cli.negotiation", mark("Negotiate agreements by the Dataspace Protocol.")),
+    "transfer": (
+        "keyong.cli.transfer",
+        mark("Ask for, start and stop the right to run jobs under an agreement; no data moves."),
+    ),
     "job": ("keyong.cli.job", mark("Check, run and follow jobs, and fetch their results.")),
     "query": ("keyong.cli.query", mark("Ask an aggregate question of many companies' rows, sealed.")),
     "budget": (

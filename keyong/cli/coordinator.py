@@ -35,6 +35,14 @@ def serve_(
             metavar="SECONDS", help="How long exchanges that are being made may take after SIGTERM; 25 by default."
         ),
     ] = None,
+    dataspace: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Serve the gateway of the Dataspace Protocol there; off by default."),
+    ] = None,
+    dataspace_url: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Where members reach it, as https://HOST:PORT; by default the port bound."),
+    ] = None,
     development: Annotated[
         bool,
         typer.Option("--development", help="Isolate nothing (T0): for development, with plans that accept it alone."),
@@ -49,6 +57,7 @@ def serve_(
 
     $ keyong --home ~/institute coordinator serve
     $ keyong --home ~/institute coordinator serve --listen 0.0.0.0:7443
+    $ keyong --home ~/institute coordinator serve --dataspace 127.0.0.1:7444
     """
     from federation.statements import UnknownMemberError
     from keyong import runtime as runtimes
@@ -62,6 +71,8 @@ def serve_(
         observe=observe,
         observe_anywhere=observe_anywhere,
         drain=drain,
+        dataspace=dataspace,
+        dataspace_url=dataspace_url,
         log_level=log_level,
         log_format=log_format,
     )
@@ -87,6 +98,7 @@ def serve_(
         room=settings.room(),
         observe=settings.observed(),
         development=development,
+        dataspace=settings.gateway(),
     )
     host = address.rpartition(":")[0]
 
@@ -95,6 +107,8 @@ def serve_(
         if event == "ready":
             more = {"observe": int(observed[0])} if observed else {}
             report("ready", "ready: {member} listens on {host}:{port}", member=me.id, host=host, port=int(port), **more)
+        elif event == "dataspace":
+            report("dataspace", "the Dataspace Protocol is served at {url}", url=port)
 
     serve(lambda: service.run(told), lambda: service.drain(settings.drain), settings.drain)
 

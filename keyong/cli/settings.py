@@ -14,6 +14,7 @@ from federation.errors import UsageError
 from keyong.cli import _state
 
 if TYPE_CHECKING:
+    from coordinator.dataspace import Dataspace
     from coordinator.recording import Room
 
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -53,6 +54,11 @@ class Settings(BaseSettings):
     """host:port for metrics and health over HTTP; empty for none."""
     observe_anywhere: bool = False
     """Whether that address may be one that other machines reach; what is shown there has no login."""
+    dataspace: Annotated[str, Field(max_length=255)] = ""
+    """host:port that ``coordinator serve`` binds for the Dataspace Protocol; empty for none."""
+    dataspace_url: Annotated[str, Field(max_length=255)] = ""
+    """Where members reach that, as ``https://HOST:PORT`` with the coordinator's host of the roster; empty for the port that
+    is bound."""
     drain: Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False)] = 25.0
     """Seconds that what runs may take to end after SIGTERM: below what Kubernetes (30) and systemd (90) wait by default
     before they kill. Docker waits 10: give it more (`stop_grace_period`), or drain less."""
@@ -73,6 +79,16 @@ class Settings(BaseSettings):
         from federation.observability import check_address
 
         return check_address(self.observe, anywhere=self.observe_anywhere) if self.observe else None
+
+    def gateway(self) -> Dataspace | None:
+        """Where to serve the Dataspace Protocol; None for nowhere."""
+        from coordinator.dataspace import Dataspace
+        from federation.observability import check_address
+
+        if not self.dataspace:
+            return None
+        host, port = check_address(self.dataspace, anywhere=True)
+        return Dataspace(host, port, self.dataspace_url)
 
     def room(self) -> Room:
         """What a coordinator's recordings may take of its disk."""

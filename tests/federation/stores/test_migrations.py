@@ -19,6 +19,7 @@ from coordinator import store as coordinator_store
 from coordinator.migrations import COORDINATOR_STORE
 from enterprise_node import store as node_store
 from federation import holdings
+from federation.dataspace import store as dataspace_store
 from federation.errors import KeyongError
 from federation.release import release
 from federation.stores import (
@@ -40,7 +41,7 @@ RECORDED = {
     "analyst": ("lab/store.db", HOME_STORE),
     "coordinator": ("institute/coordinator.db", COORDINATOR_STORE),
 }
-MODELS = {HOME_STORE: (holdings, node_store), COORDINATOR_STORE: (coordinator_store,)}
+MODELS = {HOME_STORE: (holdings, node_store, dataspace_store), COORDINATOR_STORE: (coordinator_store,)}
 OWN = {"alembic_version", "store_release"}
 
 
