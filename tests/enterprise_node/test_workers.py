@@ -16,6 +16,7 @@ LOOK = """
 import json, os, sys
 print("FOUND", json.dumps({
     "pid": os.getpid(), "tmp": os.listdir("/tmp"), "shm": os.listdir("/dev/shm"), "data": sorted(os.listdir("/data")),
+    "huge": sum(int(row.split()[1]) for row in open("/proc/self/smaps") if row.startswith("AnonHugePages:")) >> 10,
     "modules": [name for name in ("torch", "pyarrow", "numpy") if name in sys.modules],
 }), flush=True)
 """
@@ -64,6 +65,8 @@ async def test_inv2_a_worker_waits_without_data_and_serves_one_job_alone(waiting
     assert not list(world.home.folder("sessions").iterdir()), "nothing is left"
     warm, cold = _found(world, plan), _found(world, other)
     assert warm["modules"] == ["torch", "pyarrow", "numpy"]
+    huge = warm.pop("huge") - cold.pop("huge")
+    assert huge > 50 or not Path("/sys/kernel/mm/transparent_hugepage").exists(), "MB that a kill gives back at once"
     assert {**warm, "modules": cold["modules"]} == cold, "the app sees no other difference"
     assert (warm["tmp"], warm["shm"], warm["pid"]) == ([], [], 1)
 
