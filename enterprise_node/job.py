@@ -20,6 +20,9 @@ from federation.errors import DeniedError
 from federation.statements.code import CodeBundle
 from federation.wire.peer import Outgoing
 
+STOPPED, CLOSED = "node-stopped", "closed"
+"""Why a job ends with which nothing is wrong: the node stops, or its requester is done."""
+
 
 class JobEndedError(DeniedError):
     """The job is over at this node: its session is gone, and with it the app's state."""

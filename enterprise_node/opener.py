@@ -26,7 +26,7 @@ MASKED_SECONDS = 600.0
 
 
 class Settle(Protocol):
-    """Writes a step's OUTCOME; see ``Line``."""
+    """Writes a step's OUTCOME; see ``Settlement``."""
 
     def __call__(
         self,

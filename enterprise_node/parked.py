@@ -49,6 +49,12 @@ class Parked:
         """Those of their agreements that carry nothing now; asks the store."""
         return {agreement for agreement in {key.agreement for key in list(self._waiting)} if ended(agreement)}
 
+    def strike(self, agreement: str) -> None:
+        """Send the processes of an agreement's engines their end; a sweep takes them away."""
+        for key, (session, _) in self._waiting.items():
+            if key.agreement == agreement:
+                session.strike()
+
     async def sweep(self, ended: Callable[[str], bool]) -> None:
         """End those whose agreement ended or whose time is over."""
         now = self.clock()

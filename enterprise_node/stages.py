@@ -12,11 +12,12 @@ from enterprise_node._folders import remove_tree
 from enterprise_node._threads import in_thread
 from enterprise_node.admission import AdmittedStep
 from enterprise_node.decision import columns_for
-from enterprise_node.job import Job
+from enterprise_node.job import CLOSED, Job
 from enterprise_node.materialise import Grant, materialise_apart
 from enterprise_node.output_gate import check_reply
 from enterprise_node.output_summary import summarise
 from enterprise_node.protection import protect
+from enterprise_node.query_session import QuerySession
 from enterprise_node.query_stages import QueryStages
 from enterprise_node.reading import Reading
 from enterprise_node.receipts import Done
@@ -113,6 +114,14 @@ class Stages:
             return Done(buffers, header, output_digest, shown, gated.normalised, saturated, bits, padding, summary)
 
         return await offload(len(body) + _bytes(reply), judge)
+
+    async def end(self, job: Job) -> None:
+        """End a job's session, where it has one; that of a query which ended by itself may wait for the next."""
+        session, job.session = job.session, None
+        if isinstance(session, QuerySession) and job.reason == CLOSED:
+            await self.queries.parked.park(session)
+        elif session is not None:
+            await session.close()
 
     async def _open_session(self, job: Job) -> JobSession:
         plan, dataset = job.admitted.plan, job.dataset

@@ -250,7 +250,7 @@ async def test_a_crash_keeps_the_reservation_and_the_cost(world: Any, content: A
     while not world.calls:
         await asyncio.sleep(0.01)
     # as a restarted node finds it: an INTENT without an OUTCOME
-    world.line._running.clear()
+    world.line._steps.running.clear()
     assert await close_open_steps(world.record, world.keys["mill"].statement, "mill", world.clock()) == 1
     (one,) = world.record.spent()
     assert (one.drawn, one.drawn + one.reserved) == (cost_of(plan), 50_000)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from enterprise_node import line as line_module
+from enterprise_node import open_jobs, steps
 from enterprise_node.record import Record
 from enterprise_node.recovery import close_open_steps
 from enterprise_node.step_log import read_steps
@@ -112,7 +112,7 @@ async def test_inv1_without_admission_the_same_steps_would_run(
     def believing(admitted: Any, envelope: Any, **_: Any) -> AdmittedStep:
         return AdmittedStep(admitted, envelope, Invocation.read(envelope))
 
-    monkeypatch.setattr(line_module, "admit_step", believing)
+    monkeypatch.setattr(steps, "admit_step", believing)
     plan = world.plan(world.agreement(actions=["fed:train", "fed:evaluate"]))
     await world.open(plan)
     await world.invoke(plan, **altered(world, REFUSED_STEPS[code]))
@@ -201,7 +201,7 @@ async def test_rounds_of_one_plan_are_one_use_and_a_failed_job_costs_its_own(wor
     assert world.record.uses(agreement.digest) == 1
 
     async def broken() -> Any:
-        raise line_module.KeyongError("broken", code="app-exception")
+        raise KeyongError("broken", code="app-exception")
 
     world.reply = broken
     second = world.plan(agreement)
@@ -247,7 +247,7 @@ async def test_opening_twice_is_opening_once(world: Any) -> None:
 
 
 async def test_open_jobs_are_bounded(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(line_module, "OPEN_JOBS", 2)
+    monkeypatch.setattr(open_jobs, "OPEN_JOBS", 2)
     agreement = world.agreement()
     for _ in range(2):
         assert (await world.open(world.plan(agreement))).permitted
@@ -355,7 +355,7 @@ async def test_inv2_recovery_leaves_alone_what_is_still_running(world: Any) -> N
     async def look() -> Any:
         key = world.home.key("statement")
         assert await close_open_steps(world.record, key, "mill", world.clock(), {step[0].digest}) == 0
-        raise line_module.KeyongError("done looking", code="app-exception")
+        raise KeyongError("done looking", code="app-exception")
 
     world.reply = look
     assert world.receipt(await world.line.invoke(plan.digest, *step)).outcome == "failed"
@@ -438,7 +438,7 @@ async def test_without_the_check_at_the_outcome_the_revoked_answer_would_leave(
 
     async def late() -> Any:
         revoke(world, agreement)
-        monkeypatch.setattr(world.line, "_check_in_force", lambda job: None)
+        monkeypatch.setattr(world.line._grounds, "check_in_force", lambda job: None)
         return content()
 
     world.reply = late

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from enterprise_node import record
-from enterprise_node.line import STOPPED
+from enterprise_node.job import STOPPED
 from enterprise_node.session import remove_tree
 
 

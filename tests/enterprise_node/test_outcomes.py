@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from enterprise_node import line as line_module
+from enterprise_node import steps
 from enterprise_node.outcomes import APP_FAILED, INTERNAL, LIMIT_REACHED, NOT_RELEASED, OUTPUT_REFUSED, VISIBLE, visible
 from enterprise_node.output_gate import OutputRefusedError
 from enterprise_node.session import REFUSALS, JobFailedError
@@ -50,7 +50,7 @@ async def test_inv3_job_code_that_chooses_how_to_fail_spells_nothing(
     seen, without = set(), set()
     for code in ENDINGS:
         for told, through in ((seen, visible), (without, lambda error: error.code)):
-            monkeypatch.setattr(line_module, "visible", through)
+            monkeypatch.setattr(steps, "visible", through)
 
             async def broken(code: str = code) -> Any:
                 raise JobFailedError("broken", code=code)

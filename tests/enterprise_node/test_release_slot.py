@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from enterprise_node import line as line_module
 from enterprise_node.release_slot import ReleaseSlot
 from enterprise_node.stages import METRIC_TEXT_BYTES, padding_of
+from federation.errors import KeyongError
 from federation.jobs.codec import Content
 from federation.wire.messages import Invoked
 
@@ -86,7 +86,7 @@ async def test_without_slots_it_is_seen_and_an_answer_waits_for_nothing(world: A
 
 async def test_inv3_a_failure_leaves_in_a_slot_as_well(world: Any) -> None:
     async def broken() -> Any:
-        raise line_module.KeyongError("broken", code="app-exception")
+        raise KeyongError("broken", code="app-exception")
 
     plan = world.plan(world.agreement(release_slot=1), slot_seconds=1)
     await world.open(plan)

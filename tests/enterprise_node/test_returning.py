@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from enterprise_node import line as line_module
 from enterprise_node import record as record_module
+from enterprise_node import settlement
 from enterprise_node.answers import KeptReplies, KeptReply, RestsOn
 from enterprise_node.line import Line
 from enterprise_node.record import Record
@@ -192,7 +192,7 @@ async def test_an_answer_outlives_a_killed_process(world: Any) -> None:
 async def test_a_large_answer_outlives_a_process_that_stops_in_order(
     world: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(line_module, "SMALL_BYTES", 0)
+    monkeypatch.setattr(settlement, "SMALL_BYTES", 0)
     assert (await _asked_after_a_restart(world, in_order=True)).outcome == "ok"
     assert not list(world.home.folder("answers").iterdir()), "the next step left it behind"
 
@@ -200,7 +200,7 @@ async def test_a_large_answer_outlives_a_process_that_stops_in_order(
 async def test_a_large_answer_is_lost_with_a_killed_process_and_not_computed_again(
     world: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(line_module, "SMALL_BYTES", 0)
+    monkeypatch.setattr(settlement, "SMALL_BYTES", 0)
     receipt = await _asked_after_a_restart(world, in_order=False)
     assert (receipt.outcome, receipt.code) == ("denied", "replay")
 
