@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from keyong.cli._output import as_json, emit, line, narrate, say
+from keyong.cli._output import as_json, clean, emit, line, narrate, say
 from keyong.cli.job_run import ConfigOption, OutputsOption, PathArgument
 from keyong.text import mark
 
@@ -275,4 +275,5 @@ def _show_output(report: CheckReport) -> None:
     for title, text in streams:
         if text.strip():
             narrate(title)
-            print(_PAINT.sub("", text.rstrip()), file=sys.stderr)
+            for row in _PAINT.sub("", text.rstrip()).expandtabs(4).split("\n"):
+                print(clean(row), file=sys.stderr)

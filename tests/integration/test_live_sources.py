@@ -132,6 +132,9 @@ def test_inv3_inv7_a_password_is_out_of_a_job_s_reach_and_a_wrong_one_is_named(
         add = ("node", "dataset", "add", "live", server.reader, "--table", "passes", "--title", "Live", "--simulated")
         mill.ok(*add, "--password-file", password)
         consortium.agree([mill], "--purpose", PURPOSE, "--expires", "30d", "--protection", "none", dataset="live")
+        seen = mill.ok("node", "dataset", "preview", "live", "--rows", "2")
+        assert seen.json["rows"] == len(_rows(consortium.records(mill)))
+        assert postgres.PASSWORD not in seen.out + seen.err
         sought = {
             "file": str(password), "port": server.port, "sqlite": str(sqlite),
             "socket": str(server.folder / f".s.PGSQL.{server.port}"),
@@ -151,6 +154,9 @@ def test_inv3_inv7_a_password_is_out_of_a_job_s_reach_and_a_wrong_one_is_named(
             assert text not in str(found["environment"])
             assert all(text.encode() not in bytes.fromhex(one) for one in found["data"].values())
         password.write_text("another")
+        refused = mill.run("node", "dataset", "preview", "live")
+        assert refused.code and "reader" in refused.err, "the owner is told which account"
+        assert "Traceback" not in refused.err and "another" not in refused.err
         done = consortium.job(None, "--min-participants", "2", purpose=PURPOSE)
         told = done.out + done.err
         assert "mill-a" in told and "source-credentials" in told and str(password) not in told
