@@ -155,7 +155,7 @@ def test_inv3_inv7_a_password_is_out_of_a_job_s_reach_and_a_wrong_one_is_named(
             assert all(text.encode() not in bytes.fromhex(one) for one in found["data"].values())
         password.write_text("another")
         refused = mill.run("node", "dataset", "preview", "live")
-        assert refused.code and "reader" in refused.err, "the owner is told which account"
+        assert refused.code == 5 and "refuses the credentials" in refused.err
         assert "Traceback" not in refused.err and "another" not in refused.err
         done = consortium.job(None, "--min-participants", "2", purpose=PURPOSE)
         told = done.out + done.err
