@@ -58,9 +58,7 @@ class Group:
         _write(self.pids / "pids.max", limits.processes + _PROCESSES)
         if self.cpu is not None:  # half of what others have, where there is not enough for all
             with suppress(OSError):
-                _write(
-                    self.cpu / ("cpu.weight" if self.version == 2 else "cpu.shares"), 50 if self.version == 2 else 512
-                )
+                self._weigh(50, 512)
 
     def broken(self) -> LimitName | None:
         """Return the limit at which the kernel has ended or refused something, or ``None``."""
@@ -70,12 +68,16 @@ class Group:
         return "processes" if _count(self.pids / "pids.events", "max") else None
 
     def kill(self) -> None:
-        """Kill every process of the group at once.
+        """Kill every process of the group at once, and let what is left of it go before what others do.
 
         A pid namespace ends with its first process, but in turn: that one's memory is given back before the others hear
-        of it. Whoever forks meanwhile is that namespace's end's to kill, or the reaper's.
+        of it. Whoever forks meanwhile is that namespace's end's to kill, or the reaper's. What is left is the kernel's
+        work of taking memory down, which would have to wait for its share of the processors as the job had to.
         """
         handles: dict[str, int] = {}
+        if self.cpu is not None:
+            with suppress(OSError):
+                self._weigh(10_000, 1 << 18)  # the most there is
         with suppress(OSError):
             if self.version == 2 and (switch := self.pids / "cgroup.kill").exists():
                 _write(switch, 1)
@@ -105,6 +107,13 @@ class Group:
                     if time.monotonic() > end:
                         return
                     time.sleep(0.001)  # the last one is gone, and the kernel is about to notice
+
+    def _weigh(self, weight: int, shares: int) -> None:
+        assert self.cpu is not None
+        if self.version == 2:
+            _write(self.cpu / "cpu.weight", weight)
+        else:
+            _write(self.cpu / "cpu.shares", shares)
 
     def _members(self) -> set[str]:
         return set((self.pids / "cgroup.procs").read_text().split()) - {"0"}  # 0: of a pid namespace beside ours

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import select
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -127,3 +129,31 @@ def test_t1_has_one_too(group: Group, root_only: None) -> None:
     with empty_runtime() as runtime, open_session(SessionSpec(runtime, ("-c", "pass"), tier=Tier.T1)) as session:
         assert session.evidence.limits_by == "cgroup"
         session.wait(60)
+
+
+def test_a_kill_reaches_whoever_is_in_the_group_and_nobody_else(group: Group) -> None:
+    mine = open_group()
+    assert mine is not None
+    script = "read go; setsid sleep 99 & setsid sleep 99 & sleep 99"
+    with (
+        subprocess.Popen(["sh", "-c", script], stdin=subprocess.PIPE) as inside,
+        subprocess.Popen(["sleep", "99"]) as outside,
+    ):
+        try:
+            mine.enter(inside.pid)
+            assert inside.stdin is not None
+            inside.stdin.write(b"\n")
+            inside.stdin.flush()
+            while len(found := mine._members()) < 4:
+                assert inside.poll() is None
+            handles = [os.pidfd_open(int(process)) for process in found]
+            mine.kill()
+            assert all(select.select([handle], [], [], 30)[0] for handle in handles)
+            assert outside.poll() is None
+            if mine.cpu is not None:
+                weight = (mine.cpu / ("cpu.weight" if mine.version == 2 else "cpu.shares")).read_text().strip()
+                assert weight == ("10000" if mine.version == 2 else "262144"), "they go before what others do"
+        finally:
+            outside.kill()
+            mine.abandon()
+    assert not mine.pids.exists()
