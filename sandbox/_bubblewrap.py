@@ -50,6 +50,7 @@ _FLAGS = [
 ]
 _OWN_PROCESS = (
     "auxv",
+    "cgroup",
     "cmdline",
     "comm",
     "environ",
@@ -254,8 +255,8 @@ def process_bounds(limits: Limits) -> dict[int, int]:
 
 def process_items() -> list[str]:
     """Return Landlock's items for what every session may see of itself and of the devices."""
-    # Not all of /proc/self: mountinfo shows host paths, cgroup the service and the container. torch picks its kernels by
-    # cpuinfo.
+    # Not all of /proc/self: its mountinfo shows host paths. torch picks its kernels by cpuinfo; DuckDB does not start
+    # without cgroup.
     out = ["r=/proc/cpuinfo", *(f"r=/proc/self/{name}" for name in _OWN_PROCESS)]
     return out + [f"dev=/dev/{name}" for name in ("null", "zero", "full", "random", "urandom")]
 

@@ -56,7 +56,10 @@ class Group:
             with suppress(OSError):
                 _write(self.memory / name, value)
         _write(self.pids / "pids.max", limits.processes + _PROCESSES)
-        if self.cpu is not None:  # half of what others have, where there is not enough for all
+
+    def give_way(self) -> None:
+        """Let the session have half of what others have, where there is not enough for all; once it has started."""
+        if self.cpu is not None:
             with suppress(OSError):
                 self._weigh(50, 512)
 

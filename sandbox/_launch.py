@@ -105,16 +105,25 @@ def _spawn(
         if "seccomp" not in without:
             passed.append(inherited.enter_context(memory_file(filter_program)))
             command += ["--seccomp", str(passed[-1])]
-        passed.append(inherited.enter_context(memory_file(os.fsencode("\0".join([*options, ""])))))
-        command += ["--args", str(passed[-1]), "--", inner_python, "-I", "-S", inner_path]
+        options_read, options_write = os.pipe()
+        told = inherited.enter_context(open(options_write, "wb"))
+        reading = inherited.enter_context(open(options_read, "rb"))
+        passed.append(options_read)
+        command += ["--args", str(options_read), "--", inner_python, "-I", "-S", inner_path]
         _kernel.forbid_new_privileges()
         monitor = _popen(program, [*command, str(inner_channel.fileno()), *launcher], passed, identity, without)
         undo.callback(reap, monitor)
-        inner_channel.close()
-        info.close()
+        for end in (inner_channel, info, reading):
+            end.close()
+        # Before it is told what to do: what it starts then sees its control group as the root of all.
+        group = join_group(spec, monitor.pid, undo, without)
+        try:
+            told.write(os.fsencode("\0".join([*options, ""])))
+            told.close()
+        except OSError:
+            raise cannot("bubblewrap", last_words(monitor)) from None
         init, handle = first_process(info_read, monitor, "bubblewrap", START_SECONDS)
     undo.callback(end_process, handle)
-    group = join_group(spec, init, undo, without)
     # While the session starts: what it was started by, with roles in the place of the host's paths.
     roles = _bubblewrap.Places(
         Path("<runtime>"),

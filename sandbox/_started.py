@@ -86,17 +86,18 @@ class Started:
                 self.identity.release()
 
 
-def join_group(spec: SessionSpec, init: int, undo: ExitStack, without: frozenset[str]) -> Group | None:
+def join_group(spec: SessionSpec, first: int, undo: ExitStack, without: frozenset[str]) -> Group | None:
     """Put a session that has not run anything of its own yet into a control group with its bounds; ``None`` without one.
 
-    While its interpreter starts: the kernel takes its time to move a process.
+    Args:
+        first: its first process, or the one that will start it.
     """
     group = open_group() if "cgroup" not in without else None
     if group is None:
         return None
     try:
         group.bound(spec.limits, scratch_bytes(spec))
-        group.enter(init)
+        group.enter(first)
     except OSError:
         group.remove()
         return None

@@ -24,7 +24,7 @@ ACTS: Final = Path(__file__).parent / "inside"
 _SECONDS = 120.0
 
 _GVISORS_OWN = """
-list /|list /proc|list /sys/fs/cgroup|read /proc/self/cgroup|make a device|new user namespace by clone|outlive the supervisor
+list /|list /proc|list /sys/fs/cgroup|make a device|new user namespace by clone|outlive the supervisor
 push into a terminal|raise a limit|raise priority|read /proc/1/task/1/mountinfo|read /proc/loadavg|read /proc/meminfo
 read /proc/self/mountinfo|socket netlink|socket tcp|socket tcp6|socket udp|socket udp6|write /proc/self/oom_score_adj
 """

@@ -240,6 +240,8 @@ class Session:
             self._failure = error
             self._ready.set()
             return
+        if self._started.group is not None:
+            self._started.group.give_way()
         if self._limits is not None:
             self._deadline = time.monotonic() + self._limits.wall_seconds
         try:
@@ -292,10 +294,11 @@ class Session:
 
     def _finish(self, started: Started) -> None:
         """Record the ending; runs when the first process is gone, or the watch failed, which ends it too."""
-        self._strike()
         handle = select.poll()
         handle.register(started.init_handle, select.POLLIN)
-        handle.poll(_END_SECONDS * 1000)
+        if not handle.poll(0):  # one that ended by itself is told by its monitor, which a kill would take with it
+            self._strike()
+            handle.poll(_END_SECONDS * 1000)
         try:
             code = started.monitor.wait(START_SECONDS)
             started.sweep()

@@ -69,7 +69,7 @@ def write(path: str) -> Callable[[], object]:
 for place in (
     "/etc/shadow", "/data/../../etc/shadow", "/etc/machine-id", "/etc/resolv.conf", "/proc/loadavg", "/proc/meminfo",
     "/proc/self/mountinfo", "/proc/kallsyms", "/proc/sys/kernel/core_pattern", "/proc/sys/kernel/random/boot_id",
-    "/proc/self/cgroup", "/sys/kernel/uevent_seqnum", "/dev/mem", "/dev/kvm", "/dev/vda", "/proc/1/task/1/mountinfo",
+    "/sys/kernel/uevent_seqnum", "/dev/mem", "/dev/kvm", "/dev/vda", "/proc/1/task/1/mountinfo",
 ):  # fmt: skip
     expect(f"read {place}", read(place))
 for place in ("/", "/sys/fs/cgroup", "/proc", "/root", "/home", "/var", "/run", "/run/keyong-sessions"):
@@ -102,6 +102,15 @@ expect("schedule in real time", lambda: os.sched_setscheduler(0, os.SCHED_FIFO, 
 expect("chroot", lambda: os.chroot(TMP))
 expect("rename the host", lambda: socket.sethostname("canary"))
 expect("execute data", lambda: os.execv(DATA + "/acts.py", ["acts"]))
+
+
+if NAMESPACES:
+
+    @act
+    def learn_the_control_groups_name() -> object:
+        """Tells one machine, or container, from another; DuckDB does not start where the file cannot be read."""
+        with open("/proc/self/cgroup") as file:
+            return [row for row in file if row.split(":", 2)[2].strip("/\n")]
 
 
 @act

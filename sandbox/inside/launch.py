@@ -52,7 +52,6 @@ SECRET = (
     "/proc/loadavg",
     "/proc/sys/kernel/core_pattern",
     "/proc/self/mountinfo",
-    "/proc/self/cgroup",
     "/sys/kernel",
     "/run/keyong-sessions",
     "/",

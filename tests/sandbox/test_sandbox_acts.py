@@ -16,8 +16,9 @@ from sandbox.session import Session
 
 # Named here too, so that an act which goes missing from the canary is missed.
 NAMES = """
-read /etc/shadow|read /data/../../etc/shadow|read /proc/loadavg|read /proc/self/mountinfo|read /dev/mem|read /dev/kvm
-read /proc/self/cgroup|read /sys/kernel/uevent_seqnum|list /|list /sys/fs/cgroup|list /root|create in /usr|create in /runtime
+learn the control groups name|read /etc/shadow|read /data/../../etc/shadow
+read /proc/loadavg|read /proc/self/mountinfo|read /dev/mem|read /dev/kvm
+read /sys/kernel/uevent_seqnum|list /|list /sys/fs/cgroup|list /root|create in /usr|create in /runtime
 create in /runtime/site-packages|create in /canary|create in /|create in /dev|write /proc/sys/kernel/core_pattern
 write /proc/sysrq-trigger|write /canary/acts.py|chmod data|utime data|xattr data|unlink data|rename data|truncate data
 execute data|execute a written file|follow a link out|make a device|see the host's process|see the host's file
@@ -65,8 +66,7 @@ def test_every_act_is_blocked_and_none_is_lost(machine: Report) -> None:
         ),
         (
             ("landlock", "canary"),
-            "read /proc/loadavg|read /proc/self/mountinfo|read /proc/self/cgroup|list /|execute a written file|"
-            "read the parent by memory file",
+            "read /proc/loadavg|read /proc/self/mountinfo|list /|execute a written file|read the parent by memory file",
         ),
         (("landlock", "network-namespace", "canary", "attest"), "connect to the host's abstract socket"),
         (("seccomp", "landlock", "network-namespace", "canary", "attest"), "connect to the host|socket tcp"),
