@@ -132,9 +132,8 @@ def bundle_config(spec: SessionSpec, prefix: Path | None, arguments: list[str]) 
     mounts += [bind(prefix, "/python")] if prefix is not None else []
     mounts += [bind(mount.source.absolute(), mount.target) for mount in spec.mounts]
     mounts += [memory(target, size) for target, size in spec.scratch.items()]
-    tasks = _bubblewrap.process_bounds(spec.limits)[
-        resource.RLIMIT_NPROC
-    ]  # the guest's threads are seen by no supervisor
+    # The guest's threads are seen by no supervisor; its processes are, and are to be named by it first.
+    tasks = _bubblewrap.process_bounds(spec.limits)[resource.RLIMIT_NPROC] + 2 * _GO_THREADS
     bounds = {"RLIMIT_NOFILE": spec.limits.open_files, "RLIMIT_FSIZE": spec.limits.file_bytes, "RLIMIT_CORE": 0}
     bounds["RLIMIT_NPROC"] = tasks
     return {

@@ -133,7 +133,7 @@ os._exit(0)
 """
     spec = SessionSpec(Runtime(Path("/"), ""), ("-c", code), limits=Limits(processes=40), tier=Tier.T3)
     with empty_runtime() as runtime, open_session(replace(spec, runtime=runtime)) as session:
-        assert 30 < int(session.channel.recv(100)) <= 40 + 16
+        assert 30 < int(session.channel.recv(100)) <= 40 + 16 + 128
         session.wait(60)
 
 

@@ -22,7 +22,8 @@ from federation.statements import JobPlan, Member, Receipt
 from federation.statements.code import CodeBundle
 from federation.wire.messages import Invoked
 from keyong import runtime as runtimes
-from sandbox import Limits, Tier
+from sandbox import Limits, Runtime, SessionSpec, Tier
+from sandbox._gvisor import bundle_config
 from sandbox.canary import _targets
 from sandbox.session import Session
 from tests.adversarial.attacks.programs.registry import ATTACKS, Attack
@@ -34,8 +35,13 @@ ROW = b"7531"
 SECRET_VARIABLE = "KEYONG_ATTACK_SECRET"
 OURS = frozenset({"gate", "clock"})
 """Layers of the node, not of the session."""
-MOST_TASKS = Limits().processes + 16
-"""Tasks that a kernel lets a session have, somewhat above what the supervisor ends it for."""
+BOUNDS = {
+    "resources.thread_bomb": bundle_config(SessionSpec(Runtime(Path("/"), ""), ("-c", "")), None, [""])["process"][
+        "rlimits"
+    ][-1]["hard"],
+    "resources.fill_disk": Limits().scratch_bytes,
+}
+"""What gVisor's kernel lets a session have, where no supervisor ends it."""
 HIDDEN = (0x80000000).to_bytes(4, "little") + (0x1D6B).to_bytes(4, "little")
 GROUPS = ("files", "network", "processes", "kernel", "resources", "replies")
 _PROJECT = b"""[project]
@@ -110,7 +116,7 @@ class Ground:
             self._agreement,
             aggregation="each",
             rounds=1,
-            round_seconds=2 if quick else 60,
+            round_seconds=2 if quick else 600 if self._tier is Tier.T3 else 60,
             memory_bytes=(400 if "memory" in names[0] else 3072) * 2**20,
         )
         await self.world.open(plan)
@@ -130,7 +136,7 @@ class Ground:
             got = self._what_left(attacks[0], receipt, leaving, told, own)
             if self._tier in attacks[0].bounded and receipt.outcome == "ok":
                 had = self._loot(plan)[names[0]]["had"]
-                got = f"{had} of them" if had > MOST_TASKS else ""
+                got = f"{had} of them" if had > BOUNDS[names[0]] else ""
             return [Result(names[0], got, receipt.outcome, receipt.code, own, "", recorded, left)]
         loot = self._loot(plan)
         found = []

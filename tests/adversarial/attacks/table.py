@@ -25,7 +25,8 @@ LAYERS = {
 SECOND_WALLS = {
     "network-namespace": "The filter refuses every socket but a local one, and Landlock the host's abstract ones; without "
     "those two, TCP, UDP and the host's abstract sockets open up.",
-    "read-only": "Landlock grants no writing outside of scratch, and the files are another user's where root runs the node.",
+    "read-only": "Landlock grants no writing outside of scratch, and the files are another user's where root runs the "
+    "node; where an ordinary user does, it alone holds off a change of their mode and times.",
     "own-uid": "Where root starts the node. Read-only `/proc/sys` and Landlock each hold off what root's uid would open "
     "(`core_pattern`).",
     "proc-sys": "The same wall from its other side.",

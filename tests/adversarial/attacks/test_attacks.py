@@ -29,6 +29,8 @@ PAIRS = {
     ("network-namespace", "seccomp", "landlock"): {"network.tcp", "network.udp_out"},
 }
 """What second walls hold off once the first is gone."""
+USERS_ALONE = frozenset({"files.chmod_data", "files.utime_data"})
+"""What a read-only mount alone holds off where an ordinary user runs the node, whose files the data are."""
 every = pytest.mark.skipif(not EVERY, reason="a part of `make attack`")
 
 
@@ -106,7 +108,7 @@ async def test_attack_without_namespaces(weaker_node: Ground, name: str) -> None
 async def stronger_node(machine: Report) -> AsyncIterator[Ground]:
     if Tier.T3 not in machine.tiers:
         pytest.skip("this machine has no T3: " + machine.refusals[Tier.T3])
-    with ground(Tier.T3, seconds=30) as here:
+    with ground(Tier.T3, seconds=90) as here:
         yield here
         await here.world.line.close()
 
@@ -150,7 +152,8 @@ async def test_a_second_wall_is_one(machine: Report, layer: str) -> None:
     with ground(without=[layer]) as here:
         found = await here.attack(*ACTS)
         await here.world.line.close()
-    assert [one for one in found if not one.blocked] == []
+    alone = USERS_ALONE if layer == "read-only" and os.geteuid() else frozenset()
+    assert {one.name for one in found if not one.blocked} == alone
 
 
 @every

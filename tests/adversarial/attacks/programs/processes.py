@@ -124,7 +124,7 @@ def raise_priority(job):
     return os.nice(-5) < 0
 
 
-@attack(conceded="T3")
+@attack()
 def raise_limit(job):
     """raises its own bounds"""
     import resource

@@ -58,18 +58,20 @@ def shared_memory_bomb(job):
             time.sleep(0.01)
 
 
-@attack("limit", codes="limit-disk", only="supervisor", slow=True)
+@attack("limit", codes="limit-disk", only="supervisor", bounded="T3", slow=True)
 def fill_disk(job):
     """fills its scratch"""
+    written = 0
     with open(job.tmp + "/fill", "wb", buffering=0) as file:
         while job.goes_on():
             try:
-                file.write(bytes(1 << 20))
+                written += file.write(bytes(1 << 20))
             except OSError:
                 time.sleep(0.01)
+    job.had("resources.fill_disk", written)
 
 
-@attack("limit", codes="limit-disk", only="supervisor", slow=True)
+@attack("limit", codes="limit-disk", only="supervisor", conceded="T3", slow=True)
 def fill_inodes(job):
     """makes files without end"""
     number = 0
