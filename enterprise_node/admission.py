@@ -13,7 +13,17 @@ from functools import cached_property
 
 from federation.crypto import PublicKey
 from federation.keyring import signing_key
-from federation.policy import Demands, Measures, Policy, demanded_tier, demands, measures, parse_policy, tariff_of
+from federation.policy import (
+    Demands,
+    Measures,
+    Policy,
+    check_parties,
+    demanded_tier,
+    demands,
+    measures,
+    parse_policy,
+    tariff_of,
+)
 from federation.secagg import worst_bits
 from federation.statements import (
     Agreement,
@@ -69,7 +79,25 @@ class AdmittedPlan:
 
     def demands(self, action: str) -> Demands:
         """What the agreement wants done around an action."""
-        return demands(self.policy, action)
+        if action not in self._demands:
+            self._demands[action] = demands(self.policy, action)
+        return self._demands[action]
+
+    @cached_property
+    def _demands(self) -> dict[str, Demands]:
+        return {}
+
+    def check_fits(self) -> None:
+        """Raise PolicyError unless the policy is about what the agreement around it is about.
+
+        Neither ever changes, so it is judged once for all steps of a plan.
+        """
+        assert self._fits
+
+    @cached_property
+    def _fits(self) -> bool:
+        check_parties(self.agreement, self.policy)
+        return True
 
     def measures(self, action: str) -> Measures:
         """What the agreement counts over all its uses for an action: time, volume, money."""
@@ -101,12 +129,14 @@ def admit_plan(
     tier: str,
     now: datetime,
     restored: datetime | None = None,
+    renewed: datetime | None = None,
 ) -> AdmittedPlan:
     """Verify a plan for this node, whose sessions are isolated at ``tier`` (see ``sandbox.Tier``).
 
     Args:
         restored: when this node was made anew from a backup, if it was. Its ledger may lack steps of older plans, which
             would be taken again; those of a newer plan it has all, for an invocation names its plan by digest.
+        renewed: when a new ledger followed a lost one here, if it did: it knows nothing of what agreements had used before.
 
     Raises:
         VerificationError subclasses: signature, expiry, roster, or a plan that is not for this node.
@@ -143,6 +173,13 @@ def admit_plan(
         return signing_key(history.rosters, roster.member(member).id, agreement_envelope, issued)
 
     agreement = open_agreement(agreement_envelope, key_of, now)
+    if renewed is not None and agreement.issued <= renewed:
+        raise AdmissionError(
+            "the agreement is from before this node's ledger was lost, at {when}",
+            hint="sign a new one: the node cannot know what was used of it",
+            code="agreement-before-ledger",
+            when=instant_text(renewed),
+        )
     _check_development(plan, agreement, tier)
     if agreement.provider != node or agreement.consumer != plan.requester or agreement.dataset != mine.dataset:
         raise AdmissionError("the agreement is not between these parties about this dataset", code="agreement-mismatch")

@@ -12,6 +12,7 @@ from federation.errors import UnavailableError, UsageError
 from federation.home import Home, now
 from federation.keyring import witness_name
 from federation.ledger import Ledger, Witness, WitnessRefusedError
+from federation.peer_times import PeerTimes
 from federation.wire.messages import WitnessAnswer, WitnessAsk
 from federation.wire.patience import ANSWER_SECONDS
 from federation.wire.peer import Incoming, Outgoing, Peer
@@ -25,12 +26,14 @@ class Attestation:
 
     Args:
         store: says which legal entities the owner accepted: only their witnesses are asked.
+        times: where what witnesses say of the time is noted.
     """
 
-    def __init__(self, home: Home, ledger: Ledger, store: NodeStore) -> None:
+    def __init__(self, home: Home, ledger: Ledger, store: NodeStore, times: PeerTimes | None = None) -> None:
         self._home = home
         self._ledger = ledger
         self._store = store
+        self._times = times
         identity = home.identity
         name = witness_name(identity.consortium, identity.member)
         self._witness = Witness(name, home.key("witness"), home.folder("witnessed"), now)
@@ -83,4 +86,4 @@ class Attestation:
             return base64.b64decode(found.body)
 
         clock = asyncio.get_running_loop().time
-        await Witnessing(self._home, self._ledger, ask, self._store.accepted, clock, last).run()
+        await Witnessing(self._home, self._ledger, ask, self._store.accepted, clock, last, self._times).run()

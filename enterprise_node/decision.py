@@ -8,7 +8,7 @@ from typing import Any
 
 from enterprise_node.admission import AdmittedPlan
 from enterprise_node.consent import NOT_ASKED, Consent
-from federation.policy import Request, check_parties, decide, output_kinds, parse_policy, refusal, shown_columns
+from federation.policy import Request, decide, output_kinds, parse_policy, refusal, shown_columns
 from federation.policy.values import UNBOUNDED_RHO
 from federation.policy.vocabulary import EVALUATE, QUERY, TRAIN, includes
 from federation.secagg import worst_bits
@@ -43,7 +43,7 @@ def judge(
     """
     plan = admitted.plan
     policy = admitted.policy
-    check_parties(admitted.agreement, policy)
+    admitted.check_fits()
     request = Request(
         action=facts["action"],
         purpose=plan.purpose,

@@ -7,8 +7,9 @@ from datetime import datetime
 
 import structlog
 
+from enterprise_node.deciding import denied_record
 from enterprise_node.receipts import of_refusal
-from enterprise_node.record import Record, denied_record
+from enterprise_node.record import Record
 from federation.crypto import SigningKey
 from federation.errors import KeyongError
 from federation.ledger import Refusals

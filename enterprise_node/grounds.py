@@ -17,6 +17,7 @@ from enterprise_node.store import NodeStore, RegisteredDataset
 from federation.errors import DeniedError, KeyongError, UnavailableError
 from federation.holdings import Holdings
 from federation.home import Home
+from federation.peer_times import PeerTimes
 from federation.policy import refusal
 from federation.statements import Envelope
 from federation.statements.code import CodeBundle
@@ -53,6 +54,8 @@ class Grounds:
         self._runtime = runtime
         self._clock = clock
         self._approvals = Approvals(home, record.ledger)
+        self.times = PeerTimes(clock)
+        """What others say of the time: where most of them contradict this machine's clock, nothing is judged."""
         self.tier = Tier.T2
         """What this node's sessions are isolated by, as its canary found at the start."""
 
@@ -67,6 +70,7 @@ class Grounds:
             tier=str(self.tier),
             now=now,
             restored=self._home.restored_at,
+            renewed=self._home.renewed_at,
         )
         check_available(admitted.plan)
         dataset = self.dataset(admitted)
@@ -113,7 +117,12 @@ class Grounds:
         return "" if state == "in-force" else SUSPENDED if state == "suspended" else "agreement-revoked"
 
     def facts(self, action: str, dataset: RegisteredDataset, now: datetime) -> dict[str, Any]:
-        """What this node found out itself and a decision is judged by; see :func:`enterprise_node.decision.judge`."""
+        """What this node found out itself and a decision is judged by; see :func:`enterprise_node.decision.judge`.
+
+        Raises:
+            ClockError: this machine's clock is not to be believed; nothing is decided.
+        """
+        self.times.check()
         return {
             "action": action,
             "now": now,

@@ -69,6 +69,7 @@ class Line:
         told = lambda withdrawal: self.on_withdrawal(withdrawal)  # noqa: E731
         metrics = metrics or NodeMetrics()
         self._grounds = Grounds(home, record, store, holdings, runtime.digest, clock)
+        self.times = self._grounds.times
         in_force = lambda job: self._grounds.check_in_force(job)  # noqa: E731  # as it is then, in each transaction
         self._stages = Stages(home, runtime, waiting)
         self._refusals = Refusals(record.ledger, time.monotonic)

@@ -38,6 +38,8 @@ class Course:
     """Since the first use began; nothing where there was none."""
     interval: timedelta | None
     """Between this use and the one before it; ``NEVER`` where there was none."""
+    used: Usage
+    """What is used or reserved of the agreement."""
 
 
 def usage(connection: sqlite3.Connection, agreement: str) -> Usage:
@@ -47,8 +49,10 @@ def usage(connection: sqlite3.Connection, agreement: str) -> Usage:
 
 
 def course(connection: sqlite3.Connection, agreement: str, plan: str, now: datetime) -> Course:
-    """The times that ``odrl:elapsedTime`` and ``odrl:timeInterval`` are judged by."""
-    row = connection.execute("SELECT began, last FROM metered WHERE agreement = ?", (agreement,)).fetchone()
+    """The times that ``odrl:elapsedTime`` and ``odrl:timeInterval`` are judged by, and what is used by now."""
+    row = connection.execute(
+        "SELECT began, last, uses, seconds, bytes FROM metered WHERE agreement = ?", (agreement,)
+    ).fetchone()
     mine = connection.execute(
         "SELECT began, previous FROM metered_plan WHERE agreement = ? AND plan = ?", (agreement, plan)
     ).fetchone()
@@ -57,7 +61,7 @@ def course(connection: sqlite3.Connection, agreement: str, plan: str, now: datet
         (parse_instant(mine[0]), mine[1]) if mine is not None else (now, row[1] if row is not None else "")
     )
     interval = began - parse_instant(previous) if previous else NEVER
-    return Course(_forward(elapsed), _forward(interval))
+    return Course(_forward(elapsed), _forward(interval), Usage(*row[2:]) if row is not None else Usage())
 
 
 def _forward(span: timedelta) -> timedelta | None:
@@ -70,10 +74,10 @@ def reserve(
 ) -> None:
     """Count a plan's use with its first step, and reserve what one step may come to."""
     at = instant_text(now)
-    row = connection.execute("SELECT last FROM metered WHERE agreement = ?", (agreement,)).fetchone()
     new = connection.execute(
-        "INSERT OR IGNORE INTO metered_plan (agreement, plan, began, previous) VALUES (?, ?, ?, ?)",
-        (agreement, plan, at, row[0] if row is not None else ""),
+        "INSERT OR IGNORE INTO metered_plan (agreement, plan, began, previous)"
+        " VALUES (?1, ?2, ?3, coalesce((SELECT last FROM metered WHERE agreement = ?1), ''))",
+        (agreement, plan, at),
     ).rowcount
     if new:
         connection.execute(

@@ -9,24 +9,21 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
-from typing import Any
+from dataclasses import dataclass
+from datetime import datetime
 
 from enterprise_node import attributes, budgets, leaks, metering, openings
 from enterprise_node.admission import AdmittedPlan, AdmittedStep
-from enterprise_node.consent import CONSENT_SCHEMA, NOT_ASKED, PRIVATE_SCHEMA, Consent, consent_within
-from enterprise_node.decision import judge
+from enterprise_node.consent import CONSENT_SCHEMA, PRIVATE_SCHEMA
+from enterprise_node.deciding import decide_within, moment_of, owed, use_of
 from enterprise_node.held import HELD_SCHEMA
+from enterprise_node.step_order import check_course, check_new
 from federation import obligations
-from federation.crypto import canonical_json
-from federation.errors import DeniedError, KeyongError
 from federation.ledger import Appended, Ledger
 from federation.policy import PolicyDeniedError
-from federation.policy.duties import tracked
 from federation.privacy import rho_text
 from federation.secagg import Opened, check_difference
-from federation.statements import DecisionRecord, Envelope, Invocation, Metered, Receipt, ReplayError
+from federation.statements import DecisionRecord, Envelope, Metered, Receipt, ReplayError
 
 _SCHEMA = (
     """CREATE TABLE plan_use (
@@ -47,11 +44,6 @@ _SCHEMA_2 = (
     *HELD_SCHEMA,
 )
 """Version 2: bits reserved and drawn, the owner's approvals, outputs that wait for the owner."""
-
-ATTEMPTS = 3
-"""How often one round may be tried at this node; see :func:`_check_new`."""
-DECISION_BYTES = 128 * 1024
-"""Largest decision that a receipt and an entry take beside everything else they hold."""
 
 
 @dataclass(frozen=True)
@@ -130,8 +122,8 @@ class Record:
             nonlocal cost
             guard()
             decision, reserved = decide_within(connection, admitted, request)
-            _check_new(connection, admitted.digest, invocation)
-            _check_course(connection, admitted, invocation.stage, invocation.round)
+            check_new(connection, admitted.digest, invocation)
+            check_course(connection, admitted, invocation.stage, invocation.round)
             leaks.draw(connection, admitted.agreement_digest, admitted.digest, admitted.leak_bound, leak)
             # The index this entry is about to get: entries before it in the transaction are flushed, and none can come
             # between.
@@ -148,7 +140,7 @@ class Record:
                     leak,
                 ),
             )
-            now = _moment(request)
+            now = moment_of(request)
             metering.reserve(
                 connection, admitted.agreement_digest, admitted.digest, step.envelope.digest, now, reserved
             )
@@ -160,12 +152,12 @@ class Record:
                     cost = budgets.undrawn(connection, admitted.digest)
                 budgets.draw(connection, admitted.digest, index, cost)
                 drawn.append(cost)
-            owed = _owed(connection, admitted, decision, now)
+            duties = owed(connection, admitted, decision, now)
             decided.append((decision, reserved))
             return {
                 "decision": decision.model_dump(mode="json"),
                 **({"metered": reserved.model_dump(mode="json")} if reserved is not None else {}),
-                **({"duties": owed} if owed else {}),
+                **({"duties": duties} if duties else {}),
             }
 
         fields = {
@@ -329,7 +321,7 @@ class Record:
             except PolicyDeniedError as error:
                 return error.record
             if admitted.plan.micro_rho:
-                budgets.check(connection, use_of(admitted), admitted.plan.micro_rho, _moment(request))
+                budgets.check(connection, use_of(admitted), admitted.plan.micro_rho, moment_of(request))
             return decision
 
     def check_difference(self, data_version: str, wanted: Opened) -> None:
@@ -377,172 +369,3 @@ class Record:
             return int(
                 connection.execute("SELECT count(*) FROM plan_use WHERE agreement = ?", (agreement,)).fetchone()[0]
             )
-
-
-def _check_new(connection: sqlite3.Connection, plan: str, invocation: Invocation) -> None:
-    """Raise where this step was taken before.
-
-    A round may be tried again under a higher attempt where its last try was killed, for then nothing of it came past the
-    gate; and not without end, for when and how a step is killed may be in its requester's hand.
-    """
-    tried = connection.execute(
-        "SELECT round, stage, attempt, outcome FROM step WHERE plan = ? AND round >= ? ORDER BY round DESC, attempt DESC",
-        (plan, invocation.round),
-    ).fetchall()
-    if not tried:
-        return
-    last, stage, attempt, outcome = tried[0]
-    if (last, stage, outcome) != (invocation.round, invocation.stage, "killed") or invocation.attempt <= attempt:
-        raise ReplayError("round {round} of this plan was taken before", round=invocation.round)
-    if len(tried) >= ATTEMPTS:
-        raise ReplayError("round {round} was tried {count} times", round=invocation.round, count=len(tried))
-
-
-def _check_course(connection: sqlite3.Connection, admitted: AdmittedPlan, stage: str, number: int) -> None:
-    """Raise where the plan ended here before, or has had its training rounds; asked of the ledger, not of memory.
-
-    A gate that a coordinator could ask again and again, by opening the plan anew, would be a door.
-    """
-    ended = connection.execute(
-        "SELECT outcome FROM step WHERE plan = ? AND outcome IN ('denied', 'failed') LIMIT 1", (admitted.digest,)
-    ).fetchone()
-    if ended is not None:
-        raise DeniedError(
-            "this plan has ended here, with a step that was {outcome}",
-            hint="plan the job again",
-            code="job-ended",
-            outcome=ended[0],
-        )
-    trained = connection.execute(
-        "SELECT count(DISTINCT round) FROM step WHERE plan = ? AND stage = 'train' AND round < ?",
-        (admitted.digest, number),
-    ).fetchone()[0]
-    if stage == "train" and trained >= admitted.plan.rounds:
-        raise DeniedError(
-            "the plan ends after {rounds} rounds",
-            hint="plan more rounds (`keyong job run --rounds`)",
-            code="rounds-exceeded",
-            rounds=admitted.plan.rounds,
-        )
-
-
-def decide_within(
-    connection: sqlite3.Connection, admitted: AdmittedPlan, request: Mapping[str, Any]
-) -> tuple[DecisionRecord, Metered | None]:
-    """Judge with the uses as this transaction sees them; the decision, and what the step is to reserve.
-
-    Args:
-        request: what the line found out (:func:`enterprise_node.decision.judge`), with the most ``seconds`` that the
-            step may take and ``bytes`` that its reply may have where one is known; without, nothing of either.
-    """
-    key = (admitted.agreement_digest, admitted.digest)
-    continuing = (
-        connection.execute("SELECT 1 FROM plan_use WHERE agreement = ? AND plan = ?", key).fetchone() is not None
-    )
-    taken = connection.execute("SELECT count(*) FROM plan_use WHERE agreement = ?", key[:1]).fetchone()[0]
-    demands = admitted.demands(str(request["action"]))
-    course, reserved = _course(connection, admitted, request, continuing)
-    consent = consent_within(connection, admitted) if demands.approval else NOT_ASKED
-    decision = judge(
-        admitted,
-        request,
-        uses_taken=int(taken),
-        continuing=continuing,
-        leak_taken=leaks.taken(connection, *key) if demands.leak_bounded else None,
-        rho_taken=budgets.taken_under(connection, *key) if demands.rho_bounded else None,
-        consent=consent,
-        course=course,
-    )
-    if request.get("private") and not admitted.plan.micro_rho and not demands.unbounded:
-        raise DeniedError(
-            "the dataset has a privacy unit, so its answers carry noise, and the plan adds none",
-            hint="plan the job with --rho, or agree on --rho unbounded in words",
-            code="noise",
-        )
-    _check_private_code(admitted, consent)
-    if _size(decision) > DECISION_BYTES:
-        raise DeniedError(
-            "the agreement's clauses are too long to be put on record with every step",
-            hint="agree on shorter clauses",
-            code="decision-size",
-        )
-    return decision, reserved
-
-
-def _course(
-    connection: sqlite3.Connection, admitted: AdmittedPlan, request: Mapping[str, Any], continuing: bool
-) -> tuple[dict[str, Any], Metered | None]:
-    """What this transaction knows of the agreement's uses and circumstances, and what the step would reserve."""
-    agreement, now = admitted.agreement_digest, _moment(request)
-    said = attributes.circumstances(connection, admitted.plan.requester)
-    times = metering.course(connection, agreement, admitted.digest, now)
-    found: dict[str, Any] = {
-        "elapsed": times.elapsed,
-        "interval": times.interval,
-        "place": said.place,
-        "industry": said.industry,
-        "events": said.events,
-        "duties": obligations.tallies(connection, agreement, admitted.policy, now),
-    }
-    wanted = admitted.measures(str(request["action"]))
-    if not wanted.metered:
-        return found, None
-    used = metering.usage(connection, agreement)
-    used = used if continuing else replace(used, uses=used.uses + 1)
-    size = int(request.get("bytes", 0))
-    step = Metered(seconds=wanted.seconds_for(used, int(request.get("seconds", 1)), size), bytes=size)
-    seconds, total = used.seconds + step.seconds, used.bytes + size
-    found["metered"] = timedelta(seconds=seconds)
-    found["total_bytes"] = total
-    found["paid"] = wanted.tariff.amount(used.uses, seconds, total)
-    return found, step
-
-
-def _moment(request: Mapping[str, Any]) -> datetime:
-    now: datetime = request["now"]
-    return now
-
-
-def _owed(
-    connection: sqlite3.Connection, admitted: AdmittedPlan, decision: DecisionRecord, now: datetime
-) -> list[dict[str, str]]:
-    """What the permission that decided makes the consumer owe, put down with this job's first step."""
-    permission = admitted.policy.permission[int(decision.rule.removeprefix("permission/"))]
-    return obligations.arise(connection, admitted.agreement_digest, admitted.digest, tracked(permission.duty), now)
-
-
-def _check_private_code(admitted: AdmittedPlan, consent: Consent) -> None:
-    """Raise where a plan counts on noise that its code adds, without the owner's word on exactly that code and config."""
-    plan = admitted.plan
-    if plan.encoding.noise is not None or not plan.micro_rho:
-        return
-    if not 0 < consent.micro_rho <= plan.micro_rho:
-        raise DeniedError(
-            "the plan counts on noise that its code adds, and the owner has not approved code and config for so little",
-            hint="ask the owner (`keyong node approvals grant --dp`), or let nodes add it: `keyong job run --rho --clip`",
-            code="noise",
-        )
-
-
-def use_of(admitted: AdmittedPlan) -> budgets.Use:
-    """Whom a plan's privacy budget is charged to: the legal entity that asks, whichever of its members signed."""
-    return budgets.Use(admitted.digest, admitted.mine.dataset, admitted.requester_entity, admitted.agreement_digest)
-
-
-def denied_record(error: KeyongError, agreement: str) -> DecisionRecord:
-    """The decision that a refusal stands for: the policy's, or one that names the check that failed."""
-    if isinstance(error, PolicyDeniedError):
-        record = error.record
-        return record if _size(record) <= DECISION_BYTES else record.model_copy(update={"constraints": ()})
-    return DecisionRecord(permit=False, agreement=agreement, rule=error.code)
-
-
-def _size(decision: DecisionRecord) -> int:
-    """Bytes of a decision on record; where it is far below what is asked about, a bound on them that costs less."""
-    texts = sum(
-        len(one.operand) + len(one.operator) + len(one.right) + len(one.left) + len(one.note)
-        for one in decision.constraints
-    )
-    if (most := 12 * texts + 200 * len(decision.constraints) + 4000) < DECISION_BYTES:
-        return most  # no character takes more than twelve bytes as JSON
-    return len(canonical_json(decision.model_dump(mode="json")))

@@ -88,7 +88,7 @@ class NodeService:
         self.line.on_withdrawal = self._withdrawals.put_nowait
         self._standing = Standing(home, self._record, self._store, self._holdings, self.line, self.metrics)
         self._observer = Observer(home.path, "node", observe)
-        self._attestation = Attestation(home, self._record.ledger, self._store)
+        self._attestation = Attestation(home, self._record.ledger, self._store, self.line.times)
         self._dataspace = DataspaceDesk(
             home,
             self._holdings,
@@ -192,7 +192,7 @@ class NodeService:
         return connect(self._home, self._handle, timeout=REDIAL_SECONDS, meter=meter, lent=LENT_TO_SESSIONS)
 
     async def _serve(self, peer: Peer, on_state: Callable[[str], None]) -> None:
-        await greet(peer, self._home, self._record.ledger, serves="node")
+        await greet(peer, self._home, self._record.ledger, serves="node", times=self.line.times)
         stamp = await asyncio.to_thread(self._stamp)  # before publishing: a change in between is published again
         await self.publish(peer)
         self._mail.set()  # what came while we were away
@@ -205,12 +205,19 @@ class NodeService:
         over = asyncio.create_task(peer.ended())
         told = asyncio.create_task(self._tell_withdrawals(peer))
         negotiated = asyncio.create_task(self._dataspace.run(peer))
-        tasks: tuple[asyncio.Task[Any], ...] = (pushed, watched, attested, over, told, negotiated)
+        timed = asyncio.create_task(self._watch_clock())
+        tasks: tuple[asyncio.Task[Any], ...] = (pushed, watched, attested, over, told, negotiated, timed)
         try:
             await _first_of(tasks)
         finally:
             self._peer = None
             self._standing.detached("link-lost")
+
+    async def _watch_clock(self) -> None:
+        # A clock that jumped ends the link; the greeting of the next one compares it anew.
+        while True:
+            self.line.times.check()
+            await asyncio.sleep(TEND_SECONDS)
 
     async def _publish_changes(self, peer: Peer, stamp: tuple[object, ...]) -> None:
         # What an owner's command changed in the store is noticed here.

@@ -7,6 +7,7 @@ Layout below the home folder (0700):
     keys/tls.crt            our certificate, as it stands in the roster
     rosters/000001.json …   every roster version seen, oldest first
     ledger/                 this party's ledger
+    ledger-renewed-at       when its ledger was followed by a new one, where it was
     restored-at             when it was made anew from a backup, where it was
     accepted-tier           the weakest isolation its owner accepted here, where that is not the default
 """
@@ -41,6 +42,7 @@ from federation.statements import Envelope, Member, Roster, RosterHistory, insta
 from federation.statements.roster import DEFAULT_TIER, Role, UnknownMemberError, open_successor
 
 RESTORED = "restored-at"
+RENEWED = "ledger-renewed-at"
 KEY_ROLES = ("statement", "ledger", "witness")
 _ROSTER_FILE = re.compile(r"[0-9].*\.json\Z")
 _PARTS = ("keys", "rosters", "ledger")
@@ -239,6 +241,16 @@ class Home:
     def mark_restored(self) -> None:
         """Remember that this home was made anew from a backup, now."""
         write_private(self.path / RESTORED, (instant_text(now()) + "\n").encode(), replace=True)
+
+    @property
+    def renewed_at(self) -> datetime | None:
+        """When this home's ledger was followed by a new one, which knows nothing of uses before. None: never."""
+        path = self.path / RENEWED
+        return parse_instant(read_private(path).decode("ascii", "replace").strip()) if path.exists() else None
+
+    def mark_renewed(self) -> None:
+        """Remember that the ledger here is a new one, from now on."""
+        write_private(self.path / RENEWED, (instant_text(now()) + "\n").encode(), replace=True)
 
     def public_key(self, member: str) -> PublicKey:
         """The statement key of a member of the roster in force."""

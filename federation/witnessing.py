@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final
 
 import structlog
@@ -31,6 +32,7 @@ from federation.ledger import (
     parse_note,
     verify_note,
 )
+from federation.peer_times import PeerTimes
 from federation.statements import Member, Roster
 
 log = structlog.get_logger("keyong.witness")
@@ -45,6 +47,8 @@ RETRY_SECONDS: Final = 10.0
 """How soon a witness is asked again that could not be reached, or refused."""
 
 
+_LAST_SECOND: Final = 253_402_300_799
+"""Of the calendar: a witness may sign any number as its time."""
 WITNESSED_SINCE: Final = 3
 """Version of the protocol that first carried requests to witnesses."""
 
@@ -122,6 +126,7 @@ class Witnessing:
         accepted: the legal entities that the owner accepted; None for all of the roster.
         clock: seconds that only rise.
         last: asks a witness that says it saw more of our ledger than there is; None where nothing carries that.
+        times: where the times that witnesses sign with are noted.
     """
 
     def __init__(
@@ -132,6 +137,7 @@ class Witnessing:
         accepted: Callable[[], frozenset[str]] | None,
         clock: Callable[[], float],
         last: Last | None = None,
+        times: PeerTimes | None = None,
     ) -> None:
         self._home = home
         self._ledger = ledger
@@ -139,6 +145,7 @@ class Witnessing:
         self._accepted = accepted
         self._clock = clock
         self._last = last
+        self._times = times
         self._settled = 0
         """The size that every witness cosigned. Whom the owner accepts, and who joins, is an entry: then it is another."""
         self._cosigned: dict[str, int] = {}
@@ -229,9 +236,11 @@ class Witnessing:
         answered = parse_note(Note(checkpoint.text(), ()).encode() + answer)
         key = witness_key(self._home.history.latest, member)
         verify_note(answered, [key])
-        return next(
-            one.line().encode() for one in answered.signatures if (one.name, one.key_id) == (key.name, key.key_id)
-        )
+        own = next(one for one in answered.signatures if (one.name, one.key_id) == (key.name, key.key_id))
+        if self._times is not None:
+            seconds = min(int.from_bytes(own.value[:8], "big"), _LAST_SECOND)
+            self._times.heard(member.id, datetime.fromtimestamp(seconds, UTC))
+        return own.line().encode()
 
     def _request(self, old: int, checkpoint: Checkpoint, note: bytes) -> bytes:
         proof = self._ledger.consistency(old, checkpoint.size) if 0 < old < checkpoint.size else []

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from federation.errors import VerificationError
+from federation.keyring import ledger_of
 from federation.ledger import (
     Checkpoint,
     Entry,
@@ -81,6 +82,8 @@ class _Export:
     audited: Audited
     facts: Facts
     vkey: VerifierKey
+    number: int
+    """Which of the member's ledgers it is."""
     held: list[tuple[bytes, Place]] = field(default_factory=list)
 
 
@@ -102,13 +105,15 @@ def audit(paths: Sequence[Path], fingerprint: str, progress: Callable[[Path], Pr
             exports.append(_judge(path, evidence, forks, progress(path) if progress is not None else None))
     newest = _one_each(exports)
     more, cut = _compare(exports, newest, fingerprint)
-    found = reconcile([one.facts for one in newest.values()], frozenset(coordinators))
+    by_member = {one.audited.member.id: one for one in sorted(newest.values(), key=_number)}
+    found = reconcile([one.facts for one in by_member.values()], frozenset(coordinators))
+    found = _leave_lost(found, {name for name, one in by_member.items() if _number(one) > 1})
     found = replace(found, findings=(*cut, *found.findings))
     return Audit(tuple(one.audited for one in exports), tuple((*forks, *more)), found)
 
 
 def _judge(path: Path, evidence: Evidence, forks: list[ForkFound], progress: Progress | None) -> _Export:
-    check, facts = StatementCheck(evidence.rosters), Facts(evidence.member.id)
+    check, facts = StatementCheck(evidence.rosters, evidence.continues), Facts(evidence.member.id)
 
     def on_entry(entry: Entry, fields: Mapping[str, object]) -> int:
         checked = check.on_entry(entry, fields)
@@ -118,7 +123,12 @@ def _judge(path: Path, evidence: Evidence, forks: list[ForkFound], progress: Pro
     verdict, error = None, None
     try:
         verdict = verify_ledger(
-            evidence.ledger, evidence.vkey, witnesses=evidence.quorum.keys, on_entry=on_entry, progress=progress
+            evidence.ledger,
+            evidence.vkey,
+            witnesses=evidence.quorum.keys,
+            checkpoints=evidence.checkpoints,
+            on_entry=on_entry,
+            progress=progress,
         )
     except VerificationError as raised:
         error = raised
@@ -130,16 +140,29 @@ def _judge(path: Path, evidence: Evidence, forks: list[ForkFound], progress: Pro
         final = verdict.anchoring == "witnessed" and evidence.quorum.final(verdict.checkpoint, evidence.vkey)
         state = "final" if final else verdict.anchoring
     audited = Audited(path, evidence.member, evidence.quorum, verdict, state, error)
-    return _Export(path, audited, facts, evidence.vkey)
+    number = ledger_of(evidence.history.latest.consortium, evidence.vkey.name)[1]
+    return _Export(path, audited, facts, evidence.vkey, number)
+
+
+def _number(export: _Export) -> int:
+    return export.number
+
+
+def _leave_lost(found: Reconciliation, renewed: set[str]) -> Reconciliation:
+    """Of a member whose ledger was lost, what its new one lacks is no finding: the loss is on record with everybody."""
+    accused = [one for one in found.findings if renewed.intersection(one.parties)]
+    kept = tuple(one for one in found.findings if one not in accused)
+    lost = {(name, "continued") for one in accused for name in renewed.intersection(one.parties)}
+    return replace(found, findings=kept, unjudged=tuple(sorted({*found.unjudged, *lost})))
 
 
 def _one_each(exports: Sequence[_Export]) -> dict[str, _Export]:
-    """Of each party, the longest history that holds; the others are compared with it."""
+    """Of each ledger, by its origin, the longest history that holds; the others are compared with it."""
     found: dict[str, _Export] = {}
     for one in exports:
-        member = one.audited.member.id
-        if one.audited.verdict is not None and (member not in found or found[member].facts.size < one.facts.size):
-            found[member] = one
+        origin = one.vkey.name
+        if one.audited.verdict is not None and (origin not in found or found[origin].facts.size < one.facts.size):
+            found[origin] = one
     return found
 
 
@@ -147,14 +170,17 @@ def _compare(
     exports: Sequence[_Export], newest: Mapping[str, _Export], fingerprint: str
 ) -> tuple[list[ForkFound], list[Discrepancy]]:
     """Hold each history against the checkpoints of it that other exports have."""
+    newest_of = {one.audited.member.id: one for one in sorted(newest.values(), key=_number)}
     for one in exports:
         verdict, member = one.audited.verdict, one.audited.member.id
-        if verdict is not None and newest[member] is not one:
-            newest[member].held.append((verdict.checkpoint, Place(member, verdict.entries)))
+        if verdict is not None and newest[one.vkey.name] is not one:
+            newest[one.vkey.name].held.append((verdict.checkpoint, Place(member, verdict.entries)))
         if verdict is not None:
             for node, note, entry in one.facts.notes:
-                if node in newest:
-                    newest[node].held.append((note, Place(member, entry)))
+                # Of a ledger that its owner lost, and that nobody brought, there is nothing to compare with.
+                about = newest.get(_origin(note)) or (newest_of.get(node) if _number_in(newest_of, node) == 1 else None)
+                if about is not None:
+                    about.held.append((note, Place(member, entry)))
     forks, cut = list[ForkFound](), list[Discrepancy]()
     for one in newest.values():
         if one.held:
@@ -191,6 +217,14 @@ def _opened(export: _Export, note: bytes, place: Place) -> Checkpoint:
             node=export.audited.member.id,
             why=str(error),
         ) from None
+
+
+def _number_in(newest_of: Mapping[str, _Export], member: str) -> int:
+    return newest_of[member].number if member in newest_of else 0
+
+
+def _origin(note: bytes) -> str:
+    return Checkpoint.parse(parse_note(note).text).origin
 
 
 def _size(note: bytes) -> int:

@@ -22,7 +22,19 @@ from federation.statements import instant_text
 from federation.stores import copy_database, sync
 from keyong._backup_folder import MANIFEST, SEALED_KEYS, CopiedFile, Manifest, digest, make_folders, seal_keys
 
-LEFT_OUT = ("keys", "next-keys", "answers", "queries", "held", "sessions", "spool", "logs", "errors", "backups")
+LEFT_OUT = (
+    "keys",
+    "next-keys",
+    "next-ledger",
+    "answers",
+    "queries",
+    "held",
+    "sessions",
+    "spool",
+    "logs",
+    "errors",
+    "backups",
+)
 """Keys go sealed or not at all; answers must not outlive their agreements, and a restored node takes no older plan;
 the rest lives as long as a job, or is of use on its own machine alone."""
 _FIRST = ("ledger/ledger.checkpoint", "ledger/ledger.db", "store.db", "coordinator.db")

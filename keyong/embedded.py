@@ -8,7 +8,7 @@ from typing import Any
 
 from federation.crypto import SignatureError
 from federation.errors import KeyongError, UsageError, VerificationError
-from federation.ledger import Checkpoint, Entry, VerifierKey, parse_note, verify_bundle
+from federation.ledger import Checkpoint, Entry, LedgerError, VerifierKey, parse_note, verify_bundle
 from federation.statements import (
     Agreement,
     DatasetDescription,
@@ -46,11 +46,22 @@ class EmbeddedStatementError(VerificationError):
         super().__init__(template, index=index, field=field, why=why)
 
 
-class StatementCheck:
-    """Verifies the statements of each entry; hand :meth:`on_entry` to ``verify_ledger``."""
+class ContinuationError(LedgerError):
+    """A ledger that follows a lost one does not begin with what the roster says of that."""
 
-    def __init__(self, rosters: Rosters) -> None:
+    code = "ledger-continuation"
+
+
+class StatementCheck:
+    """Verifies the statements of each entry; hand :meth:`on_entry` to ``verify_ledger``.
+
+    Args:
+        continues: the checkpoint that the ledger's first entry has to commit to, where it follows another one.
+    """
+
+    def __init__(self, rosters: Rosters, continues: str = "") -> None:
         self._rosters = rosters
+        self._continues = continues
 
     def on_entry(self, entry: Entry, fields: Mapping[str, Any]) -> int:
         """Verify every statement that the entry holds; returns how many that were.
@@ -58,6 +69,12 @@ class StatementCheck:
         Raises:
             EmbeddedStatementError: one is malformed, or not signed by whom it names.
         """
+        said = (entry.kind, fields.get("checkpoint", self._continues))  # a field that is not disclosed says nothing
+        if self._continues and entry.index == 0 and said != ("continued", self._continues):
+            raise ContinuationError(
+                "the ledger follows one that was lost, and its first entry does not commit to the state that others vouch for",
+                index=0,
+            )
         count = 0
         for name, value in fields.items():
             if not isinstance(value, bytes):

@@ -13,17 +13,17 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from federation.errors import UsageError
-from federation.keyring import ledger_key, ledger_of
+from federation.keyring import entries_of, ledger_key, ledger_of
 from federation.ledger import Fork, LedgerError, SignedCheckpoint, VerifierKey, is_fork
 from federation.ledger.fork import MAX_FORK_BYTES
-from federation.statements import Envelope, Member, RosterHistory
+from federation.statements import Envelope, Member, Roster, RosterHistory
 from federation.witnessing import Quorum
 from keyong.rosters import EvidenceError, Rosters
 
@@ -43,6 +43,10 @@ class Evidence:
     history: RosterHistory
     rosters: Rosters
     quorum: Quorum
+    checkpoints: tuple[bytes, ...] = ()
+    """States of this ledger that the rosters hold: where it was lost, the one that its successor commits to."""
+    continues: str = ""
+    """The state of the ledger before, that this one has to commit to with its first entry; empty where it is the first."""
 
 
 def fingerprint_of(text: str) -> str:
@@ -182,7 +186,15 @@ def _evidence(ledger: Path, envelopes: list[Envelope], origin: str, fingerprint:
     member = rosters.entries(name)[-1]
     quorum = Quorum.of(rosters.chain, member.id)
     vkey = ledger_key(rosters.chain, member.id, number)
-    return Evidence(ledger, member, vkey, history, rosters, quorum)
+    later, own = (_commitment(rosters.chain, member.id, one) for one in (number + 1, number))
+    return Evidence(
+        ledger, member, vkey, history, rosters, quorum, (later.encode(),) if later else (), own if number > 1 else ""
+    )
+
+
+def _commitment(chain: Sequence[Roster], member: str, number: int) -> str:
+    """The state of the ledger before which a member's ledger of that number commits to; empty where there is none."""
+    return next((one.ledger_since for _, one in entries_of(chain, member) if one.ledger_number == number), "")
 
 
 def _folder_rosters(folder: Path) -> list[Envelope]:

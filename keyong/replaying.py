@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from federation.ledger import Entry
-from federation.policy import Difference, Policy, check_parties, decide_again, parse_policy, shown_columns
+from federation.policy import Difference, Policy, check_parties, decide_again, parse_policy, shown_columns, tariff_of
 from federation.statements import (
     CLOCK_SKEW,
     Agreement,
@@ -21,6 +21,7 @@ from federation.statements import (
     Receipt,
     instant_text,
 )
+from keyong.meters import Meters
 
 _APPROVAL = re.compile(r"(sha256:[0-9a-f]{64}), entry (\d+),")
 
@@ -70,6 +71,7 @@ class DecisionReplay:
     _approvals: dict[str, int] = field(default_factory=dict)
     """Of each approval the entry that grants it, or -1 where it was refused or withdrawn since."""
     _plans: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    _meters: Meters = field(default_factory=Meters)
 
     def on_entry(self, entry: Entry, fields: Mapping[str, Any]) -> int:
         """Take one entry with its opened values; returns how many decisions it held."""
@@ -88,6 +90,13 @@ class DecisionReplay:
                 self._approvals[str(fields.get("approval", ""))] = entry.index if granted else -1
             case "intent":
                 return self._intent(entry, fields)
+            case "outcome":
+                receipt = fields.get("receipt")
+                self._meters.outcome(
+                    entry, Receipt.read(Envelope.from_bytes(receipt)) if isinstance(receipt, bytes) else None
+                )
+            case "budget":
+                self._meters.budget(fields)
             case "denied":
                 return self._denied(entry, fields)
         return 0
@@ -113,6 +122,7 @@ class DecisionReplay:
     def _intent(self, entry: Entry, fields: Mapping[str, Any]) -> int:
         if not isinstance(fields.get("decision"), dict):
             self.erased.append(entry.index)
+            self._meters.blind = True
             return 1
         record = _read(fields["decision"])
         plan = str(fields.get("plan", ""))
@@ -121,6 +131,8 @@ class DecisionReplay:
         }
         if fields.get("rules"):
             known["rules"] = fields["rules"]
+        if (contract := self._contracts.get(record.agreement)) is not None:
+            known |= self._meters.intent(entry, fields, tariff_of(contract.agreement))
         self._judge(entry, record, plan, known, str(fields.get("data_version", "")))
         self._plans[record.agreement].add(plan)
         return 1

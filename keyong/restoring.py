@@ -141,7 +141,7 @@ def _verify(home: Home, checkpoints: Sequence[bytes], progress: Progress | None)
     except TruncatedError as error:
         raise LedgerOlderError(
             "the backup's ledger ends before what was signed later: {reason}",
-            hint="look for a newer backup, or ledger.db and ledger.db-wal of the old disk. If they are lost, keep what"
-            " there is as evidence, have the founder remove this member, and join under a new name: an old ledger must not go on",
+            hint="look for a newer backup, or ledger.db and ledger.db-wal of the old disk. If they are lost, restore without"
+            " --checkpoint and ask for a new ledger at once (`keyong ledger succeed`): an old ledger must not go on",
             reason=str(error),
         ) from None

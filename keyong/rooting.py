@@ -17,8 +17,10 @@ from coordinator.enrolment import ROSTER_VALIDITY, EnrolmentError, RootAbsentErr
 from federation.crypto import PublicKey, SignatureError, SigningKey, write_private
 from federation.errors import UsageError
 from federation.home import Home, now
+from federation.ledger import Checkpoint, parse_note
 from federation.statements import Envelope, Root, Roster, StatementError, add_signature, verify
 from federation.statements.roster import open_successor
+from keyong.succeeding import check_request, succeed, vouched
 
 ROOT_KEY = "root.key"
 
@@ -47,6 +49,25 @@ class Proposal:
         if self.roster.root == self.before.root:
             return 0
         return max(0, self.roster.root.threshold - len(set(self.signed) & set(self.roster.root.keys)))
+
+    @property
+    def new_ledgers(self) -> tuple[tuple[str, int], ...]:
+        """Members whose lost ledger is followed by a new one, and how many entries of the old one others vouch for."""
+        before = {member.id: member.ledger_number for member in self.before.members}
+        return tuple(
+            (member.id, Checkpoint.parse(parse_note(member.ledger_since.encode()).text).size)
+            for member in self.roster.members
+            if before.get(member.id, member.ledger_number) != member.ledger_number
+        )
+
+    @property
+    def changed(self) -> tuple[str, ...]:
+        """Members whose entry is another one, or that are new: beyond what the other properties say."""
+        before = {member.id: member for member in self.before.members}
+        renewed = {name for name, _ in self.new_ledgers}
+        return tuple(
+            member.id for member in self.roster.members if before.get(member.id) != member and member.id not in renewed
+        )
 
     @property
     def removed(self) -> tuple[str, ...]:
@@ -79,8 +100,12 @@ def propose(
     drop: Collection[str] = (),
     threshold: int | None = None,
     remove: Collection[str] = (),
+    new_ledger: Envelope | None = None,
 ) -> Envelope:
     """The next roster with these changes (or none: then it is renewed), signed by the root key held here.
+
+    Args:
+        new_ledger: a member's request for a ledger that follows one it lost.
 
     Raises:
         RootAbsentError: no root key of the roster in force is held here.
@@ -97,6 +122,7 @@ def propose(
         latest.member(member)
     if latest.coordinator.id in remove:
         raise UsageError("the coordinator cannot be removed: nobody else could carry the next roster")
+    succession = check_request(history.rosters, new_ledger) if new_ledger is not None else None
     keys = tuple(dict.fromkeys([*(one for one in latest.root.keys if one not in drop), *add]))
     at = now()
     try:
@@ -108,7 +134,13 @@ def propose(
             version=latest.version + 1,
             previous=history.digest,
             root=Root(threshold=threshold or latest.root.threshold, keys=keys),
-            members=tuple(member for member in latest.members if member.id not in remove),
+            members=tuple(
+                succeed(member, succession)
+                if succession is not None and member.id == succession.statement.member
+                else member
+                for member in latest.members
+                if member.id not in remove
+            ),
         )
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
@@ -137,6 +169,10 @@ def read_proposal(home: Home, path: Path) -> Proposal:
             version=roster.version,
             before=latest.version,
         )
+    for member in roster.members:
+        old = next((one for one in latest.members if one.id == member.id), None)
+        if old is not None and old.ledger_number != member.ledger_number:
+            vouched(history.rosters, old, member.ledger_since)
     known = {PublicKey.from_text(text).key_id: text for text in (*latest.root.keys, *roster.root.keys)}
     signed = []
     for one in envelope.signatures:

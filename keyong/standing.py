@@ -31,7 +31,7 @@ def standing(
         with ledger.reader() as connection:
             said = attributes.circumstances(connection, held.consumer)
             times = metering.course(connection, held.digest, "", now)
-            used = metering.usage(connection, held.digest)
+            used = times.used
             duties = obligations.tallies(connection, held.digest, policy, now)
     used = replace(used, uses=used.uses + 1, seconds=used.seconds + 1)
     tariff = measures(policy, tariff_of(agreement), action).tariff

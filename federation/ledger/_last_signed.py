@@ -100,8 +100,8 @@ def check_not_rolled_back(last: SignedCheckpoint | None, size: int, note: bytes,
     if signed.size > size:
         raise LedgerRolledBackError(
             "the ledger holds {size} entries, but {signed} were signed: it was restored from an old copy, or cut",
-            hint="put the newest ledger.db and ledger.db-wal back. If they are lost, set this folder aside as evidence,"
-            " begin a new ledger under a new name and tell the other members: an old one must not go on",
+            hint="put the newest ledger.db and ledger.db-wal back. If they are lost, ask for a new ledger that commits to what"
+            " others saw of this one (`keyong ledger succeed`): an old one must not go on",
             index=size,
             size=size,
             signed=signed.size,

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from federation.policy.duties import duty_text, holds
 from federation.policy.evaluation import Finding, Truth, all_of, judge
@@ -106,6 +107,7 @@ def _preliminaries(policy: Policy, request: Request) -> Iterator[Finding]:
     yield _equal("odrl:assignee", party, policy.assignee, "assignee", request.entity or "")
 
 
+@lru_cache(maxsize=4096)
 def _equal(operand: str, left: str, right: str, code: str, note: str = "") -> Finding:
     truth = Truth.of(left == right)
     judged = Judged(
@@ -164,6 +166,10 @@ def _duty(place: str, duty: Duty, request: Request) -> Finding:
             missing = "the dataset is under no desensitisation rules"
         elif duty.action == REVIEW:
             left, code, missing = "held for the owner" if request.reviewed else "", "review", "cannot be held here"
+    kept = duty.kept.get("finding")
+    key = (left, satisfied, code, missing, place)
+    if isinstance(kept, tuple) and kept[0] == key and isinstance(kept[1], Finding):
+        return kept[1]
     judged = Judged(
         operand="duty",
         operator="eq",
@@ -172,7 +178,9 @@ def _duty(place: str, duty: Duty, request: Request) -> Finding:
         satisfied=bool(left) if satisfied is None else satisfied,
         note=place if left else f"{place}; {missing}"[:400],
     )
-    return Finding(Truth.TRUE if judged.satisfied else Truth.UNKNOWN, judged, code)
+    finding = Finding(Truth.TRUE if judged.satisfied else Truth.UNKNOWN, judged, code)
+    duty.kept["finding"] = (key, finding)
+    return finding
 
 
 def speaks_of_protection(permission: Permission) -> bool:

@@ -42,10 +42,13 @@ class Finding:
 
 def all_of(truths: Iterable[Truth]) -> Truth:
     """Conjunction: one false makes it false, then one unknown makes it unknown."""
-    found = set(truths)
-    if Truth.FALSE in found:
-        return Truth.FALSE
-    return Truth.UNKNOWN if Truth.UNKNOWN in found else Truth.TRUE
+    truth = Truth.TRUE
+    for one in truths:
+        if one is Truth.FALSE:
+            return one
+        if one is Truth.UNKNOWN:
+            truth = one
+    return truth
 
 
 def any_of(truths: Iterable[Truth]) -> Truth:
@@ -149,6 +152,17 @@ def judge_one(constraint: Constraint, request: Request, place: str) -> Finding:
 
 
 def _finding(constraint: Constraint, truth: Truth, left: str, place: str, reason: str, code: str) -> Finding:
+    # Most of what a step is judged by is what the step before it was judged by: the entry for the record is the same.
+    key = (truth, left, place, reason, code)
+    kept = constraint.kept.get("finding")
+    if isinstance(kept, tuple) and kept[0] == key and isinstance(kept[1], Finding):
+        return kept[1]
+    finding = _made(constraint, truth, left, place, reason, code)
+    constraint.kept["finding"] = (key, finding)
+    return finding
+
+
+def _made(constraint: Constraint, truth: Truth, left: str, place: str, reason: str, code: str) -> Finding:
     judged = Judged(
         operand=constraint.left,
         operator=constraint.operator,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 PROFILE = "https://w3id.org/keyong/fed/1"
@@ -171,6 +172,7 @@ def _upwards(term: str, parents: dict[str, str]) -> Iterator[str]:
         current = parents.get(current)
 
 
+@lru_cache(maxsize=4096)
 def includes(broad: str, narrow: str) -> bool:
     """Whether permitting ``broad`` permits ``narrow``: the same known action, or transitively ``includedIn`` it."""
     if SAME_AS.get(broad, broad) not in KNOWN_ACTIONS:

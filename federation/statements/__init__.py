@@ -39,7 +39,7 @@ from federation.statements.delivery import (
     receipts_digest,
 )
 from federation.statements.dsse import Envelope, add_signature, sign, verify
-from federation.statements.enrolment import EnrolmentRequest, Invitation, InvitationError, KeyChange
+from federation.statements.enrolment import EnrolmentRequest, Invitation, InvitationError, KeyChange, LedgerSuccession
 from federation.statements.masking import (
     MASKED_COHORT,
     SETUP_ROUNDS,
@@ -104,6 +104,7 @@ __all__ = [
     "Judged",
     "KeyAnnouncement",
     "KeyChange",
+    "LedgerSuccession",
     "MaskedInput",
     "Member",
     "Metered",

@@ -95,3 +95,20 @@ class KeyChange(Statement):
     tls_certificate: Annotated[str, StringConstraints(max_length=4096)]
     ledger_since: Annotated[str, StringConstraints(max_length=4096)] = ""
     """Where the ledger's key is exchanged: the last checkpoint under the old one, signed by both. Else empty."""
+
+
+class LedgerSuccession(Statement):
+    """A member whose ledger was lost asks for one of another origin, which commits to a state of the old one.
+
+    Signed by the member's statement key, the old ledger's key and the new one's.
+    """
+
+    TYPE: ClassVar[str] = "application/vnd.keyong.ledger-succession.v1+json"
+
+    consortium: Uuid
+    member: MemberId
+    number: Annotated[int, Field(ge=2, le=999)]
+    ledger_key: KeyText
+    checkpoint: Annotated[str, StringConstraints(max_length=4096)]
+    """The last state of the old ledger that another company cosigned, as a signed note."""
+    reason: Annotated[str, Field(max_length=500)] = ""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
-from datetime import timedelta
 from typing import Literal
 
 import structlog
@@ -16,8 +15,9 @@ from federation.errors import KeyongError, UnavailableError, VerificationError
 from federation.holdings import Holdings
 from federation.home import Home, now
 from federation.ledger import Ledger, LedgerError
+from federation.peer_times import APART, ClockError, PeerTimes
 from federation.release import software
-from federation.statements import CLOCK_SKEW, Envelope, UnknownMemberError, parse_instant
+from federation.statements import Envelope, UnknownMemberError, parse_instant
 from federation.wire.dial import CONNECT_SECONDS, Address, UnreachableError, dial, refuse_all, shown_certificate
 from federation.wire.messages import (
     Envelopes,
@@ -39,18 +39,9 @@ from federation.wire.protocol import PROTOCOL, check_version
 
 log = structlog.get_logger("keyong.wire")
 
-ON_THE_WAY = timedelta(seconds=5)
-"""What the coordinator's word of its time may take to arrive, before the clocks themselves are blamed."""
-
 
 PROBE_SECONDS = 5.0
 """What it may take to see which certificate is shown at the coordinator's address, where it is not the one expected."""
-
-
-class ClockError(UnavailableError):
-    """This machine's clock and the coordinator's differ too much to judge any date."""
-
-    code = "clock"
 
 
 @contextlib.asynccontextmanager
@@ -132,9 +123,17 @@ async def relearn(home: Home, own: TlsIdentity) -> bool:
 
 
 async def greet(
-    peer: Peer, home: Home, ledger: Ledger | None, *, serves: Literal["node", "client", "dataspace"]
+    peer: Peer,
+    home: Home,
+    ledger: Ledger | None,
+    *,
+    serves: Literal["node", "client", "dataspace"],
+    times: PeerTimes | None = None,
 ) -> Welcome:
     """First exchange: agree on a protocol version, compare clocks, learn rosters.
+
+    Args:
+        times: where the coordinator's word of its time is kept.
 
     Raises:
         ProtocolVersionError: no version is spoken on both sides; the hint names the side to upgrade.
@@ -155,8 +154,11 @@ async def greet(
     await asyncio.to_thread(home.check_keys)
     if welcome.rosters:
         await fetch_rosters(peer, home, ledger)  # what did not fit into the greeting
-    apart = abs(now() - parse_instant(welcome.clock))
-    if apart > CLOCK_SKEW + ON_THE_WAY:
+    said = parse_instant(welcome.clock)
+    if times is not None:
+        times.greeted(home.history.latest.coordinator.id, said)
+    apart = abs(now() - said)
+    if apart > APART:
         raise ClockError(
             "this machine's clock and the coordinator's are {seconds} s apart",
             hint="set the clock (timedatectl set-ntp true); agreements and invocations are judged by it",

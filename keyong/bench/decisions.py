@@ -22,7 +22,8 @@ from typing import Any
 
 from enterprise_node import leaks, metering
 from enterprise_node.admission import AdmittedPlan, AdmittedStep
-from enterprise_node.record import Record, decide_within
+from enterprise_node.deciding import decide_within
+from enterprise_node.record import Record
 from federation.crypto import SigningKey
 from federation.ledger import Ledger
 from federation.ledger.store import DATABASE

@@ -40,7 +40,7 @@ def verified_reading(
             hint="give --root FINGERPRINT, from a source that you trust",
         )
     with open_evidence(path, fingerprint_of(root)) as evidence:
-        check = StatementCheck(evidence.rosters)
+        check = StatementCheck(evidence.rosters, evidence.continues)
 
         def on_entry(entry: Entry, fields: Mapping[str, Any]) -> int:
             checked = check.on_entry(entry, fields)
@@ -48,5 +48,11 @@ def verified_reading(
             return checked
 
         with progress_bar(mark("verifying")) as progress:
-            verify_ledger(evidence.ledger, evidence.vkey, on_entry=on_entry, progress=progress)
+            verify_ledger(
+                evidence.ledger,
+                evidence.vkey,
+                checkpoints=evidence.checkpoints,
+                on_entry=on_entry,
+                progress=progress,
+            )
         yield check

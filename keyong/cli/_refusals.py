@@ -97,6 +97,14 @@ CODES: dict[str, tuple[str, str]] = {
     ),
     "code-mismatch": (mark("the code is not what the plan was signed for"), mark("plan the job again")),
     "roster-changed": (mark("the membership changed since the plan was signed"), mark("plan the job again")),
+    "clock": (
+        mark("the node's clock and those of most others it heard are too far apart, so it judges no date"),
+        mark("its owner has to set it (timedatectl set-ntp true)"),
+    ),
+    "agreement-before-ledger": (
+        mark("the agreement is from before the node lost its ledger, so that it cannot know what was used of it"),
+        mark("sign a new one (`keyong agreement request`)"),
+    ),
     "restored": (
         mark("the plan is from before the node was restored from a backup"),
         mark("plan the job again"),

@@ -52,6 +52,12 @@ def propose(
         typer.Option(min=1, max=16, metavar="N", help="How many root keys have to sign a roster from then on."),
     ] = None,
     remove: Annotated[list[str] | None, typer.Option(metavar="MEMBER", help="A member to remove; repeat it.")] = None,
+    new_ledger: Annotated[
+        Path | None,
+        typer.Option(
+            "--new-ledger", metavar="FILE", help="A member's request for a new ledger (`keyong ledger succeed`)."
+        ),
+    ] = None,
 ) -> None:
     """Propose the next roster, signed by the root key held here, as a file for the other holders.
 
@@ -64,9 +70,17 @@ def propose(
     from keyong.cli._context import open_home
     from keyong.rooting import propose as make
     from keyong.rooting import read_proposal, save
+    from keyong.succeeding import read_request
 
     home = open_home()
-    envelope = make(home, add=add_root or (), drop=remove_root or (), threshold=threshold, remove=remove or ())
+    envelope = make(
+        home,
+        add=add_root or (),
+        drop=remove_root or (),
+        threshold=threshold,
+        remove=remove or (),
+        new_ledger=read_request(new_ledger) if new_ledger is not None else None,
+    )
     save(file, envelope)
     _show(read_proposal(home, file), file)
 
@@ -124,7 +138,15 @@ def _tell(proposal: Proposal) -> None:
         narrate("  signatures needed {new} instead of {old}", new=new.threshold, old=old.threshold)
     for member in proposal.removed:
         narrate("  member removed    {member}", member=member)
-    if new == old and not proposal.removed:
+    for member, size in proposal.new_ledgers:
+        narrate(
+            "  new ledger        {member}, after {size} entries of the lost one that others vouch for",
+            member=member,
+            size=size,
+        )
+    for member in proposal.changed:
+        narrate("  entry changed     {member}", member=member)
+    if new == old and not (proposal.removed or proposal.new_ledgers or proposal.changed):
         narrate("  nothing but its dates")
 
 

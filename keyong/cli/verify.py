@@ -95,7 +95,7 @@ def verify(
                     hint="leave --hashes-only away: an export is always read as a whole",
                     path=path,
                 )
-            check = StatementCheck(evidence.rosters)
+            check = StatementCheck(evidence.rosters, evidence.continues)
             proofs = read_proofs(receipts, evidence.vkey, check) if receipts is not None else []
             with progress_bar(mark("verifying")) as progress:
                 try:
@@ -104,6 +104,7 @@ def verify(
                         evidence.vkey,
                         witnesses=evidence.quorum.keys,
                         receipts=proofs,
+                        checkpoints=evidence.checkpoints,
                         hash_only=hashes_only,
                         on_entry=check.on_entry,
                         progress=progress,

@@ -259,8 +259,8 @@ async def test_nodes_that_are_shown_different_things_open_nothing(world: MaskedW
 async def test_a_round_is_not_taken_twice(world: MaskedWorld, weak: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """A coordinator rolls its own state back to before a round, and would have it opened without one company."""
     if weak:
-        monkeypatch.setattr("enterprise_node.record._check_new", lambda *_: None)
-        monkeypatch.setattr("enterprise_node.record._check_course", lambda *_: None)
+        monkeypatch.setattr("enterprise_node.record.check_new", lambda *_: None)
+        monkeypatch.setattr("enterprise_node.record.check_course", lambda *_: None)
         blind(monkeypatch, "check_difference")
     plan, sent = world.plan(), world.model()
     first_job = await world.job(plan).open()

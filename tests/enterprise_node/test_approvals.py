@@ -55,10 +55,10 @@ async def test_granted_it_runs_and_the_receipt_says_by_which_approval(world: Any
 
 
 async def test_without_that_check_unapproved_code_would_run(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from enterprise_node import record
+    from enterprise_node import deciding
     from enterprise_node.consent import Consent
 
-    monkeypatch.setattr(record, "consent_within", lambda *_: Consent(text="anything"))
+    monkeypatch.setattr(deciding, "consent_within", lambda *_: Consent(text="anything"))
     plan = world.plan(world.agreement(approval=True))
     assert (await world.open(plan)).permitted and (await world.invoke(plan))[0].outcome == "ok"
     await world.line.close()

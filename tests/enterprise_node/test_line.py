@@ -174,13 +174,14 @@ async def test_two_plans_racing_for_the_last_use_get_one_permit(world: Any) -> N
 async def test_the_race_would_have_two_winners_if_uses_were_counted_before_the_transaction(
     world: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from enterprise_node import deciding
     from enterprise_node import record as record_module
 
     monkeypatch.setattr(
         record_module,
         "decide_within",
         lambda connection, admitted, request: (
-            record_module.judge(admitted, request, uses_taken=0, continuing=False),
+            deciding.judge(admitted, request, uses_taken=0, continuing=False),
             None,
         ),
     )

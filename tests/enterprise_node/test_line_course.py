@@ -36,7 +36,7 @@ async def test_inv3_a_plan_that_ended_at_the_gate_stays_ended_when_it_is_opened_
 async def test_without_that_check_the_gate_could_be_asked_again_and_again(
     world: Any, content: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(record, "_check_course", lambda *_: None)
+    monkeypatch.setattr(record, "check_course", lambda *_: None)
     assert await _refused_then_reopened(world, content) == ""
 
 

@@ -135,7 +135,7 @@ async def test_inv3_a_step_that_was_not_killed_is_never_taken_again(world: Any, 
 async def test_inv3_without_that_check_one_round_would_leave_twice(
     world: Any, content: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(record_module, "_check_new", lambda *_: None)
+    monkeypatch.setattr(record_module, "check_new", lambda *_: None)
     assert await _again_after(world, "ok", content) == "ok"
 
 

@@ -137,11 +137,11 @@ class Parties:
         for ledger in self.ledgers.values():
             ledger.close()
 
-    def agree(self, node: str, days: int = 30) -> str:
-        """A node and the lab sign an agreement, in force at the node; returns its digest."""
+    def agree(self, node: str, days: int = 30, **prices: str) -> str:
+        """A node and the lab sign an agreement, in force at both; returns its digest."""
         at = now()
         expires = at + timedelta(days=days)
-        name = f"urn:uuid:{uuid.uuid4()}"
+        ident = f"urn:uuid:{uuid.uuid4()}"
         policy = agreement_policy(
             provider=node,
             consumer="lab",
@@ -150,23 +150,25 @@ class Parties:
             purposes=["fed:ProcessOptimization"],
             count=10,
             expires=expires,
-            agreement_id=name,
+            agreement_id=ident,
             now=at,
         )
         statement = Agreement(
             issued=at,
             expires=expires,
-            id=name,
+            id=ident,
             provider=node,
             consumer="lab",
             dataset="passes",
             title="Passes",
             roster=self.homes[node].history.digest,
             policy=policy,
+            **prices,
         )
         envelope = statement.seal(self.keys[node].statement, self.keys["lab"].statement)
-        holdings = Holdings(open_engine(self.homes[node].path / "store.db"))
-        correspondence.enter_into_force(holdings, self.ledgers[node], envelope, statement, at)
+        for name in (node, "lab"):
+            holdings = Holdings(open_engine(self.homes[name].path / "store.db"))
+            correspondence.enter_into_force(holdings, self.ledgers[name], envelope, statement, at)
         return envelope.digest
 
     # -- what the parties do ------------------------------------------------------------------------------------------
@@ -221,11 +223,12 @@ class Parties:
             "agreement": JobPlan.read(run.plan).at(node).agreement if node in NODES else DIGEST,
             "invocation": envelope.to_bytes(),
             "requester": "lab",
+            "purpose": JobPlan.read(run.plan).purpose,
             "round": number,
         }
         return invocation, envelope, self.ledgers[node].append("intent", fields).index
 
-    def step(self, run: Run, node: str, number: int, outcome: Any = "ok") -> Appended:
+    def step(self, run: Run, node: str, number: int, outcome: Any = "ok", **more: Any) -> Appended:
         """A node takes a step and ends it: INTENT, OUTCOME, receipt."""
         _, invocation, intent = self.intend(run, node, number)
         receipt = Receipt(
@@ -247,6 +250,7 @@ class Parties:
             protection="fed:masked",
             started=now(),
             ended=now(),
+            **more,
         )
         envelope = receipt.seal(self.keys[node].statement)
         fields = {"receipt": envelope.to_bytes(), "plan": run.plan.digest, "outcome": outcome, "intent": intent}
