@@ -10,7 +10,7 @@ from enterprise_node.admission import NO_ISOLATION, AdmittedPlan, admit_plan, ch
 from enterprise_node.approvals import Approvals
 from enterprise_node.job import Job
 from enterprise_node.protection import check_available
-from enterprise_node.query_rules import check_plan
+from enterprise_node.query_rules import check_plan, described
 from enterprise_node.record import Record
 from enterprise_node.rules import read_rules
 from enterprise_node.store import NodeStore, RegisteredDataset
@@ -19,6 +19,7 @@ from federation.holdings import Holdings
 from federation.home import Home
 from federation.peer_times import PeerTimes
 from federation.policy import refusal
+from federation.secagg import check_weights
 from federation.statements import Envelope
 from federation.statements.code import CodeBundle
 from sandbox import Tier
@@ -84,6 +85,9 @@ class Grounds:
                 if decision.rule == "approval":
                     self._approvals.ask(admitted, bundle)
                 raise refusal(decision)
+        if admitted.plan.query is None:
+            published = described(dataset)
+            check_weights(admitted.plan.encoding, published.rows_at_least, published.rows_at_most)
         return Job(admitted, bundle, dataset)
 
     def agreement(self, digest: str) -> Envelope:

@@ -21,7 +21,7 @@ modulo 2^32 or 2^64.
 
 from federation.secagg.accumulator import Accumulator, Aggregate
 from federation.secagg.announcements import Announcements, MaskingError, Public, Scope
-from federation.secagg.bounds import check_encoding, choose_encoding
+from federation.secagg.bounds import check_encoding, check_weights, choose_encoding
 from federation.secagg.cohorts import MINIMUM_ENTITIES, CohortError, check_size, dropouts, threshold
 from federation.secagg.encoding import clip_difference, encode
 from federation.secagg.errors import AggregateVoidError, EncodingError, ReplyFormatError, WeightError
@@ -98,6 +98,7 @@ __all__ = [
     "check_inputs",
     "check_noise",
     "check_size",
+    "check_weights",
     "check_withdrawals",
     "choose_encoding",
     "clip_difference",

@@ -13,7 +13,7 @@ from fractions import Fraction
 from typing import Final
 
 from federation.errors import UsageError
-from federation.secagg.errors import EncodingError
+from federation.secagg.errors import EncodingError, WeightError
 from federation.statements import Encoding
 
 Z32_BITS: Final = 30
@@ -87,6 +87,26 @@ def check_encoding(encoding: Encoding, n: int) -> None:
         raise EncodingError("the scale and the L2 bound of an encoding must be positive")
     if encoding.weight_minimum > encoding.weight_maximum:
         raise EncodingError("the plan's smallest weight exceeds its largest")
+
+
+def check_weights(encoding: Encoding, low: int, high: int) -> None:
+    """Raise unless every weight that a dataset of ``low`` to ``high`` rows can have is within the plan's range.
+
+    The outcome tells a weight outside it from one within: with a range of his choice a requester could ask for the exact
+    number of rows, which masks hide, bit by bit.
+
+    Raises:
+        WeightError: the range leaves some of them out.
+    """
+    if encoding.noise is None and not (encoding.weight_minimum <= low and high <= encoding.weight_maximum):
+        raise WeightError(
+            "the plan takes {minimum} to {maximum} rows, and this dataset is published with {low} to {high}",
+            hint="let the plan's encoding be chosen from the published row counts",
+            minimum=encoding.weight_minimum,
+            maximum=encoding.weight_maximum,
+            low=low,
+            high=high,
+        )
 
 
 def total_bits(n: int) -> int:

@@ -196,7 +196,7 @@ class World:
             "rounds": 5,
             "run_config": {},
             "outputs": OutputSchema(train=stage, evaluate=StageOutput(sent=False), maximal_bytes=2**20),
-            "encoding": Encoding(ring="z64", fraction_bits=20, weight_minimum=1, weight_maximum=1000),
+            "encoding": Encoding(ring="z64", fraction_bits=20, weight_minimum=0, weight_maximum=1000),
             "protection": "fed:none",
             "minimal_participants": 1,
             "round_seconds": 60,

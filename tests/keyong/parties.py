@@ -195,7 +195,7 @@ class Parties:
             "rounds": 5,
             "run_config": {},
             "outputs": OutputSchema(train=stage, evaluate=StageOutput(sent=False)),
-            "encoding": Encoding(ring="z64", fraction_bits=20, weight_minimum=1, weight_maximum=1000),
+            "encoding": Encoding(ring="z64", fraction_bits=20, weight_minimum=0, weight_maximum=1000),
             "protection": "fed:masked",
             "minimal_participants": 2,
         } | changes
