@@ -34,6 +34,7 @@ LEFT_OUT = (
     "logs",
     "errors",
     "backups",
+    "pages",
 )
 """Keys go sealed or not at all; answers must not outlive their agreements, and a restored node takes no older plan;
 the rest lives as long as a job, or is of use on its own machine alone."""

@@ -16,6 +16,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from federation.errors import UsageError
 from federation.ledger.checkpoint import Checkpoint
@@ -71,6 +72,13 @@ def write_tiles(connection: sqlite3.Connection, folder: Path) -> int:
             "the tiles cannot be written: {reason}", reason=os.strerror(error.errno or 0)
         ) from error
     return written
+
+
+def tile_bytes(connection: sqlite3.Connection, level: int | Literal["entries"], number: int, width: int) -> bytes:
+    """The content of one tile of the snapshot that ``connection`` sees, as it is stored: shorter where hashes are not there."""
+    if level == "entries":
+        return _entries(connection, number, width)
+    return _hashes(connection, level, number, width)
 
 
 def _check_same(folder: Path, checkpoint: Checkpoint) -> None:

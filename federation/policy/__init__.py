@@ -32,7 +32,7 @@ from federation.policy.composition import (
     shown_columns,
 )
 from federation.policy.decision import decide
-from federation.policy.description import describe
+from federation.policy.description import describe, describe_clause, name_of
 from federation.policy.duties import Tally, amount_due, deadline, duty_text, tracked_duties
 from federation.policy.measures import Measures, Usage, measures
 from federation.policy.model import (
@@ -88,11 +88,13 @@ __all__ = [
     "demanded_tier",
     "demands",
     "describe",
+    "describe_clause",
     "duty_text",
     "granted_columns",
     "last_end",
     "measures",
     "member_iri",
+    "name_of",
     "output_kinds",
     "parse_policy",
     "refusal",

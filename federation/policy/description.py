@@ -46,6 +46,24 @@ def describe(policy: Policy, lang: Language) -> list[str]:
     return sentences
 
 
+def describe_clause(policy: Policy, rule: str, lang: Language) -> list[str]:
+    """What one clause of a policy says, as ``permission/0`` or ``prohibition/1`` names it; nothing where it has no such."""
+    kind, _, number = rule.partition("/")
+    if kind not in ("permission", "prohibition") or not number.isdecimal():
+        return []
+    chosen = getattr(policy, kind)[int(number) : int(number) + 1]
+    alone = {"permission": (), "prohibition": (), kind: chosen}
+    return describe(policy.model_copy(update=alone), lang)[1:] if chosen else []
+
+
+def name_of(term: str, lang: Language) -> str:
+    """An action, a purpose, an operand or an operator in words; the term itself where it has none."""
+    for table in (ACTIONS, PURPOSE_NAMES, OPERANDS, OPERATORS):
+        if term in table[lang]:
+            return table[lang][term]
+    return term
+
+
 def _action(action: str, lang: Language) -> str:
     return ACTIONS[lang].get(action, action)
 

@@ -141,6 +141,27 @@ def verify_(
     report(measure(entries or (FULL_ENTRIES if full else ENTRIES)))
 
 
+@app.command("pages")
+def pages_(
+    entries: Annotated[
+        int | None, typer.Option(min=1000, metavar="N", help="How many entries; 100,000 where none is given.")
+    ] = None,
+    full: Full = False,
+) -> None:
+    """Seconds of a search page of `keyong ledger serve` over a long ledger, the 95th percentile of searches of every kind.
+
+    The ledger is made first; with --full it has the published 1,000,000 entries. Also how long it takes until all of it can be
+    searched.
+
+    $ keyong bench pages
+    $ keyong bench pages --full
+    """
+    from keyong.bench.pages import ENTRIES, FULL_ENTRIES, measure
+    from keyong.bench.report import report
+
+    report(measure(entries or (FULL_ENTRIES if full else ENTRIES)))
+
+
 @app.command("rest")
 def rest_(compare: Compare = True) -> None:
     """Resident memory of a node and of a coordinator at rest, before any job and after one.

@@ -44,6 +44,7 @@ ROWS = (
     Row("revocation", "revocation-told-seconds", "s", 1.0),
     Row("verify", "verify-seconds", "s", 60.0),
     Row("verify", "verify-hashes-seconds", "s", 5.0),
+    Row("pages", "search-page-p95-seconds", "s", 0.100),
     Row("rest", "node-rest-memory", "MB", 150),
     Row("rest", "coordinator-rest-memory", "MB", 200),
     Row("start", "verify-help-seconds", "s", 0.3),

@@ -39,6 +39,9 @@ def audit(
         Path | None,
         typer.Option("--evidence", metavar="DIR", help="Where to write the proof of each fork that is found."),
     ] = None,
+    page: Annotated[
+        Path | None, typer.Option("--page", metavar="FILE", help="Also write the audit as an HTML page.")
+    ] = None,
     require: Annotated[
         str,
         typer.Option(
@@ -74,6 +77,8 @@ def audit(
 
         found = judge(exports, fingerprint, progress)
     written = _write_forks(found, exports, fingerprint, evidence)
+    if page is not None:
+        _write_page(found, fingerprint, page.expanduser())
     if as_json():
         emit(_document(found, written))
     else:
@@ -122,10 +127,7 @@ def _show(found: Audit) -> None:
     if found.reconciliation.findings:
         table(
             ("finding", "against", "what", "entries"),
-            (
-                (one.code, ", ".join(one.parties), translate(MEANINGS[one.code], node=one.node or "-"), _entries(one))
-                for one in found.reconciliation.findings
-            ),
+            _findings(found),
         )
     for member, kind in found.reconciliation.unjudged:
         narrate(
@@ -142,6 +144,25 @@ def _show(found: Audit) -> None:
             ("completeness", _completeness(found)),
         )
     )
+
+
+def _findings(found: Audit) -> list[tuple[str, str, str, str]]:
+    return [
+        (one.code, ", ".join(one.parties), translate(MEANINGS[one.code], node=one.node or "-"), _entries(one))
+        for one in found.reconciliation.findings
+    ]
+
+
+def _write_page(found: Audit, fingerprint: str, path: Path) -> None:
+    from keyong.cli._packages import demand_packages
+
+    demand_packages("jinja2")
+    from keyong.pages.audited import audit_page
+
+    path.write_text(
+        audit_page(found, fingerprint, [_fork_text(one) for one in found.forks], _findings(found)), encoding="utf-8"
+    )
+    narrate("wrote {path}", path=path)
 
 
 def _integrity(one: Audited) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from keyong.cli import ledger_erase, ledger_statement, ledger_succession
+from keyong.cli import ledger_erase, ledger_page, ledger_serve, ledger_statement, ledger_succession
 from keyong.cli._commands import Commands
 from keyong.cli._output import as_json, clean, emit, facts, line, narrate, table
 from keyong.cli._reading import verified_reading
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 app = Commands("Read this party's ledger, and export it for an auditor.")
 app.command("erase")(ledger_erase.erase)
+app.command()(ledger_serve.serve)
+app.command()(ledger_page.page)
 app.command()(ledger_statement.statement)
 app.command()(ledger_succession.succeed)
 app.command()(ledger_succession.begin)

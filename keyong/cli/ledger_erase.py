@@ -47,6 +47,7 @@ def erase(
     from keyong.cli._context import open_home
     from keyong.erasing import choose, decided_by
     from keyong.erasing import erase as carry_out
+    from keyong.pages.index import forget
 
     home = open_home()
     with home.open_ledger() as ledger:
@@ -55,6 +56,7 @@ def erase(
         if interactive() and not yes and not as_json() and not ask("erase this for ever?"):
             raise click.Abort()
         written = carry_out(ledger, chosen, reason, decided_by(home, by or getpass.getuser()))
+    forget(home.path)
     if as_json():
         emit({"erased": [{"entry": index, "fields": list(names)} for index, names in chosen], "recorded": written})
         return

@@ -11,6 +11,7 @@ import gettext
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from typing import Literal, Protocol
@@ -21,6 +22,8 @@ DOMAIN = "keyong"
 FOLDER = Path(__file__).parent
 
 _language: Language = "en"
+_within: ContextVar[Language | None] = ContextVar("language", default=None)
+"""Spoken in a block alone: two requests that are answered at once may each have their own."""
 
 
 class Explained(Protocol):
@@ -33,7 +36,7 @@ class Explained(Protocol):
 
 def language() -> Language:
     """The language spoken now."""
-    return _language
+    return _within.get() or _language
 
 
 def speak(wanted: Language) -> None:
@@ -44,13 +47,12 @@ def speak(wanted: Language) -> None:
 
 @contextmanager
 def speaking(wanted: Language) -> Iterator[None]:
-    """Speak a language for the duration of a block."""
-    before = language()
-    speak(wanted)
+    """Speak a language for the duration of a block, in this thread or task alone."""
+    before = _within.set(wanted)
     try:
         yield
     finally:
-        speak(before)
+        _within.reset(before)
 
 
 def language_of_locale(environment: Mapping[str, str] = os.environ) -> Language:
@@ -70,7 +72,7 @@ def _catalogue(wanted: Language) -> gettext.NullTranslations:
 
 def _(sentence: str) -> str:
     """The sentence in the language spoken now."""
-    return _catalogue(_language).gettext(sentence) if sentence else ""
+    return _catalogue(language()).gettext(sentence) if sentence else ""
 
 
 def translate(sentence: str, /, **places: object) -> str:

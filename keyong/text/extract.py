@@ -9,7 +9,8 @@ A sentence of the catalogue is a string literal that is
 * the first argument of, or ``hint=`` in, a call of a class whose name ends in ``Error`` or ``Notice``;
 * in ``keyong/``, the first argument of ``_``, ``mark``, ``translate``, ``narrate``, ``say``, ``ask`` or ``question``,
   or the second of ``report``;
-* there too, a heading of ``table``, a name in ``facts``, the title of ``_section``, ``help=`` of an option, and each
+* in ``keyong/**/templates``, the argument of ``_`` in a page's template;
+* in ``keyong/`` too, a heading of ``table``, a name in ``facts``, the title of ``_section``, ``help=`` of an option, and each
   paragraph of a command's or group's text that is not an example.
 """
 
@@ -46,7 +47,21 @@ def sentences(project: Path = PROJECT) -> Sentences:
                 continue
             for text, line in in_source(path.read_text(encoding="utf-8"), command=package == "keyong"):
                 found.setdefault(text, []).append(f"{place}:{line}")
+    for path in sorted((project / "keyong").rglob("templates/*.html")):
+        for text, line in in_template(path.read_text(encoding="utf-8")):
+            found.setdefault(text, []).append(f"{path.relative_to(project).as_posix()}:{line}")
     return found
+
+
+def in_template(source: str) -> Iterator[tuple[str, int]]:
+    """The sentences in one page's template, with their lines."""
+    from jinja2 import Environment
+
+    environment = Environment(extensions=["jinja2.ext.i18n"], autoescape=True)
+    for line, _, text in environment.extract_translations(source, ["_"]):  # type: ignore[attr-defined]
+        sentence = text[0] if isinstance(text, tuple) else text
+        if isinstance(sentence, str):
+            yield sentence, line
 
 
 def in_source(source: str, *, command: bool = False) -> Iterator[tuple[str, int]]:

@@ -8,7 +8,20 @@ import pytest
 
 from federation.errors import UnavailableError
 from keyong import runtime
-from keyong.bench import flower, ledger, masks, materialise, memory, reconnect, rest, round, start, streams, verify
+from keyong.bench import (
+    flower,
+    ledger,
+    masks,
+    materialise,
+    memory,
+    pages,
+    reconnect,
+    rest,
+    round,
+    start,
+    streams,
+    verify,
+)
 from keyong.bench.figure import Figure
 from keyong.bench.rows import check_complete
 
@@ -69,6 +82,12 @@ def test_ledger() -> None:
 def test_verify() -> None:
     figures = verify.measure(2000)
     check_complete("verify", figures)
+    values(figures)
+
+
+def test_pages() -> None:
+    figures = pages.measure(2000)
+    check_complete("pages", figures)
     values(figures)
 
 
