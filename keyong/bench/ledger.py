@@ -14,7 +14,7 @@ from pathlib import Path
 
 from federation.crypto import SigningKey
 from federation.ledger import Ledger
-from keyong.bench import witnesses
+from keyong.bench import tampering, witnesses
 from keyong.bench.figure import Figure
 from keyong.bench.rows import published
 
@@ -50,6 +50,7 @@ def measure(entries: int = 20_000, threads: int = 64, nodes: int = witnesses.NOD
             note=f"until all {len(witnessed):,} are witnessed by {witnesses.WITNESSES}",
         ),
         *witnesses.delay(nodes),
+        tampering.measure(),
         Figure("ledger-seconds-per-entry", seconds / len(waits), "s"),
         Figure("plain-write-seconds", one_write, "s"),
     ]

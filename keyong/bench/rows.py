@@ -39,6 +39,7 @@ ROWS = (
     Row("ledger", "ledger-p99-seconds", "s", 0.050),
     Row("ledger", "ledger-witnessed-entries-per-second", "1/s", 3000, "at least"),
     Row("ledger", "committed-to-witnessed-seconds", "s", 2.0),
+    Row("ledger", "tampering-classes-missed", "", 0),
     Row("decisions", "decisions-per-second", "1/s", 2000, "at least"),
     Row("decisions", "decisions-p99-seconds", "s", 0.005),
     Row("revocation", "revocation-told-seconds", "s", 1.0),
