@@ -54,15 +54,16 @@ def judge(path: Path, fingerprint: str, progress: Callable[[int, int], None] | N
     """Verify the ledger at ``path`` by every rule, its statements too; a fault is a verdict here, not an error."""
     try:
         with open_evidence(path, fingerprint) as evidence:
-            check = StatementCheck(evidence.rosters)
+            check = StatementCheck(evidence.rosters, evidence.continues)
             verdict = verify_ledger(
                 evidence.ledger,
                 evidence.vkey,
                 witnesses=evidence.quorum.keys,
+                checkpoints=evidence.checkpoints,
                 on_entry=check.on_entry,
                 progress=progress,
             )
-            final = verdict.anchoring == "witnessed" and evidence.quorum.reached(verdict.witnesses)
+            final = verdict.anchoring == "witnessed" and evidence.quorum.final(verdict.checkpoint, evidence.vkey)
             return Judgement(
                 at=instant_text(now()),
                 size=verdict.entries,
