@@ -17,13 +17,15 @@ from enterprise_node.reading import Reading
 from enterprise_node.rules import Rules
 from enterprise_node.source_file import check_names, scan
 from enterprise_node.sources import Staged, locate, read_credential, stage
-from federation.crypto import canonical_json, digest
+from federation.crypto import canonical_json, digest, keyed_digest
 from federation.errors import KeyongError, UsageError
 from federation.statements import Column
 from federation.statements.dataset import ColumnType
 
 if TYPE_CHECKING:
     import duckdb
+
+    from federation.home import Home
 
 _BATCH = 100
 """Columns judged in one pass over the file."""
@@ -71,15 +73,26 @@ class SourceDescription:
         return data_version(self.fingerprint, self.columns, self.reading)
 
 
-def data_version(fingerprint: str, columns: Sequence[Column], reading: Reading, rules: Rules | None = None) -> str:
+def data_version(
+    fingerprint: str, columns: Sequence[Column], reading: Reading, rules: Rules | None = None, *, secret: bytes = b""
+) -> str:
     """The digest that a published dataset is known by: it changes with the bytes, the schema, how they are read, and the
-    rules that jobs see them under."""
+    rules that jobs see them under.
+
+    Args:
+        secret: of the owner; without it whoever knows a file but for a few values could try those against what is published.
+    """
     parts = {
-        "fingerprint": fingerprint,
+        "fingerprint": keyed_digest(secret, fingerprint.encode()) if secret else fingerprint,
         "columns": [column.model_dump(mode="json") for column in columns],
         "reading": reading.document(),
     }
     return digest(canonical_json(parts | ({"rules": rules.digest} if rules else {})))
+
+
+def data_secret(home: Home) -> bytes:
+    """What digests of this owner's data are keyed with where others see them."""
+    return home.key("statement").derive("digests of data")
 
 
 _DECLARED = re.compile(rf"(?P<name>.+):(?P<kind>{'|'.join(get_args(ColumnType))})(=(?P<said>.+))?", re.DOTALL)

@@ -20,7 +20,7 @@ from enterprise_node.rules import Codes, Kept, Rules, after
 from enterprise_node.rules.model import rule_document
 from enterprise_node.snapshot_process import extract_apart
 from enterprise_node.sources import FILES_FOLDER, read_credential
-from federation.crypto import canonical_json, digest
+from federation.crypto import canonical_json, digest, keyed_digest
 from federation.errors import UsageError
 from federation.statements import Column
 
@@ -64,6 +64,7 @@ class Grant:
         kept: key and code maps; needed where a rule rests on them.
         unit, unit_rows: the dataset's privacy unit, see `Order`.
         agreement: digest of the agreement, which pseudonyms and shifts hang on; empty for the owner alone.
+        secret: of the owner: what the snapshot's digest is keyed with, for receipts show it to others.
     """
 
     place: str
@@ -75,6 +76,7 @@ class Grant:
     agreement: str = ""
     unit: str = ""
     unit_rows: int = 0
+    secret: bytes = field(default=b"", repr=False)
 
     @property
     def shown(self) -> tuple[Column, ...]:
@@ -156,7 +158,13 @@ def _prepared(grant: Grant, folder: Path) -> Iterator[Path]:
 def _finish(grant: Grant, folder: Path, made: Extracted) -> Snapshot:
     rules = grant.rules.digest
     return seal(
-        folder, grant.shown, made.rows, {name: f"sha256:{one}" for name, one in made.files.items()}, rules, made
+        folder,
+        grant.shown,
+        made.rows,
+        {name: f"sha256:{one}" for name, one in made.files.items()},
+        rules,
+        made,
+        grant.secret,
     )
 
 
@@ -167,12 +175,14 @@ def seal(
     files: Mapping[str, str],
     rules: str = "",
     made: Extracted | None = None,
+    secret: bytes = b"",
 ) -> Snapshot:
     """Write the schema beside the data, make everything read-only and take the digest.
 
     Args:
         files: each file's digest, by its path below the folder.
         rules: digest of the rules, where there are any.
+        secret: that the digest is keyed with: of few or mostly known values a plain one would tell the rest by trying.
     """
     schema = canonical_json(
         {
@@ -189,7 +199,7 @@ def seal(
     beside = {name: one for name, one in files.items() if name.startswith(f"{FILES_FOLDER}/")}
     if beside:
         parts[FILES_FOLDER] = digest(canonical_json(beside))
-    return Snapshot(folder, digest(canonical_json(parts)), rows, rules, made.changed if made else {})
+    return Snapshot(folder, keyed_digest(secret, canonical_json(parts)), rows, rules, made.changed if made else {})
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import structlog
 from enterprise_node._folders import remove_tree
 from enterprise_node._threads import in_thread
 from enterprise_node.admission import AdmittedStep
+from enterprise_node.datasets import data_secret
 from enterprise_node.decision import columns_for
 from enterprise_node.job import CLOSED, Job
 from enterprise_node.materialise import Grant, materialise_apart
@@ -216,4 +217,5 @@ def grant_of(home: Home, dataset: RegisteredDataset, names: Collection[str], agr
     reading = Reading.from_json(dataset.reading)
     unit, unit_rows = dataset.privacy_unit or ("", 0)
     rules = read_rules(dataset.rules)
-    return Grant(dataset.path, reading, dataset.fingerprint, columns, rules, kept, agreement, unit, unit_rows)
+    secret = data_secret(home)
+    return Grant(dataset.path, reading, dataset.fingerprint, columns, rules, kept, agreement, unit, unit_rows, secret)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import timedelta
 
-from enterprise_node.datasets import SourceDescription, data_version
+from enterprise_node.datasets import SourceDescription, data_secret, data_version
 from enterprise_node.reading import Reading
 from enterprise_node.rules import Kept, Rules, after, check_fit, read_rules
 from enterprise_node.store import NodeStore, RegisteredDataset
@@ -63,7 +63,7 @@ def describe_dataset(
         title_zh=title_zh,
         description=description,
         description_zh=description_zh,
-        data_version=data_version(source.fingerprint, source.columns, source.reading, rules),
+        data_version=data_version(source.fingerprint, source.columns, source.reading, rules, secret=data_secret(home)),
         columns=shown,
         rows_at_least=low,
         rows_at_most=high,
@@ -109,12 +109,12 @@ def set_rules(home: Home, dataset: str, rules: Rules) -> RegisteredDataset:
     row = node_store(home).dataset(dataset)
     columns = row.source_columns
     check_fit(columns, rules)
-    at = now()
+    at, reading, secret = now(), Reading.from_json(row.reading), data_secret(home)
     description = read_description(row).model_copy(
         update={
             "issued": at,
             "expires": at + DESCRIPTION_VALIDITY,
-            "data_version": data_version(row.fingerprint, columns, Reading.from_json(row.reading), rules),
+            "data_version": data_version(row.fingerprint, columns, reading, rules, secret=secret),
             "columns": after(columns, rules),
             "rules": rules.digest,
         }

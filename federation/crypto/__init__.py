@@ -17,7 +17,7 @@ from federation.crypto.canonical import (
     restates,
     restates_plainly,
 )
-from federation.crypto.digests import DIGEST_PREFIX, check_digest_text, digest, sha256, sha256_hex
+from federation.crypto.digests import DIGEST_PREFIX, check_digest_text, digest, keyed_digest, sha256, sha256_hex
 from federation.crypto.errors import (
     CanonicalError,
     CertificateError,
@@ -61,6 +61,7 @@ __all__ = [
     "check_certificate",
     "check_digest_text",
     "digest",
+    "keyed_digest",
     "make_private_dir",
     "parse_json",
     "peer_fingerprint",

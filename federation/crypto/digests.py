@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import re
 
 from federation.crypto.errors import MalformedError
@@ -24,6 +25,11 @@ def sha256_hex(data: bytes) -> str:
 def digest(data: bytes) -> str:
     """SHA-256 over ``data`` as the text ``sha256:<64 lower-case hex digits>``."""
     return DIGEST_PREFIX + hashlib.sha256(data).hexdigest()
+
+
+def keyed_digest(secret: bytes, data: bytes) -> str:
+    """HMAC-SHA-256 (RFC 2104) over ``data``, as a digest: who lacks ``secret`` cannot try guesses of the data against it."""
+    return DIGEST_PREFIX + hmac.digest(secret, data, "sha256").hex()
 
 
 def check_digest_text(text: str) -> str:

@@ -24,8 +24,9 @@ from pathlib import Path
 from typing import NoReturn, Self
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from federation.crypto import _edwards
 from federation.crypto.errors import KeyRefusedError, SignatureError
@@ -172,6 +173,11 @@ class SigningKey:
     def public(self) -> PublicKey:
         """The public half."""
         return self._public
+
+    def derive(self, purpose: str) -> bytes:
+        """32 secret bytes for one purpose, always the same for this key, from which neither the key nor those of another
+        purpose can be told (HKDF-SHA256, RFC 5869)."""
+        return HKDF(hashes.SHA256(), KEY_BYTES, None, b"keyong " + purpose.encode()).derive(self.raw)
 
     def sign(self, data: bytes) -> bytes:
         """The 64-byte signature over ``data`` (pure Ed25519, deterministic)."""
