@@ -2,7 +2,8 @@
 
 From the kernel's ``asm/unistd_64.h`` and ``asm-generic/unistd.h``. Left out on purpose, beside everything that needs
 privilege: ``memfd_create`` (memory that no limit of ours sees), ``mincore`` and ``cachestat`` (what other sessions
-read), ``sync`` (stalls the host), ``splice``, ``vmsplice``, ``io_setup``, ``inotify_init``, queues (not needed).
+read), ``sysinfo`` (how busy the machine is and what is free: one job could tell another something), ``sync`` (stalls
+the host), ``splice``, ``vmsplice``, ``io_setup``, ``inotify_init``, queues (not needed).
 """
 
 from __future__ import annotations
@@ -193,7 +194,6 @@ ALLOWED: Final[Table] = {
     "symlink": (88, None),
     "symlinkat": (266, 36),
     "sync_file_range": (277, 84),
-    "sysinfo": (99, 179),
     "tgkill": (234, 131),
     "time": (201, None),
     "timer_create": (222, 107),

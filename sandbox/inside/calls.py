@@ -72,6 +72,7 @@ FORBIDDEN: dict[str, tuple["int | None", "int | None"]] = {
     "swapon": (167, 224),
     "sync": (162, 81),
     "syncfs": (306, 267),
+    "sysinfo": (99, 179),
     "syslog": (103, 116),
     "tee": (276, 77),
     "umount2": (166, 39),

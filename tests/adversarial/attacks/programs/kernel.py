@@ -174,6 +174,12 @@ def stall_disks(job):
     return reaches_kernel((306, 267), -1) or reaches_kernel((162, 81))
 
 
+@attack(only="seccomp", conceded="T3")
+def read_sysinfo(job):
+    """asks the kernel how busy the machine is and how much memory is free: what another job does shows in it"""
+    return reaches_kernel((99, 179), ctypes.create_string_buffer(256))
+
+
 @attack()
 def rename_host(job):
     """gives the machine another name"""
