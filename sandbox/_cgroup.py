@@ -144,6 +144,25 @@ def open_group(processes: Path = Path("/proc")) -> Group | None:
     return None
 
 
+def limit_files(group: Group | None, processes: Path = Path("/proc")) -> tuple[Path, ...]:
+    """Files in which a process of this group (``None``: of our own) finds what it may have; those that are there.
+
+    DuckDB does not start where it sees one and may not read it.
+    """
+    quota = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+    found = [Path("/sys/fs/cgroup/cpu", name) for name in quota]
+    if group is not None:
+        found += [group.memory / name for name in ("memory.limit_in_bytes", "memory.max", "cpu.max")]
+        found += [group.cpu / name for name in quota if group.cpu is not None]
+    else:
+        for line in (processes / "self/cgroup").read_text().splitlines():
+            path = line.split(":", 2)[2].lstrip("/")
+            found.append(Path("/sys/fs/cgroup/memory", path, "memory.limit_in_bytes"))
+            found += [Path("/sys/fs/cgroup", path, name) for name in ("memory.max", "cpu.max")]
+            found += [Path("/sys/fs/cgroup/cpu", path, name) for name in quota]
+    return tuple(place for place in dict.fromkeys(found) if place.is_file())
+
+
 def _optional(bases: dict[str, Path], name: str) -> Path | None:
     try:
         return _make(bases["cpu"], name)

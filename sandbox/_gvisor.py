@@ -26,7 +26,7 @@ from typing import Any
 from sandbox import _bubblewrap, _launcher, _staging
 from sandbox._attest import does_not_hold
 from sandbox._meter import Meter, Usage
-from sandbox._started import START_SECONDS, Started, cannot, end_process, join_group, last_words, reap
+from sandbox._started import START_SECONDS, Started, cannot, end_process, join_group, last_words, make_group, reap
 from sandbox.errors import SandboxError
 from sandbox.spec import Evidence, Limits, SessionSpec, Tier
 
@@ -95,7 +95,7 @@ def start_gvisor(spec: SessionSpec, *, without: frozenset[str] = frozenset()) ->
             raise cannot("runsc", error) from None
         except (EOFError, OSError, ValueError):
             raise cannot("runsc", last_words(monitor)) from None
-        group = join_group(spec, init, undo, without)
+        group = join_group(spec, init, make_group(undo, without))
         evidence = Evidence(
             tier=Tier.T3,
             kernel=f"gVisor {version} on {os.uname().release}",

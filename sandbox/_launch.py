@@ -26,6 +26,7 @@ from sandbox._started import (
     first_process,
     join_group,
     last_words,
+    make_group,
     memory_file,
     reap,
 )
@@ -116,7 +117,7 @@ def _spawn(
         for end in (inner_channel, info, reading):
             end.close()
         # Before it is told what to do: what it starts then sees its control group as the root of all.
-        group = join_group(spec, monitor.pid, undo, without)
+        group = join_group(spec, monitor.pid, make_group(undo, without))
         try:
             told.write(os.fsencode("\0".join([*options, ""])))
             told.close()

@@ -18,11 +18,12 @@ from pathlib import Path
 
 from sandbox import _bubblewrap, _kernel, _launcher, _seccomp, _staging
 from sandbox._attest import attest, does_not_hold
+from sandbox._cgroup import limit_files
 from sandbox._identity import Identity, allot_identity, hold_if_free
 from sandbox._meter import UidMeter
 from sandbox._reaped import REAPER, start_reaped
 from sandbox._session_root import ROOTS, SessionRoot, remove_root
-from sandbox._started import START_SECONDS, Started, cannot, join_group, last_words
+from sandbox._started import START_SECONDS, Started, cannot, join_group, last_words, make_group
 from sandbox.errors import SandboxError
 from sandbox.spec import Evidence, SessionSpec, Tier
 
@@ -61,6 +62,8 @@ class _Launch:
     prefix: Path | None
     python: str
     without: frozenset[str]
+    bounds: tuple[Path, ...] = ()
+    """Files that say what its control group may have, which libraries look for: there is no namespace to hide them."""
 
     def environment(self) -> dict[str, str]:
         """Every variable that the session has; values that name a place of the spec name it where it is."""
@@ -77,6 +80,7 @@ class _Launch:
         out += _readable_system(_bubblewrap.masked_places(self.python))
         out += [f"rx={place}" for place in (self.packages, self.prefix) if place is not None]
         out += _bubblewrap.process_items()
+        out += [f"r={file}" for file in self.bounds]
         out += [f"r={self.root.path(mount.target)}" for mount in self.spec.mounts]
         out += [f"rw={self.root.tmp}", *(f"rw={self.root.path(target)}" for target in self.spec.scratch)]
         out += [f"path={self.packages}/site-packages", *(f"skip={layer}" for layer in sorted(self.without))]
@@ -88,7 +92,7 @@ class _Launch:
         if self.prefix is not None:
             roles[str(self.prefix)] = "<python>"
         parts = []
-        for part in self.launcher_arguments():
+        for part in replace(self, bounds=()).launcher_arguments():
             for place, role in roles.items():
                 part = part.replace(place, role)
             parts.append(part)
@@ -120,7 +124,8 @@ def start_own_uid(spec: SessionSpec, *, without: frozenset[str] = frozenset()) -
         root = SessionRoot(spec, identity.uid, _launcher.launcher_file(source, python))
         undo.callback(root.remove)
         undo.callback(end_uid, identity.uid)
-        launch = _Launch(spec, root, identity.uid, packages, prefix, python, without)
+        group = make_group(undo, without)
+        launch = _Launch(spec, root, identity.uid, packages, prefix, python, without, limit_files(group))
         control_read, control = os.pipe()
         alive = undo.enter_context(open(control, "wb", buffering=0))
         try:
@@ -137,7 +142,7 @@ def start_own_uid(spec: SessionSpec, *, without: frozenset[str] = frozenset()) -
         finally:
             os.close(control_read)
         monitor, init, channel = started.monitor, started.init, started.channel
-        group = join_group(spec, init, undo, without)
+        group = join_group(spec, init, group)
         abi = _confirm(channel, monitor, init, identity, without)
         evidence = Evidence(
             tier=Tier.T1,

@@ -86,13 +86,20 @@ class Started:
                 self.identity.release()
 
 
-def join_group(spec: SessionSpec, first: int, undo: ExitStack, without: frozenset[str]) -> Group | None:
-    """Put a session that has not run anything of its own yet into a control group with its bounds; ``None`` without one.
+def make_group(undo: ExitStack, without: frozenset[str]) -> Group | None:
+    """Make a session's control group; ``None`` where there can be none."""
+    group = open_group() if "cgroup" not in without else None
+    if group is not None:
+        undo.callback(group.abandon)
+    return group
+
+
+def join_group(spec: SessionSpec, first: int, group: Group | None) -> Group | None:
+    """Put a session that has not run anything of its own yet into its control group with its bounds; ``None`` without one.
 
     Args:
         first: its first process, or the one that will start it.
     """
-    group = open_group() if "cgroup" not in without else None
     if group is None:
         return None
     try:
@@ -101,7 +108,6 @@ def join_group(spec: SessionSpec, first: int, undo: ExitStack, without: frozense
     except OSError:
         group.remove()
         return None
-    undo.callback(group.abandon)
     return group
 
 

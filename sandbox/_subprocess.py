@@ -17,7 +17,7 @@ from pathlib import Path
 from sandbox import _bubblewrap, _launcher, _staging
 from sandbox._meter import TreeMeter
 from sandbox._reaped import start_reaped
-from sandbox._started import START_SECONDS, Started, cannot, join_group, last_words
+from sandbox._started import START_SECONDS, Started, cannot, join_group, last_words, make_group
 from sandbox._trees import remove_tree
 from sandbox.errors import SandboxError
 from sandbox.spec import Evidence, SessionSpec, Tier
@@ -83,7 +83,7 @@ def start_subprocess(spec: SessionSpec, *, without: frozenset[str] = frozenset()
         finally:
             os.close(control_read)
         monitor, init, channel = started.monitor, started.init, started.channel
-        group = join_group(spec, init, undo, without)
+        group = join_group(spec, init, make_group(undo, without))
         try:
             _launcher.await_report(channel, START_SECONDS)
         except TimeoutError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import select
 import shutil
@@ -371,3 +372,22 @@ def test_uids_that_belong_to_somebody_are_never_struck() -> None:
     done = subprocess.run([sys.executable, str(_own_uid.REAPER), "kill", "1000"], capture_output=True, check=False)
     assert done.returncode != 0
     assert _identity.RANGES[0][1] == 1 << 12, "as in _reaper.KILLER_OFFSET"
+
+
+@pytest.mark.parametrize("group", [True, False])
+def test_a_database_engine_starts_where_the_machines_control_groups_can_be_seen(group: bool) -> None:
+    """DuckDB asks for the bounds of its group, and does not start where it sees the file and may not read it."""
+    found = importlib.util.find_spec("duckdb")
+    if found is None or found.origin is None:
+        pytest.skip("duckdb is not installed")
+    code = "import duckdb; print(duckdb.sql('SELECT 42').fetchall()[0][0])"
+    installed = Runtime(Path(found.origin).parents[2], "")
+    try:
+        session = (Session if group else weakened("cgroup"))(spec(installed, code))
+    except SandboxError as error:
+        if error.code != "source":
+            raise
+        pytest.skip(f"another uid cannot read what is installed here: {error}")
+    with session:
+        ending = session.wait(60)
+        assert (ending.exit_code, session.stdout()) == (0, b"42\n"), session.stderr().decode()[-500:]
