@@ -35,6 +35,8 @@ from sandbox.spec import Evidence, SessionSpec, Tier
 
 _PASSWD = b"job:x:65534:65534:job:/tmp:/usr/sbin/nologin\n"
 _GROUP = b"job:x:65534:\n"
+CGROUP = "/proc/1/cgroup"
+"""What the first process sees of its control group; the real one names the service and the container. Others see none."""
 
 
 def start(spec: SessionSpec, *, without: frozenset[str] = frozenset()) -> Started:
@@ -86,6 +88,7 @@ def _spawn(
             inner_path: inherited.enter_context(memory_file(content)),
             "/etc/passwd": inherited.enter_context(memory_file(_PASSWD)),
             "/etc/group": inherited.enter_context(memory_file(_GROUP)),
+            CGROUP: inherited.enter_context(memory_file(b"0::/\n")),
         }
         channel, inner_channel = socket.socketpair()
         undo.callback(channel.close)
@@ -106,32 +109,23 @@ def _spawn(
         if "seccomp" not in without:
             passed.append(inherited.enter_context(memory_file(filter_program)))
             command += ["--seccomp", str(passed[-1])]
-        options_read, options_write = os.pipe()
-        told = inherited.enter_context(open(options_write, "wb"))
-        reading = inherited.enter_context(open(options_read, "rb"))
-        passed.append(options_read)
-        command += ["--args", str(options_read), "--", inner_python, "-I", "-S", inner_path]
+        passed.append(inherited.enter_context(memory_file(os.fsencode("\0".join([*options, ""])))))
+        command += ["--args", str(passed[-1]), "--", inner_python, "-I", "-S", inner_path]
         _kernel.forbid_new_privileges()
         monitor = _popen(program, [*command, str(inner_channel.fileno()), *launcher], passed, identity, without)
         undo.callback(reap, monitor)
-        for end in (inner_channel, info, reading):
-            end.close()
-        # Before it is told what to do: what it starts then sees its control group as the root of all.
-        group = join_group(spec, monitor.pid, make_group(undo, without))
-        try:
-            told.write(os.fsencode("\0".join([*options, ""])))
-            told.close()
-        except OSError:
-            raise cannot("bubblewrap", last_words(monitor)) from None
+        inner_channel.close()
+        info.close()
         init, handle = first_process(info_read, monitor, "bubblewrap", START_SECONDS)
     undo.callback(end_process, handle)
+    group = join_group(spec, init, make_group(undo, without))
     # While the session starts: what it was started by, with roles in the place of the host's paths.
     roles = _bubblewrap.Places(
         Path("<runtime>"),
         None if prefix is None else Path("<python>"),
         tuple((Path(f"<mount {target}>"), target) for _source, target in places.mounts),
     )
-    named = dict.fromkeys(("/sandbox/launch.py", "/etc/passwd", "/etc/group"), 0)
+    named = dict.fromkeys(("/sandbox/launch.py", "/etc/passwd", "/etc/group", CGROUP), 0)
     options = _bubblewrap.arguments(spec, roles, masked, named, without=without)
     digest = _bubblewrap.arguments_digest(options, launcher, inner_python, launcher_source)
     abi = _confirm(channel, monitor, init, identity, without)

@@ -97,8 +97,7 @@ def make_group(undo: ExitStack, without: frozenset[str]) -> Group | None:
 def join_group(spec: SessionSpec, first: int, group: Group | None) -> Group | None:
     """Put a session that has not run anything of its own yet into its control group with its bounds; ``None`` without one.
 
-    Args:
-        first: its first process, or the one that will start it.
+    While its interpreter starts: the kernel takes its time to move a process.
     """
     if group is None:
         return None

@@ -155,7 +155,7 @@ def read_mounts(job):
     return open("/proc/self/mountinfo").read()
 
 
-@attack(conceded="T1")
+@attack(conceded="T1", alone=True)
 def read_cgroup(job):
     """reads its control group's name, which tells one company's machine or container from another's"""
     with open("/proc/self/cgroup") as file:
