@@ -78,7 +78,7 @@ class Line:
         self._release = Release(home, record, clock)
         self._log = StepLog(home)
         settlement = Settlement(self._key, record, self._release, self._kept, runtime.digest, metrics, in_force)
-        opener = Opener(record, settlement.settle, in_force, clock, told)
+        opener = Opener(record, settlement, in_force, clock, told)
         self._steps = Steps(
             home, record, self._grounds, self._stages, self._release, settlement, opener, denials, self._log,
             runtime.digest, clock,

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import datetime
-from typing import Protocol
 
 from enterprise_node.admission import AdmittedStep
 from enterprise_node.job import Job
 from enterprise_node.masked_round import ABANDONED, ABORTED, JobMasks, MaskedRound, decided, opening_of
 from enterprise_node.receipts import Done, Held
 from enterprise_node.record import Intent, Record
+from enterprise_node.settlement import Settlement
 from federation.errors import DeniedError, UnavailableError
 from federation.ledger import LedgerError
 from federation.secagg import Opened
@@ -25,25 +25,6 @@ MASKED_SECONDS = 600.0
 """How long a masked vector waits to be opened, beyond twice what the others may take for theirs and for their reviews."""
 
 
-class Settle(Protocol):
-    """Writes a step's OUTCOME; see ``Settlement``."""
-
-    def __call__(
-        self,
-        job: Job,
-        step: AdmittedStep,
-        intent: Intent,
-        started: datetime,
-        ended: datetime,
-        outcome: Outcome,
-        code: str,
-        done: Done | None,
-        held: Held,
-        opened: Opened | None = None,
-    ) -> Awaitable[Outgoing]:
-        """Settle one step."""
-
-
 class Opener:
     """Takes masked steps to their end.
 
@@ -55,13 +36,13 @@ class Opener:
     def __init__(
         self,
         record: Record,
-        settle: Settle,
+        settlement: Settlement,
         check_in_force: Callable[[Job], None],
         clock: Callable[[], datetime],
         on_withdrawal: Callable[[Envelope], None],
     ) -> None:
         self._record = record
-        self._settle = settle
+        self._settlement = settlement
         self._check_in_force = check_in_force
         self._clock = clock
         self._on_withdrawal = on_withdrawal
@@ -83,7 +64,7 @@ class Opener:
 
         async def settle(outcome: Outcome, code: str, left: Done | None, opened: Opened | None = None) -> Outgoing:
             at = ended if plan.slot_seconds else self._clock()
-            return await self._settle(job, step, intent, started, at, outcome, code, left, held, opened)
+            return await self._settlement.settle(job, step, intent, started, at, outcome, code, left, held, opened)
 
         left: Done | None = None
         try:
