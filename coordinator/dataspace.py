@@ -69,4 +69,6 @@ async def _react(reactions: Reactions) -> None:
             await asyncio.to_thread(reactions.run)
         except KeyongError as error:
             log.warning("dataspace-put-off", code=error.code)
+        except Exception as error:
+            log.error("dataspace-failed", error=type(error).__name__, exc_info=True)
         await asyncio.sleep(REACT_SECONDS)

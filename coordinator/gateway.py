@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import json
 import re
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -41,6 +42,10 @@ log = structlog.get_logger("keyong.coordinator")
 
 AT_ONCE = 64
 """Requests under way at once; more are told to come again."""
+AT_ONCE_FOR_ONE = 8
+"""Of these for one member, so that one who is slow to answer does not take the gateway from all."""
+OWN_AT_ONCE = 3
+"""Of these answered here: the coordinator's threads have other work."""
 _PATH = re.compile(rf"/members/([a-z0-9-]{{1,57}})(?:/{re.escape(VERSION)})?(/.*)")
 
 Scope = dict[str, Any]
@@ -62,7 +67,8 @@ class Gateway:
             self._learn()
         )  # before each handshake: who joined a moment ago is let in
         self._known = home.history.latest.version
-        self._busy = 0
+        self._busy: Counter[str] = Counter()
+        self._room = asyncio.Semaphore(OWN_AT_ONCE)
 
     @contextlib.asynccontextmanager
     async def serving(self, host: str, port: int) -> AsyncIterator[int]:
@@ -105,14 +111,7 @@ class Gateway:
         """Answer one HTTP request."""
         if scope["type"] != "http":
             return
-        if self._busy >= AT_ONCE:
-            response = _unsigned(503, "busy")
-        else:
-            self._busy += 1
-            try:
-                response = await self._answer(scope, receive)
-            finally:
-                self._busy -= 1
+        response = await self._answer(scope, receive)
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(response.body)).encode())]
         if response.token:
             headers.append((ANSWER_HEADER.lower().encode(), response.token.encode()))
@@ -136,20 +135,33 @@ class Gateway:
         found = _PATH.fullmatch(path)
         if found is None:
             return _unsigned(404, "no-such-endpoint")
-        body = await _whole_body(receive)
+        if found[1] not in {one.id for one in self._home.history.latest.members}:
+            return _unsigned(404, "unknown-member")
+        if self._busy.total() >= AT_ONCE or self._busy[found[1]] >= AT_ONCE_FOR_ONE:
+            return _unsigned(503, "busy")
+        self._busy[found[1]] += 1
+        try:
+            return await self._asked(found[1], found[2], scope, receive)
+        finally:
+            self._busy[found[1]] -= 1
+
+    async def _asked(self, member: str, path: str, scope: Scope, receive: Any) -> Response:
+        try:
+            body = await _whole_body(receive)
+        except TimeoutError:
+            return _unsigned(408, "body-stalled")
         if body is None:
             return _unsigned(413, "message-size")
         tokens = [value for name, value in scope["headers"] if name == b"authorization"]
         if len(tokens) > 1 or any(len(one) > TOKEN_BYTES for one in tokens):
             return _unsigned(401, "call-refused")
         token = tokens[0].decode("ascii", "replace") if tokens else ""
-        return await self._carried(found[1], Request(scope["method"], found[2], token, body))
+        return await self._carried(member, Request(scope["method"], path, token, body))
 
     async def _carried(self, member: str, request: Request) -> Response:
         if member == self._home.identity.member:
-            return await asyncio.to_thread(self._own.answer, request)
-        if member not in {one.id for one in self._home.history.latest.members}:
-            return _unsigned(404, "unknown-member")
+            async with self._room:
+                return await asyncio.to_thread(self._own.answer, request)
         header = m.DataspaceAsk(method=request.method[:10], path=request.path[:2000], token=request.token)
         try:
             answer = await self._links.ask_dataspace(member, header.to_bytes(), [request.body], timeout=REPLY_SECONDS)

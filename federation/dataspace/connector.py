@@ -26,7 +26,7 @@ from federation.dataspace.messages import error_document
 from federation.dataspace.negotiation import NegotiationDesk, echoed
 from federation.dataspace.party import Party
 from federation.dataspace.store import NoSuchProcessError
-from federation.dataspace.terms import BODY_BYTES, CALL_VALIDITY, WELL_KNOWN
+from federation.dataspace.terms import BODY_BYTES, CALL_VALIDITY, PID, WELL_KNOWN
 from federation.dataspace.transfer import MESSAGES, TransferDesk
 from federation.errors import KeyongError, UnavailableError, VerificationError
 from federation.ledger import LedgerError
@@ -37,7 +37,7 @@ log = structlog.get_logger("keyong.dataspace")
 Reply = tuple[int, dict[str, Any]]
 Handle = Callable[[str, tuple[str, ...], bytes], Reply]
 """Takes who calls, the ids in the path, and the body."""
-_PID = r"([A-Za-z0-9:._~-]{1,200})"
+_PID = f"({PID[1:-1]})"
 _CATALOG, _NEGOTIATION, _TRANSFER = "CatalogError", "ContractNegotiationError", "TransferError"
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 
 from federation.crypto import MalformedError, canonical_json, parse_json
-from federation.dataspace.terms import BODY_BYTES, CONTEXT, DEPTH, STATEMENT
+from federation.dataspace.terms import BODY_BYTES, CONTEXT, DEPTH, PID, STATEMENT
 from federation.errors import UsageError
 from federation.statements import Envelope
 
@@ -24,8 +24,9 @@ def _term(name: str) -> Any:
     return Field(validation_alias=name, serialization_alias=name)
 
 
-ConsumerPid = Annotated[Name, _term("consumerPid")]
-ProviderPid = Annotated[Name, _term("providerPid")]
+Pid = Annotated[str, StringConstraints(pattern=PID)]
+ConsumerPid = Annotated[Pid, _term("consumerPid")]
+ProviderPid = Annotated[Pid, _term("providerPid")]
 
 
 class MalformedMessageError(UsageError):
@@ -139,7 +140,7 @@ class ContractRequest(Message):
 
     TYPE: ClassVar[str] = "ContractRequestMessage"
     consumer_pid: ConsumerPid
-    provider_pid: Annotated[Name | None, _term("providerPid")] = None
+    provider_pid: Annotated[Pid | None, _term("providerPid")] = None
     offer: dict[str, Any]
     callback: Annotated[Name | None, _term("callbackAddress")] = None
 
@@ -149,7 +150,7 @@ class ContractOffer(Message):
 
     TYPE: ClassVar[str] = "ContractOfferMessage"
     provider_pid: ProviderPid
-    consumer_pid: Annotated[Name | None, _term("consumerPid")] = None
+    consumer_pid: Annotated[Pid | None, _term("consumerPid")] = None
     offer: dict[str, Any]
     callback: Annotated[Name | None, _term("callbackAddress")] = None
 

@@ -28,7 +28,7 @@ from federation.dataspace.messages import (
 )
 from federation.dataspace.offers import Terms, dataset_of, read_offer, terms_of_agreement
 from federation.dataspace.party import Party
-from federation.dataspace.revoking import revoke
+from federation.dataspace.revoking import revoke, take_word
 from federation.dataspace.states import Role, check_step, negotiation_step, other
 from federation.dataspace.store import NegotiationRow, read_terms, write_terms
 from federation.errors import DeniedError
@@ -200,7 +200,7 @@ class NegotiationDesk:
         if message.event == "ACCEPTED":
             return 200, document(party.move(row, "ACCEPTED"))
         if (hold := message.envelope()) is not None:
-            party.take(hold)  # first: it is not to be in force for a moment without
+            take_word(party, row, hold)  # first: it is not to be in force for a moment without
         party.take(Envelope.from_bytes(row.statement))
         moved = party.move(row, "FINALIZED")
         party.record("negotiation", moved, "FINALIZED")

@@ -6,6 +6,7 @@ it; after that every term has to be one that can be judged here, or the whole is
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -20,6 +21,7 @@ from federation.statements import Agreement, StatementError, instant_text, parse
 ODRL = "http://www.w3.org/ns/odrl/2/"
 USUAL_VALIDITY = timedelta(days=365)
 """Of an agreement whose policy and offer name no end."""
+_AMOUNT = re.compile(r"(0|[1-9][0-9]{0,29})(\.[0-9]{1,30})?", re.ASCII)
 _TERMS = ("profile", "permission", "prohibition")
 _EXTRAS = (TITLE, COST, TARIFF, EXPIRES)
 _KEYS = frozenset({"@type", "@id", "target", "assigner", "assignee", "timestamp", *_TERMS, *_EXTRAS})
@@ -104,9 +106,11 @@ def _priced(policy: dict[str, Any], raw: Mapping[str, Any], provider: str) -> Te
     said: dict[str, str] = {}
     for name in _EXTRAS:
         text = raw.get(name, "")
-        if not isinstance(text, str) or len(text) > 200:
+        if not isinstance(text, str) or len(text) > 200 or not text.isprintable():
             raise MalformedMessageError("{name} of the offer is not a short text", name=name)
         said[name] = text
+    if _AMOUNT.fullmatch(said[COST] or "0") is None:
+        raise MalformedMessageError("{name} of the offer is not an amount", name=COST)
     if said[EXPIRES]:
         try:
             said[EXPIRES] = instant_text(parse_instant(said[EXPIRES]))

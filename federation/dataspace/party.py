@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from federation import correspondence
 from federation.dataspace.messages import MalformedMessageError, Message, read_object
 from federation.dataspace.states import Role, WrongStateError
 from federation.dataspace.store import DataspaceStore, NegotiationRow, TransferRow
-from federation.dataspace.terms import OPEN_PER_MEMBER
+from federation.dataspace.terms import OPEN_PER_MEMBER, PID
 from federation.errors import DeniedError, KeyongError, UnavailableError
 from federation.holdings import Holdings, TooManyWaitingError
 from federation.home import Home
@@ -173,7 +174,7 @@ def _reason_of(document: dict[str, Any], status: int) -> str:
 
 def _pid_of(document: dict[str, Any], role: Role | str) -> str:
     pid = document.get("providerPid" if role == "consumer" else "consumerPid")
-    if not isinstance(pid, str) or not 1 <= len(pid) <= 300 or not pid.isprintable():
+    if not isinstance(pid, str) or re.fullmatch(PID, pid) is None:
         raise MalformedMessageError("the acknowledgement names no process of the other side")
     return pid
 

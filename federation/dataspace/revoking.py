@@ -5,7 +5,9 @@ from __future__ import annotations
 from datetime import timedelta
 
 from federation import correspondence
+from federation.dataspace.messages import MalformedMessageError
 from federation.dataspace.party import Party
+from federation.dataspace.store import NegotiationRow, TransferRow
 from federation.statements import Envelope, Revocation, Suspension
 
 VALIDITY = timedelta(days=365)
@@ -45,6 +47,15 @@ def word(party: Party, agreement: str, reason: str, *, suspended: bool) -> tuple
 def suspend(party: Party, suspension: Suspension, envelope: Envelope) -> None:
     """Put our word into effect, on record; jobs that it ends are told at once."""
     correspondence.suspend(party.holdings, party.ledger, envelope, suspension)
+    party.changed()
+
+
+def take_word(party: Party, row: NegotiationRow | TransferRow, envelope: Envelope) -> None:
+    """Take the provider's signed word on this agreement, and on no other."""
+    suspension = Suspension.read(envelope) if envelope.payload_type == Suspension.TYPE else None
+    if suspension is None or suspension.agreement != row.agreement or suspension.by != row.peer:
+        raise MalformedMessageError("the statement beside the message is not the provider's word on this agreement")
+    party.take(envelope)
     party.changed()
 
 

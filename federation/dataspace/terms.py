@@ -27,6 +27,8 @@ BODY_BYTES = 1024 * 1024
 """Of one message: what a signed agreement in base64 takes, and no more."""
 DEPTH = 32
 """How deep JSON of a message may nest; the deepest policy that registers takes 20."""
+PID = r"^[A-Za-z0-9:._~-]{1,200}$"
+"""Of a process's id: what stands in an address as it is, for the other side's is part of those that we call."""
 OPEN_PER_MEMBER = 100
 """Negotiations, and transfers, of one member that may be open here at once."""
 CALL_VALIDITY = timedelta(minutes=5)

@@ -23,7 +23,7 @@ from federation.dataspace.messages import (
     unpack,
 )
 from federation.dataspace.party import Party, undelivered
-from federation.dataspace.revoking import holding_back, owner_holds, suspend, word
+from federation.dataspace.revoking import holding_back, owner_holds, suspend, take_word, word
 from federation.dataspace.states import ENDED, Role, WrongStateError, check_step, other, transfer_step
 from federation.dataspace.store import TransferRow
 from federation.dataspace.terms import COMPUTE, STATEMENT
@@ -246,15 +246,6 @@ def granting(party: Party, identity: str, *, provider: str, consumer: str) -> Ho
         provider=provider,
         consumer=consumer,
     )
-
-
-def take_word(party: Party, row: TransferRow, envelope: Envelope) -> None:
-    """Take the provider's signed word on this agreement, and on no other."""
-    suspension = Suspension.read(envelope) if envelope.payload_type == Suspension.TYPE else None
-    if suspension is None or suspension.agreement != row.agreement or suspension.by != row.peer:
-        raise MalformedMessageError("the statement beside the message is not the provider's word on this agreement")
-    party.take(envelope)
-    party.changed()
 
 
 def _check_single(party: Party, held: Holding) -> None:

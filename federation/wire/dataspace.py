@@ -21,6 +21,8 @@ from federation.wire.peer import Incoming, Outgoing, Peer
 
 log = structlog.get_logger("keyong.dataspace")
 
+AT_ONCE = 3
+"""Requests answered at once: one may wait for an answer to ours, and a node's threads have other work."""
 REACT_SECONDS = 1.0
 """How soon a step that is due by itself is taken."""
 
@@ -45,6 +47,7 @@ class DataspaceDesk:
         self._uphold = uphold
         self._changed = False
         self._due = asyncio.Event()
+        self._room = asyncio.Semaphore(AT_ONCE)
         self._courier = HttpsCourier(home)
         party = Party(home, holdings, ledger, store, self._courier, datasets=datasets, changed=self._note_change)
         self._connector, self._reactions = Connector(party), Reactions(party)
@@ -56,7 +59,8 @@ class DataspaceDesk:
         """Answer one request that the gateway carried."""
         ask = DataspaceAsk.from_bytes(message.header)
         request = Request(ask.method, ask.path, ask.token, bytes(message.body))
-        response = await asyncio.to_thread(self._connector.answer, request)
+        async with self._room:
+            response = await asyncio.to_thread(self._connector.answer, request)
         await self._upheld()
         self._due.set()
         header = DataspaceReply(status=response.status, token=response.token).to_bytes()
@@ -78,6 +82,8 @@ class DataspaceDesk:
                     await asyncio.to_thread(self._reactions.run)
             except KeyongError as error:
                 log.warning("dataspace-put-off", code=error.code)
+            except Exception as error:  # a fault here is not to cost the node its link
+                log.error("dataspace-failed", error=type(error).__name__, exc_info=True)
             await self._upheld()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(REACT_SECONDS):

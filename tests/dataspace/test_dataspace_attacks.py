@@ -173,6 +173,37 @@ def test_a_message_that_names_another_process_than_its_address_is_refused(world:
     assert world[PROVIDER].negotiation(begun).state == "REQUESTED"
 
 
+@pytest.mark.parametrize("pid", ["", "a/../../b", "a b", "a\r\nHost: x", "a?b", "a%2fb", "x" * 201, "é", 5])
+def test_an_id_that_could_not_stand_in_an_address_is_refused(world: World, kit: Kit, pid: Any) -> None:
+    before = rows(world)
+    assert asked(kit, consumerPid=pid)[0] == 400 and rows(world) == before
+
+
+def test_a_step_that_fails_inside_is_put_off_and_keeps_nobody_else_waiting(
+    world: World, kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from federation.dataspace import Negotiator, Reactions
+
+    mill = world[PROVIDER]
+    for row in mill.party.store.list(NegotiationRow, open_only=True):
+        mill.party.store.change(row, datetime.now(UTC), state="TERMINATED")
+    first, second = (str(asked(kit)[1]["providerPid"]) for _ in range(2))
+    for pid in (first, second):
+        row = mill.negotiation(pid)
+        mill.party.store.change(row, datetime.now(UTC), consent=row.on_table.digest)
+    original = Negotiator.go_on
+
+    def failing(self: Any, row: NegotiationRow) -> NegotiationRow:
+        if row.pid == first:
+            raise ValueError("a fault of ours")
+        return original(self, row)
+
+    monkeypatch.setattr(Negotiator, "go_on", failing)
+    reactions = Reactions(mill.party)
+    assert (reactions.run(), reactions.run()) == (1, 0)
+    assert [mill.negotiation(pid).state for pid in (first, second)] == ["REQUESTED", "AGREED"]
+
+
 # -- where answers go --------------------------------------------------------------------------------------------------
 
 

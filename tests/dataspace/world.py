@@ -215,11 +215,11 @@ class _Links:
         request = Request(ask.method, ask.path, ask.token, b"".join(bytes(one) for one in body))
         answer = await asyncio.to_thread(self.of[member], request)
         carried = m.DataspaceReply(status=answer.status, token=answer.token).to_bytes()
-        return m_incoming(carried, answer.body)
+        return Carried(carried, answer.body)
 
 
 @dataclass
-class m_incoming:
+class Carried:
     header: bytes
     body: bytes
 
