@@ -22,6 +22,7 @@ from federation.policy import (
     demands,
     measures,
     parse_policy,
+    shown_columns,
     tariff_of,
 )
 from federation.secagg import worst_bits
@@ -85,6 +86,17 @@ class AdmittedPlan:
 
     @cached_property
     def _demands(self) -> dict[str, Demands]:
+        return {}
+
+    def shown(self, action: str, columns: tuple[str, ...]) -> tuple[str, ...]:
+        """The columns that an action may see of those that the dataset has."""
+        key = (action, columns)
+        if key not in self._shown:
+            self._shown[key] = shown_columns(self.policy, action, columns)
+        return self._shown[key]
+
+    @cached_property
+    def _shown(self) -> dict[tuple[str, tuple[str, ...]], tuple[str, ...]]:
         return {}
 
     def check_fits(self) -> None:

@@ -88,7 +88,7 @@ def _rho(stated: int, taken: int | None) -> int | None:
 
 def columns_for(admitted: AdmittedPlan, action: str, columns: tuple[str, ...]) -> tuple[str, ...]:
     """The columns this action may see: those the agreement grants, or all where it names none."""
-    return shown_columns(admitted.policy, action, columns)
+    return admitted.shown(action, columns)
 
 
 def granted_by(agreement: Agreement, columns: tuple[str, ...]) -> tuple[str, ...]:

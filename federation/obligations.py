@@ -76,7 +76,8 @@ def arise(
 
 def tallies(connection: sqlite3.Connection, agreement: str, policy: Policy, now: datetime) -> dict[str, str]:
     """How the tracked duties of a policy stand, as a decision record says it."""
-    duties = [duty_text(duty) for duty in tracked_duties(policy)]
+    if not isinstance(duties := policy.kept.get("tracked"), tuple):
+        duties = policy.kept["tracked"] = tuple(duty_text(duty) for duty in tracked_duties(policy))
     if not duties:
         return {}
     counts: dict[str, Counter[str]] = {duty: Counter() for duty in duties}

@@ -188,4 +188,8 @@ def speaks_of_protection(permission: Permission) -> bool:
 
     Under ``or`` and ``xone`` it can go unmet while the permission holds, so there it does not lift the default.
     """
-    return any(constraint.left == "fed:protection" for constraint in demanded(permission.constraint))
+    if "protection" not in permission.kept:
+        permission.kept["protection"] = any(
+            constraint.left == "fed:protection" for constraint in demanded(permission.constraint)
+        )
+    return bool(permission.kept["protection"])

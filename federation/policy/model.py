@@ -151,6 +151,11 @@ class Permission(_Shape):
     constraint: Constraints = ()
     duty: Annotated[tuple[Duty, ...], Field(max_length=20, strict=False)] = ()
 
+    @cached_property
+    def kept(self) -> dict[str, object]:
+        """What readers have worked out from this permission, which never changes."""
+        return {}
+
 
 class Policy(_Shape):
     """An ODRL Agreement, or the Offer it began as, about one dataset between two parties."""
@@ -164,6 +169,11 @@ class Policy(_Shape):
     timestamp: Text
     permission: Annotated[tuple[Permission, ...], Field(min_length=1, max_length=50, strict=False)]
     prohibition: Annotated[tuple[Prohibition, ...], Field(min_length=1, max_length=50, strict=False)] = ()
+
+    @cached_property
+    def kept(self) -> dict[str, object]:
+        """What readers have worked out from this policy, which never changes."""
+        return {}
 
 
 LogicalConstraint.model_rebuild()
