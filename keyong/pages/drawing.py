@@ -14,7 +14,7 @@ from keyong.pages.way import Station, Way
 
 WIDE, NARROW = 760, 344
 _RAIL, _TEXT, _RIGHT = 34, 66, 20
-_LABEL, _TITLE, _LINE = 12.0, 16.0, 13.5
+_LABEL, _TITLE, _LINE = 12.0, 17.6, 13.5
 _GAP, _EDGE, _TAB = 26, 14, 30
 
 

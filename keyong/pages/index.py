@@ -21,7 +21,7 @@ from keyong.pages.facets import NAMES, Glance, Term, bare
 from keyong.pages.tallies import TALLY_SCHEMA, Tallies
 
 FOLDER, FILE = "pages", "index.db"
-VERSION = 1
+VERSION = 2
 BLOCK = 1 << 16
 CHUNK = 4096
 _SCHEMA = (

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
+from datetime import datetime
 from fractions import Fraction
 from typing import Any
 
@@ -167,9 +168,12 @@ class Tallies:
         job.agreement = job.agreement or glance.agreement
         job.requester = job.requester or self._consumer(job.agreement)
         metered = says.get("metered")
-        metered = metered if isinstance(metered, dict) else {}
-        job.seconds += _number(metered.get("seconds"))
-        job.bytes += _number(metered.get("bytes", says.get("output_bytes")))
+        if isinstance(metered, dict):
+            job.seconds += _number(metered.get("seconds"))
+            job.bytes += _number(metered.get("bytes"))
+        elif _number(says.get("intent", -1)) or says.get("intent") == 0:  # a refusal before an INTENT took nothing
+            job.seconds += _between(says.get("started"), says.get("ended"))
+            job.bytes += _number(says.get("output_bytes"))
         job.leak += _number(says.get("leak_bits"))
 
     def _take_agreement(self, index: int, digest: str, says: Mapping[str, Any]) -> None:
@@ -197,6 +201,15 @@ def micro(value: object) -> int:
     except (ValueError, ZeroDivisionError):
         return 0
     return found if 0 <= found < _LARGEST else 0
+
+
+def _between(started: object, ended: object) -> int:
+    """Whole seconds from one moment to another, as statements write them; 0 where either is none."""
+    try:
+        passed = datetime.fromisoformat(str(ended)[:40]) - datetime.fromisoformat(str(started)[:40])
+    except (ValueError, TypeError):
+        return 0
+    return max(0, int(passed.total_seconds()))
 
 
 def _number(value: object) -> int:

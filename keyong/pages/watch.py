@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import signal
 import threading
 import time
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -64,7 +65,7 @@ class Watch:
 
     def _judge(self) -> None:
         # Spawned, not forked: this process has threads.
-        pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+        pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=_until_told)
         try:
             while not self._stopping.is_set():
                 began, size = time.monotonic(), self.size
@@ -92,3 +93,8 @@ class Watch:
             except KeyongError:
                 return self.judgement
         return self.judgement
+
+
+def _until_told() -> None:
+    """In the verifying process: Ctrl-C is for the server, which then ends this one."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

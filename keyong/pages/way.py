@@ -80,7 +80,7 @@ def _decided(course: Course) -> Station:
     judged = [one for one in decision.get("constraints", ()) if isinstance(one, Mapping)]
     held = sum(one.get("satisfied") is True for one in judged)
     rule = str(decision.get("rule", ""))
-    title = translate("permitted") if permit else translate("refused")
+    title = translate("permitted") if permit else translate("turned down")
     if not permit and (code := first.text("code") or str(course.receipt.get("code", ""))):
         title = translate("refused: {reason}", reason=code)
     lines = []

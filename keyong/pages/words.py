@@ -41,7 +41,7 @@ KINDS: Mapping[str, str] = {
 OUTCOMES: Mapping[str, str] = {
     "ok": mark("done"),
     "done": mark("done"),
-    "denied": mark("refused"),
+    "denied": mark("turned down"),
     "failed": mark("failed"),
     "killed": mark("stopped"),
     "open": mark("not ended"),

@@ -303,9 +303,14 @@ const Check = (() => {
 
   // What a verified field says, for people: a statement by its payload.
   const fieldText = (one) => {
-    const payload = text(unbase64(one.payload));
-    let value = JSON.parse(payload);
-    if (one.form === "raw") value = JSON.parse(text(unbase64(value.payload)));
+    const payload = new TextDecoder().decode(unbase64(one.payload));
+    let value = payload;
+    try {
+      value = JSON.parse(payload);
+      if (one.form === "raw") value = JSON.parse(text(unbase64(value.payload)));
+    } catch {
+      value = payload; // no statement: its bytes as they are
+    }
     const said = typeof value === "string" ? value : JSON.stringify(value, null, 1);
     return said.replace(/[^\P{C}\n\t]/gu, "\ufffd");
   };

@@ -18,7 +18,10 @@ from keyong.pages.source import Source, open_source
 from keyong.pages.watch import Watch
 from tests.keyong.parties import DIGEST, Parties
 
-HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(2)>{{7*7}}"
+RUNS = (
+    "<script>document.documentElement.dataset.ran=1</script><img src=x onerror=document.documentElement.dataset.ran=2>"
+)
+HOSTILE = f"\"'>{RUNS}{{{{7*7}}}}"
 """In every field that another party can fill."""
 HOSTILE_FIELDS = (
     "requester", "provider", "consumer", "node", "by", "subject", "dataset", "purpose", "outcome", "code", "agreement",

@@ -34,7 +34,7 @@ async def test_every_page_in_both_languages_and_nothing_of_others_runs(site: Sit
             assert (
                 "<script>" not in answer.text
                 and "<img" not in answer.text
-                and "{{" not in answer.text.replace("{{7*7}}", "")
+                and "{{" not in answer.text.replace("{{7", "")
             )
             assert not {"\u202e", "\x07"} & set(answer.text), path
 
@@ -46,7 +46,7 @@ async def test_unescaped_it_would_run(site: Site, source: Source, monkeypatch: p
     real = rendering.Environment
     monkeypatch.setattr(rendering, "Environment", lambda **options: real(**{**options, "autoescape": False}))
     try:
-        assert "<script>alert(1)" in (await site.get(shown[0])).text
+        assert "<script>document." in (await site.get(shown[0])).text
     finally:
         monkeypatch.undo()
         rendering.environment.cache_clear()
@@ -57,7 +57,7 @@ async def test_what_is_asked_comes_back_as_text(site: Site) -> None:
     assert answer.status_code == 200
     for name in ("q", "party", "job", "agreement", "kind", "since", "before"):
         answer = await site.get(f"/search?{name}={HOSTILE}")
-        assert "<script>alert" not in answer.text and answer.status_code in (200, 404)
+        assert "<script>document." not in answer.text and answer.status_code in (200, 404)
 
 
 async def test_a_search_by_each_facet(site: Site, mill: Mill) -> None:
