@@ -84,6 +84,9 @@ class Context:
     def __init__(self, end: OlderEnd) -> None:
         self.write = end.write
 
+    async def send_initial_metadata(self, metadata: Any) -> None:
+        assert metadata == ()
+
     async def abort(self, code: Any, text: str) -> None:
         raise AssertionError(f"the link was refused: {code} {text}")
 
