@@ -6,7 +6,7 @@ KEYONG_SHARED ?= ../shared
 WORKERS ?= 3
 export KEYONG_SHARED
 
-.PHONY: setup demo grid-load emissions test lint types unit long attack crash network load soak container bench bench-smoke proto text lock clean help
+.PHONY: setup demo grid-load emissions turbofan test lint types unit long attack crash network load soak container bench bench-smoke proto text lock clean help
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -22,6 +22,9 @@ grid-load: setup ## seven utilities train a load model (needs KEYONG_SHARED)
 
 emissions: setup ## five gas turbine plants fit a model of their emissions (needs KEYONG_SHARED)
 	@$(PY) -m examples.emissions.run --data "$(KEYONG_SHARED)/data/gas_turbine"
+
+turbofan: setup ## five fleets train an estimate of engines' remaining life (needs KEYONG_SHARED)
+	@$(PY) -m examples.turbofan.run --data "$(KEYONG_SHARED)/data/cmapss_fd001"
 
 test: setup ## every test
 	@$(MAKE) --no-print-directory -j 2 --output-sync lint types
