@@ -13,6 +13,7 @@ from typing import Any
 import structlog
 
 from coordinator.adders import Adders
+from coordinator.bilateral_course import BilateralCourse
 from coordinator.events import EventFeed, Told
 from coordinator.intake import check_code, check_disk, open_plan
 from coordinator.job import BUNDLE, Job
@@ -83,6 +84,8 @@ class JobDesk:
             "job.resume": self._resume,
             "job.result": self._result,
             "mask.withdraw": self._withdraw,
+            "bilateral.take": self._take,
+            "bilateral.answer": self._answer,
         }
 
     @property
@@ -352,6 +355,21 @@ class JobDesk:
                 await asyncio.to_thread(job.recording.remove)
         finally:
             self._resuming.discard(row.id)
+
+    # -- what an asker does in the middle of an intersection -----------------------------------------------------------
+
+    async def _take(self, peer: Peer, message: Incoming) -> Outgoing:
+        return self._bilateral(peer, m.JobRef.from_bytes(message.header).job).given()
+
+    async def _answer(self, peer: Peer, message: Incoming) -> Outgoing:
+        self._bilateral(peer, m.JobRef.from_bytes(message.header).job).take(message.body)
+        return Outgoing(m.Empty().to_bytes())
+
+    def _bilateral(self, peer: Peer, job: str) -> BilateralCourse:
+        entry = self._jobs.entries.get(job)
+        if entry is None or entry.plan.requester != peer.member:
+            raise DeniedError("no job of yours waits for an answer", code="not-yours")
+        return entry.job.bilateral
 
     async def _result(self, peer: Peer, message: Incoming) -> Outgoing:
         row = await self._own(peer, m.JobRef.from_bytes(message.header).job)

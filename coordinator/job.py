@@ -11,6 +11,8 @@ from typing import Any
 
 from coordinator.adders import Adders
 from coordinator.answers import Answer
+from coordinator.bilateral_course import ANSWER_FILE as BILATERAL_FILE
+from coordinator.bilateral_course import BilateralCourse
 from coordinator.cohort import Cohort, Tell
 from coordinator.grid import TrustedGrid
 from coordinator.links import Links
@@ -75,6 +77,8 @@ class Job:
         self._rounds: Rounds | None = None
         self._grid: TrustedGrid | None = None
         self._query_nodes: list[str] = []
+        self.bilateral = BilateralCourse(plan)
+        """What a bilateral action waits for, and what its asker is to answer."""
 
     @property
     def rounds_done(self) -> int:
@@ -102,6 +106,8 @@ class Job:
         """
         if self.plan.query is not None:
             return await self._answer_query()
+        if self.plan.bilateral is not None:
+            return await self._answer_bilateral()
         # Before a node is asked: a plan that cannot run costs nobody a use.
         project = await asyncio.to_thread(self._lay_out)
         if self.recording.numbers:
@@ -148,6 +154,17 @@ class Job:
         finally:
             await course.close(opening)
         self._query_nodes = nodes
+        return await asyncio.to_thread(self.summary, "done")
+
+    async def _answer_bilateral(self) -> dict[str, Any]:
+        """Carry a bilateral action's exchanges; its answer is a file of the result that the asker alone can open."""
+        await asyncio.to_thread(self.recording.drop)
+        await self._open_nodes()
+        rounds = self._rounds = self._exchanges()
+        await self._tell("started", {"participants": len(self._cohort.live)})
+        answer = await self.bilateral.run(rounds, self._tell)
+        rounds.release()
+        await asyncio.to_thread(self._result.put_text, BILATERAL_FILE, answer)
         return await asyncio.to_thread(self.summary, "done")
 
     async def halt(self) -> None:

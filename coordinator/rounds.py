@@ -31,7 +31,7 @@ from federation.crypto import SigningKey
 from federation.errors import KeyongError, UnavailableError
 from federation.home import Home, now
 from federation.jobs.codec import Content, ContentError, decode, header_bytes
-from federation.secagg import Accumulator, Layout
+from federation.secagg import Accumulator, Layout, reply_digest
 from federation.statements import Envelope, Invocation, JobPlan
 from federation.wire.messages import pack
 from federation.wire.offload import offload
@@ -131,7 +131,7 @@ class Rounds:
         if recorded is not None:
             return _replayed(self.count, stage, sent, recorded)
         await self._muster()
-        if self._plan.protection != "fed:none":
+        if self._plan.masked:
             return await self._exchange_masked(
                 Exchange(self.count, stage, sent, content=broadcast.digest), broadcast, asked
             )
@@ -200,6 +200,32 @@ class Rounds:
     def release(self) -> None:
         """Give back the last content that was sent, once there is no further exchange."""
         self._hashing = None
+
+    async def single(self, stage: str, header: Mapping[str, Any], body: memoryview) -> tuple[Answer, Incoming]:
+        """One content to the one node of a bilateral plan: its verified answer, and the reply that its receipt names.
+
+        Raises:
+            JobDeniedError: a clause refused it.
+            RoundFailedError: the node failed, or is not there.
+            ReceiptError: the reply is another than the receipt names.
+        """
+        self._count(stage)
+        raw = header_bytes(header)
+        broadcast = await offload(len(body), Broadcast, raw, body)
+        await self._muster()
+        ((node, invocation),) = (await self._begin(stage, broadcast, None)).items()
+        result = Exchange(self.count, stage, Content(), content=broadcast.digest)
+        answer, incoming = await self._settled(node, invocation, broadcast)
+        await self._on_answer(answer)
+        if answer.receipt.outcome != "ok":
+            result.fallen[node] = answer.receipt.code or answer.receipt.outcome
+            if answer.receipt.outcome == "denied" and not answer.receipt.decision.permit:
+                result.clauses[node] = answer.receipt.decision.model_dump(mode="json")
+            await self._on_fallen(result)
+            raise self._too_few(result)
+        if (incoming.digest or reply_digest([incoming.body])) != answer.receipt.output:
+            raise ReceiptError("the reply of {node} is not the one its receipt names", node=node)
+        return answer, incoming
 
     async def _exchange_masked(self, result: Exchange, broadcast: Broadcast, asked: Asked | None) -> Exchange:
         try:

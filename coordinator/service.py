@@ -11,6 +11,7 @@ import structlog
 
 from coordinator import enrolment, rekeying
 from coordinator.attestation import Attestation
+from coordinator.bilateral_course import MOST_BYTES
 from coordinator.dataspace import Dataspace, serving
 from coordinator.delivery import Delivery
 from coordinator.desk import AT_ONCE, JobDesk, Method
@@ -108,7 +109,7 @@ class CoordinatorService:
             handler=self._handle,
             on_link=self._on_link,
             body_limit=BODY_LIMIT,
-            requests={"job.submit": BUNDLE_BYTES},
+            requests={"job.submit": BUNDLE_BYTES, "bilateral.answer": MOST_BYTES},
             spool=home.folder("spool"),
             ready=self._standing.ready,
             meter=self.metrics.meter,

@@ -109,7 +109,7 @@ def owed(
 def _check_private_code(admitted: AdmittedPlan, consent: Consent) -> None:
     """Raise where a plan counts on noise that its code adds, without the owner's word on exactly that code and config."""
     plan = admitted.plan
-    if plan.encoding.noise is not None or not plan.micro_rho:
+    if plan.gate_noise or not plan.micro_rho:
         return
     if not 0 < consent.micro_rho <= plan.micro_rho:
         raise DeniedError(

@@ -10,7 +10,7 @@ from enterprise_node.admission import AdmittedPlan
 from enterprise_node.consent import NOT_ASKED, Consent
 from federation.policy import Request, decide, output_kinds, parse_policy, refusal, shown_columns
 from federation.policy.values import UNBOUNDED_RHO
-from federation.policy.vocabulary import EVALUATE, QUERY, TRAIN, includes
+from federation.policy.vocabulary import BILATERAL_ACTIONS, EVALUATE, QUERY, TRAIN, includes
 from federation.secagg import worst_bits
 from federation.statements import Agreement, DecisionRecord
 
@@ -61,7 +61,7 @@ def judge(
         recipients=(plan.requester,),
         # an answer's figures are metrics
         output_kinds=("fed:Metrics",)
-        if facts["action"] == QUERY
+        if facts["action"] in (QUERY, *BILATERAL_ACTIONS)
         else output_kinds(plan.outputs.of("train" if facts["action"] == TRAIN else "evaluate")),
         max_output_bytes=plan.outputs.maximal_bytes,
         consent=consent.text or None,
@@ -95,7 +95,7 @@ def granted_by(agreement: Agreement, columns: tuple[str, ...]) -> tuple[str, ...
     """The columns that a plan under an agreement may see at most: those that any of its actions shows."""
     policy = parse_policy(agreement.policy)
     shown: set[str] = set()
-    for action in (TRAIN, EVALUATE, QUERY):
+    for action in (TRAIN, EVALUATE, QUERY, *BILATERAL_ACTIONS):
         if any(includes(permission.action, action) for permission in policy.permission):
             shown.update(shown_columns(policy, action, columns))
     return tuple(name for name in columns if name in shown)

@@ -8,6 +8,7 @@ from typing import Any
 
 from enterprise_node.admission import NO_ISOLATION, AdmittedPlan, admit_plan, check_cohort
 from enterprise_node.approvals import Approvals
+from enterprise_node.bilateral_rules import check_bilateral
 from enterprise_node.job import Job
 from enterprise_node.protection import check_available
 from enterprise_node.query_rules import check_plan, described
@@ -79,6 +80,7 @@ class Grounds:
         if bundle.digest != admitted.plan.code:
             raise DeniedError("the code is not what the plan was signed for", code="code-mismatch")
         check_plan(admitted, dataset, bundle)
+        check_bilateral(admitted, dataset, bundle)
         for action in admitted.plan.actions:
             decision = self._record.rehearse(admitted, self.facts(action, dataset, now))
             if not decision.permit:

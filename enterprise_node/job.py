@@ -67,6 +67,8 @@ class Job:
     """Under ``fed:masked``."""
     query: QueryWork | None = None
     """What a query has come to."""
+    blinded: str = ""
+    """Digest of the keys that an intersection's first step blinded, until they are answered."""
     early: dict[str, asyncio.Future[Outgoing]] = field(default_factory=dict)
     """The answers to steps at work that may leave before their OUTCOME: masked vectors."""
 

@@ -105,7 +105,7 @@ class OpenJobs:
     def _consider(self, envelope: Envelope, bundle_bytes: memoryview, now: datetime) -> Job:
         job = self._grounds.consider(envelope, bundle_bytes, now)
         admitted = job.admitted
-        if admitted.plan.protection != "fed:none":
+        if admitted.plan.masked:
             self._mask_rules.check_cohort(admitted, job.dataset, admitted.members)
             job.masks = JobMasks(self._node, admitted, job.dataset, self._key, self._mask_rules, self._clock)
         return job
@@ -123,7 +123,7 @@ class OpenJobs:
             return {}
         envelope = Envelope.from_bytes(self._record.ledger.fields(last.entry)["receipt"])
         reply = KeptReply("", ())
-        if last.outcome == "ok" and Receipt.read(envelope).protection != "fed:none":
+        if last.outcome == "ok" and Receipt.read(envelope).protection == "fed:masked":
             return {}  # a masked vector is of no use without the shares, which were never written down
         if last.outcome == "ok":
             found = self._kept.find(plan, last.invocation)

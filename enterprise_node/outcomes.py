@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from enterprise_node.output_gate import OutputRefusedError
 from enterprise_node.session import JobFailedError
+from federation.bilateral import BilateralFailedError
 from federation.errors import KeyongError
 from federation.query import QueryFailedError
 from federation.secagg import EncodingError, WeightError
@@ -28,7 +29,7 @@ def visible(error: KeyongError) -> str:
         return OUTPUT_REFUSED
     if isinstance(error, EncodingError) and not isinstance(error, WeightError):
         return OUTPUT_REFUSED
-    if isinstance(error, QueryFailedError):  # which of them it was would be a bit about the rows
+    if isinstance(error, QueryFailedError | BilateralFailedError):  # which of them it was would be a bit about the rows
         return APP_FAILED
     if not isinstance(error, JobFailedError):
         return error.code

@@ -22,13 +22,18 @@ UNPROTECTED = "unprotected updates, permitted in words by the agreement: fed:pro
 NOISELESS = "rho: unbounded, answers without noise, permitted in words by the agreement: fed:rho fed:unbounded"
 
 
+BILATERAL = "a figure about this company alone, permitted in words by the agreement: fed:protection fed:bilateral"
+
+
 BY_CODE = "rho by the owner's approval of the code, whose noise this node cannot check"
 
 
 def exception_of(plan: JobPlan, unbounded: bool) -> str:
     """In words, what of the company's own agreement a step rests on that it would not be permitted without."""
     found = [UNPROTECTED] if plan.protection == "fed:none" else []
-    if plan.micro_rho and plan.encoding.noise is None:
+    if plan.bilateral is not None:
+        found.append(BILATERAL)
+    if plan.micro_rho and not plan.gate_noise:
         found.append(BY_CODE)
     return "; ".join(found + ([NOISELESS] if unbounded and not plan.micro_rho else []))
 

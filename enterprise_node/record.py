@@ -146,9 +146,7 @@ class Record:
             )
             if admitted.plan.micro_rho:
                 budgets.reserve(connection, use_of(admitted), admitted.plan.micro_rho, now)
-                if (
-                    admitted.plan.encoding.noise is None
-                ):  # what code adds by itself is paid for whole, with the first step
+                if not admitted.plan.gate_noise:  # what code adds by itself is paid for whole, with the first step
                     cost = budgets.undrawn(connection, admitted.digest)
                 budgets.draw(connection, admitted.digest, index, cost)
                 drawn.append(cost)

@@ -11,6 +11,7 @@ import structlog
 from enterprise_node._folders import remove_tree
 from enterprise_node._threads import in_thread
 from enterprise_node.admission import AdmittedStep
+from enterprise_node.bilateral_stages import BilateralStages
 from enterprise_node.datasets import data_secret
 from enterprise_node.decision import columns_for
 from enterprise_node.job import CLOSED, Job
@@ -26,6 +27,7 @@ from enterprise_node.rules import Kept, read_rules
 from enterprise_node.session import JobSession, SessionRequest
 from enterprise_node.store import RegisteredDataset
 from enterprise_node.workers import Workers
+from federation.bilateral import bilateral_stage_bits
 from federation.errors import UsageError
 from federation.home import Home
 from federation.jobs.codec import Content, ContentError, content_digest, decode, encode
@@ -63,6 +65,7 @@ class Stages:
         self.tier = Tier.T2
         self.workers = Workers(home.folder("sessions"), runtime, waiting)
         self.queries = QueryStages(home, runtime, grant_of)
+        self._bilateral = BilateralStages(home, runtime, grant_of)
 
     async def run(
         self, job: Job, step: AdmittedStep, content_header: bytes, body: memoryview, read: Content | None = None
@@ -80,6 +83,8 @@ class Stages:
         sent = read if read is not None else await offload(len(body), _decoded, content_header, body)
         if plan.query is not None:
             return await self.queries.run(job, step, sent, self.tier)
+        if plan.bilateral is not None:
+            return await self._bilateral.run(job, step, sent, self.tier)
         if job.session is None:
             job.session = await self._open_session(job)
             job.laps.lap("session")
@@ -179,6 +184,8 @@ def bits_of(plan: JobPlan, stage: Stage, sent: Content | None) -> int:
         return OUTCOME_BITS
     if plan.query is not None:
         return stage_bits(plan.query, stage) + OUTCOME_BITS
+    if plan.bilateral is not None:
+        return bilateral_stage_bits(stage)
     try:
         return step_bits(plan, Layout.derive(sent.arrays, plan.outputs.of(stage)))
     except EncodingError:
@@ -187,6 +194,10 @@ def bits_of(plan: JobPlan, stage: Stage, sent: Content | None) -> int:
 
 def cost_of(plan: JobPlan, stage: Stage, sent: Content | None) -> int:
     """Micro-rho of the answer to this content under the plan's noise; 0 where it is no content, and nothing will leave."""
+    if plan.bilateral is not None:
+        return (
+            plan.micro_rho if stage in ("score", "size") else 0
+        )  # a node's blinded keys say how many they are, no more
     if sent is None or plan.encoding.noise is None:
         return 0
     try:

@@ -267,7 +267,7 @@ def most_of(step: AdmittedStep, sent: Content | None) -> dict[str, int]:
     plan = step.admitted.plan
     seconds = math.ceil(2 * (plan.setup_seconds + plan.round_seconds))
     slots = math.ceil(seconds / plan.slot_seconds) * plan.slot_seconds if plan.slot_seconds else seconds
-    if plan.query is not None:
+    if plan.query is not None or plan.bilateral is not None:
         size = plan.outputs.maximal_bytes
     else:
         size = most_bytes_of(sent, plan.outputs.of(step.invocation.stage)) if sent is not None else 0

@@ -11,6 +11,7 @@ from federation.errors import DeniedError, UsageError
 from federation.holdings import Holding, Holdings
 from federation.home import Home, now
 from federation.policy import Request, decide, parse_policy
+from federation.policy.vocabulary import BILATERAL_ACTIONS
 from federation.statements import Agreement, DatasetDescription, Envelope, instant_text
 from federation.statements.plan import Protection
 from keyong.client import PublishedDataset
@@ -198,7 +199,7 @@ def _failing(
             participants=1000,
             columns=tuple(column.name for column in description.columns),
             rules=description.rules or None,
-            protection=protection_of([agreement]),
+            protection="fed:bilateral" if action in BILATERAL_ACTIONS else protection_of([agreement]),
             now=at,
             uses_taken=0,
             recipients=(home.identity.member,),

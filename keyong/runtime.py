@@ -147,6 +147,7 @@ def distributions() -> list[metadata.Distribution]:
         and requirement.marker.evaluate({"extra": "jobs"})
         and not requirement.marker.evaluate({"extra": ""})
     ]
+    todo += [requirement for requirement in _optional() if _installed(requirement.name)]
     while todo:
         requirement = todo.pop()
         name = canonicalize_name(requirement.name)
@@ -165,6 +166,24 @@ def distributions() -> list[metadata.Distribution]:
             if child.marker is None or any(child.marker.evaluate(extra) for extra in extras):
                 todo.append(child)
     return [found[name] for name in sorted(found)]
+
+
+def _optional() -> list[Requirement]:
+    """What jobs may import where it is installed: set intersection."""
+    wanted = [Requirement(text) for text in metadata.requires("keyong") or ()]
+    return [
+        one
+        for one in wanted
+        if one.marker is not None and one.marker.evaluate({"extra": "psi"}) and not one.marker.evaluate({"extra": ""})
+    ]
+
+
+def _installed(name: str) -> bool:
+    try:
+        metadata.distribution(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def build(name: str = DEFAULT_NAME, *, progress: Callable[[int, int], None] = lambda done, total: None) -> Runtime:

@@ -7,7 +7,7 @@ with keyong.connect("~/institute") as mine:
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Self
 if TYPE_CHECKING:
     from keyong.asking import Answered
     from keyong.ciphering import Ciphers
+    from keyong.intersecting import Intersected
+    from keyong.scoring import Scored
 
 
 class Connection:
@@ -79,6 +81,71 @@ class Connection:
         answered = ask(self._client, prepared, self._runtime, self._ciphers, again=again)
         self._ciphers.prepare()  # the next query finds its key made
         return answered
+
+    def score(
+        self,
+        model: Mapping[str, Any] | Path,
+        *,
+        on: str,
+        purpose: str,
+        rho: str | None = None,
+        clip: str | None = None,
+        exact: bool = False,
+    ) -> Scored:
+        """Score a linear or logistic model on another company's rows; its weights stay encrypted, one loss comes back.
+
+        Args:
+            model: see docs/bilateral.md for its form; a mapping, or a JSON file's path.
+            on: ``MEMBER/DATASET``.
+            purpose: for what, as the agreement names it.
+            rho: what it may cost of the dataset's privacy budget, a decimal; 0.005 by default.
+            clip: largest L2 norm of a scaled row; a smaller one takes less noise.
+            exact: without noise, where the agreement permits that in words.
+
+        Raises:
+            federation.errors.KeyongError: it is not answered; ``code`` says why, ``hint`` what to do.
+        """
+        from keyong.bilateral import micro_rho
+        from keyong.checking import tier_here
+        from keyong.scoring import prepare_score, read_model
+        from keyong.scoring import score as ask
+
+        budget = micro_rho(rho, exact)
+        prepared = prepare_score(self._client, read_model(model), on, purpose, rho=budget, clip=clip)
+        return ask(self._client, prepared, self._runtime, tier_here(""))
+
+    def intersect(
+        self,
+        keys: Sequence[str],
+        *,
+        on: str,
+        column: str,
+        purpose: str,
+        rho: str | None = None,
+        least: int = 10,
+        step: int = 5,
+        exact: bool = False,
+    ) -> Intersected:
+        """Ask how many of these keys another company has, too; neither sees the other's, and only the size is told.
+
+        Args:
+            on: ``MEMBER/DATASET``; ``column``: its column of keys.
+            purpose: for what, as the agreement names it.
+            rho: what it may cost of the dataset's privacy budget, a decimal; 0.005 by default.
+            least: fewest keys of either side, and of a size that is told; ``step``: it is told in steps of so many.
+            exact: without noise, where the agreement permits that in words.
+
+        Raises:
+            federation.errors.KeyongError: it is not answered; ``code`` says why, ``hint`` what to do.
+        """
+        from keyong.bilateral import micro_rho
+        from keyong.checking import tier_here
+        from keyong.intersecting import intersect as ask
+        from keyong.intersecting import prepare_intersection
+
+        budget = micro_rho(rho, exact)
+        prepared = prepare_intersection(self._client, keys, on, column, purpose, rho=budget, least=least, step=step)
+        return ask(self._client, prepared, self._runtime, tier_here(""))
 
 
 def connect(home: str | os.PathLike[str] | None = None, *, runtime: str = "torch") -> Connection:

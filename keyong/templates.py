@@ -50,6 +50,32 @@ TEMPLATES: dict[str, Template] = {
         },
         ("purpose", "count", "expires"),
     ),
+    "scoring": Template(
+        mark("Score the consumer's model, weights encrypted: one loss under noise comes back, ten times at most."),
+        {
+            "action": "score",
+            "expires": "90d",
+            "count": "10",
+            "interval": "1h",
+            "tier": "T2",
+            "protection": "bilateral",
+            "rho": "0.05",
+        },
+        ("purpose", "count", "expires"),
+    ),
+    "shared-keys": Template(
+        mark("Count the keys that both have, once a day: only the size, under noise, floored and rounded, is told."),
+        {
+            "action": "psi",
+            "expires": "90d",
+            "count": "10",
+            "interval": "1d",
+            "tier": "T2",
+            "protection": "bilateral",
+            "rho": "0.05",
+        },
+        ("purpose", "column", "count", "expires"),
+    ),
     "evaluate-supplier": Template(
         mark("Evaluate a supplier's model: exactly the code that was agreed on, metrics alone leave."),
         {

@@ -1,4 +1,4 @@
-"""``python -m keyong_job client|server|query|cipher``: one sandbox session."""
+"""``python -m keyong_job client|server|query|cipher|scoring|intersection``: one sandbox session."""
 
 import sys
 
@@ -21,8 +21,16 @@ def main() -> None:
         from . import cipher
 
         cipher.main()
+    elif sys.argv[1:] == ["scoring"]:
+        from . import scoring
+
+        scoring.main()
+    elif sys.argv[1:] == ["intersection"]:
+        from . import intersection
+
+        intersection.main()
     else:
-        sys.exit("usage: keyong_job client|server|query|cipher")
+        sys.exit("usage: keyong_job client|server|query|cipher|scoring|intersection")
 
 
 if __name__ == "__main__":

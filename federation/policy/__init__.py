@@ -30,6 +30,7 @@ from federation.policy.composition import (
     granted_columns,
     last_end,
     shown_columns,
+    uses_counted,
 )
 from federation.policy.decision import decide
 from federation.policy.description import describe, describe_clause, name_of
@@ -102,4 +103,5 @@ __all__ = [
     "span",
     "tariff_of",
     "tracked_duties",
+    "uses_counted",
 ]

@@ -12,6 +12,8 @@ SENTENCES: dict[str, dict[str, str]] = {
         "masked": "Updates leave the company masked only: no one sees its own contribution.",
         "unprotected": "Updates may also leave unprotected (fed:none): others then see this company's contribution.",
         "unprotected only": "Updates leave unprotected (fed:none): others see this company's contribution.",
+        "bilateral": "One figure about this company alone leaves, sealed for the consumer (fed:bilateral): it is no sum over"
+        " several companies.",
         "inform": "Every use is entered in the provider's ledger, with a receipt.",
         "odrl:obtainConsent": "The provider approves each version of the code before it runs: code, outputs, leak budget.",
         "fed:review": "The provider looks at each output, and releases or refuses it, before anything leaves.",
@@ -67,6 +69,7 @@ SENTENCES: dict[str, dict[str, str]] = {
         "masked": "更新只能以掩码形式离开企业：任何人都看不到单个企业的贡献。",
         "unprotected": "更新也可以不加保护地离开（fed:none）：此时他人能看到本企业自己的贡献。",
         "unprotected only": "更新不加保护地离开（fed:none）：他人能看到本企业自己的贡献。",
+        "bilateral": "只关于本企业的一个数字离开，仅供使用方解封（fed:bilateral）：它不是多家企业的总和。",
         "inform": "每次使用都记入提供方的账本，并附回执。",
         "odrl:obtainConsent": "每个版本的代码在运行前须经提供方批准：代码、输出与泄露预算。",
         "fed:review": "任何输出离开之前，提供方都会查看，并决定放行或拒绝。",
@@ -129,8 +132,8 @@ ACTIONS: dict[str, dict[str, str]] = {
         "fed:train": "training models",
         "fed:evaluate": "evaluating models",
         "fed:aggregateQuery": "aggregate queries",
-        "fed:psi": "set intersection",
-        "fed:score": "scoring",
+        "fed:psi": "the size of a set intersection",
+        "fed:score": "scoring a model with encrypted weights",
         "fed:assessQuality": "assessing the quality of the data",
     },
     "zh": {
@@ -146,8 +149,8 @@ ACTIONS: dict[str, dict[str, str]] = {
         "fed:train": "训练模型",
         "fed:evaluate": "评估模型",
         "fed:aggregateQuery": "聚合查询",
-        "fed:psi": "集合求交",
-        "fed:score": "评分",
+        "fed:psi": "集合求交的大小",
+        "fed:score": "为加密权重的模型评分",
         "fed:assessQuality": "评估数据质量",
     },
 }

@@ -156,6 +156,15 @@ def last_end(policy: Policy) -> datetime | None:
     return max(ends)
 
 
+def uses_counted(policy: Policy, action: str) -> bool:
+    """Whether every permission of an action, if there is any, limits how often it may be used."""
+    permissions = [permission for permission in policy.permission if includes(permission.action, action)]
+    return all(
+        any(one.left == "odrl:count" and one.operator in ("lt", "lteq", "eq") for one in demanded(each.constraint))
+        for each in permissions
+    )
+
+
 def granted_columns(policy: Policy, action: str) -> tuple[str, ...] | None:
     """The columns a policy shows to this action, in the order it lists them; None where it does not restrict them.
 

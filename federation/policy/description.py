@@ -9,8 +9,8 @@ from federation.policy.decision import speaks_of_protection
 from federation.policy.duties import amount_due, tracked_duties
 from federation.policy.model import AnyConstraint, Constraint, Duty, LogicalConstraint, Policy, demanded, terms_of
 from federation.policy.values import DATASET_PREFIX, MEMBER_PREFIX, UnreadableValueError, parse_duration
+from federation.policy.vocabulary import BILATERAL, TRACKED_DUTIES, UNBOUNDED
 from federation.policy.vocabulary import OPERANDS as KNOWN
-from federation.policy.vocabulary import TRACKED_DUTIES, UNBOUNDED
 
 Language = Literal["en", "zh"]
 
@@ -110,9 +110,11 @@ def _constraint(constraint: AnyConstraint, lang: Language) -> str:
 def _protection(constraint: Constraint, terms: tuple[str, ...], lang: Language) -> str:
     """Unprotected updates are an exception to invariant 5, so they must stand there in words."""
     say = SENTENCES[lang]
-    if "fed:none" not in terms:
-        return say["masked"]
-    return say["unprotected only"] if set(terms) == {"fed:none"} else say["unprotected"]
+    others = set(terms) - {BILATERAL}
+    also = [say["bilateral"]] if BILATERAL in terms else []
+    if "fed:none" in others:
+        return " ".join([say["unprotected only"] if others == {"fed:none"} else say["unprotected"], *also])
+    return " ".join([say["masked"]] * bool(others or not also) + also)
 
 
 def _term(operand: str, term: str, lang: Language) -> str:

@@ -17,11 +17,17 @@ PROFILE = "https://w3id.org/keyong/fed/1"
 TRAIN = "fed:train"
 EVALUATE = "fed:evaluate"
 QUERY = "fed:aggregateQuery"
+SCORE = "fed:score"
+INTERSECT = "fed:psi"
+BILATERAL_ACTIONS = (SCORE, INTERSECT)
+"""Asked of one company by one other: what comes back says something of that company by its nature."""
 MASKED = "fed:masked"
 UNPROTECTED = "fed:none"
+BILATERAL = "fed:bilateral"
+"""One company's own figures leave, under noise that is charged, sealed for the consumer alone."""
 UNBOUNDED = "fed:unbounded"
 """The value of ``fed:rho`` that permits answers without noise."""
-PROTECTIONS = (MASKED, UNPROTECTED)
+PROTECTIONS = (MASKED, UNPROTECTED, BILATERAL)
 OUTPUT_KINDS = ("fed:ModelUpdate", "fed:Arrays", "fed:Metrics")
 TIERS = ("T0", "T1", "T2", "T3")
 """Weakest to strongest isolation; the order in which ``fed:minTier`` compares."""
@@ -40,8 +46,8 @@ INCLUDED_IN: dict[str, str] = {
     TRAIN: "odrl:use",
     EVALUATE: "odrl:use",
     QUERY: "odrl:use",
-    "fed:psi": "odrl:use",
-    "fed:score": "odrl:use",
+    INTERSECT: "odrl:use",
+    SCORE: "odrl:use",
     "fed:assessQuality": "odrl:use",
 }
 """``odrl:includedIn`` (ODRL Vocabulary 2.2, section 3.1, and our profile), one step each."""
@@ -51,8 +57,19 @@ SAME_AS = {"odrl:write": "odrl:modify"}
 
 KNOWN_ACTIONS = frozenset((*INCLUDED_IN, *INCLUDED_IN.values()))
 
-PERMITTED_ACTIONS = ("odrl:use", "odrl:read", "odrl:derive", "odrl:execute", "odrl:index", TRAIN, EVALUATE, QUERY)
-LATER_ACTIONS = ("fed:psi", "fed:score", "fed:assessQuality")
+PERMITTED_ACTIONS = (
+    "odrl:use",
+    "odrl:read",
+    "odrl:derive",
+    "odrl:execute",
+    "odrl:index",
+    TRAIN,
+    EVALUATE,
+    QUERY,
+    SCORE,
+    INTERSECT,
+)
+LATER_ACTIONS = ("fed:assessQuality",)
 """Known to the profile; nothing here carries them out yet, so they may be prohibited but not permitted."""
 PROHIBITED_ACTIONS = (
     *PERMITTED_ACTIONS,

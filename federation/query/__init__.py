@@ -23,7 +23,7 @@ from federation.query.parts import pack_parts, unpack_parts
 from federation.query.planning import plan_of
 from federation.query.ring import MODULUS, RING, SLOTS, signed
 from federation.query.schema import check_query, columns_of
-from federation.query.sql import CellStatement, cell_statement, distinct_statement
+from federation.query.sql import CellStatement, cell_statement, distinct_statement, name_of
 from federation.query.vector import CellRow, encode_cells, fill_slots, labels, read_rows
 
 __all__ = [
@@ -52,6 +52,7 @@ __all__ = [
     "encode_cells",
     "fill_slots",
     "labels",
+    "name_of",
     "open_flags",
     "opened",
     "pack_parts",

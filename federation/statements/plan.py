@@ -19,13 +19,15 @@ from federation.statements._base import (
     StatementError,
     Uuid,
 )
+from federation.statements.bilateral import IntersectionPlan, ScorePlan
 from federation.statements.delivery import Anchoring
 from federation.statements.query import QueryPlan
 
-Action = Literal["fed:train", "fed:evaluate", "fed:aggregateQuery"]
-Stage = Literal["train", "evaluate", "flags", "cells"]
-"""Of a query: which cells enough companies contribute to, then those cells."""
-Protection = Literal["fed:masked", "fed:none"]
+Action = Literal["fed:train", "fed:evaluate", "fed:aggregateQuery", "fed:score", "fed:psi"]
+Stage = Literal["train", "evaluate", "flags", "cells", "score", "blind", "size"]
+"""Of a query: which cells enough companies contribute to, then those cells. Of an intersection: the node's keys, blinded, then
+its size."""
+Protection = Literal["fed:masked", "fed:none", "fed:bilateral"]
 Aggregation = Literal["sum", "each"]
 DType = Literal[
     "float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool"
@@ -148,7 +150,7 @@ class JobPlan(Statement):
     """
 
     TYPE: ClassVar[str] = "application/vnd.keyong.job-plan.v1+json"
-    LATER: ClassVar[tuple[str, ...]] = ("slot_seconds", "review_seconds", "anchoring", "query")
+    LATER: ClassVar[tuple[str, ...]] = ("slot_seconds", "review_seconds", "anchoring", "query", "score", "intersection")
 
     id: Uuid
     requester: MemberId
@@ -185,6 +187,27 @@ class JobPlan(Statement):
     query: QueryPlan | None = None
     """What is asked, of a plan whose one action is ``fed:aggregateQuery``; its code is the public encryption context alone."""
 
+    score: ScorePlan | None = None
+    """What is scored, of a plan whose one action is ``fed:score``; its code is the public encryption context and the encrypted
+    weights."""
+    intersection: IntersectionPlan | None = None
+    """What is counted, of a plan whose one action is ``fed:psi``; it has no code."""
+
+    @property
+    def masked(self) -> bool:
+        """Whether replies leave under masks."""
+        return self.protection == "fed:masked"
+
+    @property
+    def bilateral(self) -> ScorePlan | IntersectionPlan | None:
+        """What one company asks of one other; None of every other plan."""
+        return self.score or self.intersection
+
+    @property
+    def gate_noise(self) -> bool:
+        """Whether the node itself adds the noise that ``micro_rho`` stands for."""
+        return self.encoding.noise is not None or (self.bilateral is not None and self.bilateral.variance != "0")
+
     @property
     def setup_seconds(self) -> float:
         """What a node may take before the app's code is called: snapshot, sandbox, imports. As long as a step, and on a
@@ -205,6 +228,11 @@ class JobPlan(Statement):
             raise ValueError("an action appears twice")
         if (self.query is not None) != ("fed:aggregateQuery" in self.actions) or (self.query and len(self.actions) > 1):
             raise ValueError("a query is asked by a plan of that one action, and by no other")
+        for asked, action in ((self.score, "fed:score"), (self.intersection, "fed:psi")):
+            if (asked is not None) != (action in self.actions) or (asked and (len(self.actions), len(nodes)) != (1, 1)):
+                raise ValueError("a bilateral action is asked of one node, by a plan of that one action")
+        if (self.bilateral is not None) != (self.protection == "fed:bilateral"):
+            raise ValueError("a bilateral action, and no other, has the protection fed:bilateral")
         if self.minimal_participants > len(nodes):
             raise ValueError("the plan needs more participants than its cohort has")
         for name, text in self.run_config.items():
@@ -228,6 +256,15 @@ def _is_scalar(text: str) -> bool:
     return isinstance(value, str | bool | int) or (isinstance(value, float) and math.isfinite(value))
 
 
+_ACTIONS: dict[str, Action] = {
+    "flags": "fed:aggregateQuery",
+    "cells": "fed:aggregateQuery",
+    "score": "fed:score",
+    "blind": "fed:psi",
+    "size": "fed:psi",
+}
+
+
 class Invocation(Statement):
     """One step of a plan at one node, signed by the coordinator."""
 
@@ -246,6 +283,6 @@ class Invocation(Statement):
     @property
     def action(self) -> Action:
         """The policy action of this step."""
-        if self.stage in ("flags", "cells"):
-            return "fed:aggregateQuery"
+        if self.stage in _ACTIONS:
+            return _ACTIONS[self.stage]
         return "fed:train" if self.stage == "train" else "fed:evaluate"

@@ -18,10 +18,16 @@ if TYPE_CHECKING:
     from federation.holdings import Holdings
     from federation.home import Home
 
-ACTIONS = ("fed:train", "fed:evaluate", "fed:aggregateQuery")
+ACTIONS = ("fed:train", "fed:evaluate", "fed:aggregateQuery", "fed:score", "fed:psi")
+BILATERAL = "fed:bilateral"
+PROTECTIONS = ("fed:masked", "fed:none", BILATERAL)
 ActionOption = Annotated[
     list[str] | None,
-    typer.Option("--action", metavar="ACTION", help="What may be done: train, evaluate; repeat it. Default: both."),
+    typer.Option(
+        "--action",
+        metavar="ACTION",
+        help="What may be done: train, evaluate, aggregateQuery, score, psi; repeat it. Default: the first two.",
+    ),
 ]
 PurposeOption = Annotated[
     list[str] | None,
@@ -44,8 +50,8 @@ ProtectionOption = Annotated[
     str | None,
     typer.Option(
         "--protection",
-        metavar="masked|none",
-        help="masked where it is left out; none also permits updates that others can see.",
+        metavar="masked|none|bilateral",
+        help="masked where it is left out; none also permits updates that others can see; score and psi need bilateral.",
     ),
 ]
 TierOption = Annotated[
@@ -263,12 +269,12 @@ def gather(dataset: str, given: Given) -> Clauses:
         raise UsageError("{text} is not a tier", hint="write T0, T1, T2 or T3", text=given.min_tier[:20])
     return Clauses(
         title=given.title or dataset,
-        actions=[qualified(one, ACTIONS) for one in given.action or ("train", "evaluate")],
+        actions=_actions(given),
         purposes=list(given.purpose),
         count=given.count,
         expires=moment(given.expires, now()),
         code=[*(given.code or ()), *(_digest_of(folder) for folder in given.app or ())],
-        protection=qualified(given.protection or "masked", ("fed:masked", "fed:none")),
+        protection=qualified(given.protection or "masked", PROTECTIONS),
         min_tier=given.min_tier,
         min_participants=given.min_participants,
         columns=list(given.column) if given.column else None,
@@ -281,6 +287,23 @@ def gather(dataset: str, given: Given) -> Clauses:
         cost=given.cost or "0",
         tariff=given.tariff or "",
     )
+
+
+def _actions(given: Given) -> list[str]:
+    """The actions; those between two companies alone stand in an agreement of their own, whose words say so."""
+    actions = [qualified(one, ACTIONS) for one in given.action or ("train", "evaluate")]
+    bilateral = [action in ("fed:score", "fed:psi") for action in actions]
+    protection = qualified(given.protection or "masked", PROTECTIONS)
+    if any(bilateral) and not (all(bilateral) and protection == BILATERAL):
+        raise UsageError(
+            "score and psi are agreed on in words, apart from other actions",
+            hint="give --protection bilateral, and no other action; or start from --template scoring or shared-keys",
+        )
+    if protection == BILATERAL and not all(bilateral):
+        raise UsageError("the protection bilateral is for score and psi alone")
+    if any(bilateral) and given.count is None:
+        raise UsageError("score and psi are agreed on for a number of uses", hint="give --count")
+    return actions
 
 
 def holdings(home: Home) -> Holdings:

@@ -235,6 +235,38 @@ CODES: dict[str, tuple[str, str]] = {
         mark("the query's disclosure rules are weaker than the node's"),
         mark("upgrade the side that asks"),
     ),
+    "bilateral-plan": (
+        mark("the plan of a score or an intersection is not one that the node answers"),
+        mark("upgrade the side that asks"),
+    ),
+    "count-missing": (
+        mark("the agreement does not count its uses, and a score or an intersection needs that"),
+        mark("agree anew with a count: `keyong agreement request`"),
+    ),
+    "too-few-subjects": (
+        mark("too few rows or subjects stand behind this score"),
+        mark("score fewer features, or another dataset"),
+    ),
+    "too-few-keys": (
+        mark("one side has too few keys, or too many"),
+        mark("ask about ten keys or more, and 50,000 at most"),
+    ),
+    "psi-missing": (
+        mark("set intersection is not installed at the node"),
+        mark("pip install 'keyong[psi]' at every member, then build the runtime anew: keyong node runtime build"),
+    ),
+    "psi-cheating": (
+        mark("the asker's answer to the blinded keys is not of the protocol"),
+        mark("upgrade the side that asks"),
+    ),
+    "asker-silent": (
+        mark("the asker did not answer the blinded keys in time"),
+        mark("ask again, with fewer keys or a better line"),
+    ),
+    "scoring-parameters": (
+        mark("the encryption context has other parameters than scores are encrypted with"),
+        mark("upgrade the side that asks"),
+    ),
     "query-void": (
         mark("the sum of the contributor flags is not the nodes' own"),
         mark("ask again; if it stays, ask the coordinator's operator"),

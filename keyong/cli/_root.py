@@ -40,6 +40,8 @@ GROUPS: dict[str, tuple[str, str]] = {
     ),
     "job": ("keyong.cli.job", mark("Check, run and follow jobs, and fetch their results.")),
     "query": ("keyong.cli.query", mark("Ask an aggregate question of many companies' rows, sealed.")),
+    "score": ("keyong.cli.score", mark("Score a model on another company's rows; its weights stay encrypted.")),
+    "intersect": ("keyong.cli.intersect", mark("Ask how many keys two companies have in common.")),
     "budget": (
         "keyong.cli.budget",
         mark("See what of our datasets' privacy budgets is spent, and set where they end."),

@@ -96,7 +96,7 @@ def check(
         participants=participants,
         columns=tuple(column or shown_columns(policy, asked, _columns(home, held, policy, asked))) or None,
         rules=rules or _rules(home, held),
-        protection=clauses.qualified(protection, ("fed:masked", "fed:none")),
+        protection=clauses.qualified(protection, clauses.PROTECTIONS),
         now=_moment(at),
         uses_taken=uses if uses is not None else _uses(home, held),
         recipients=(held.consumer,),

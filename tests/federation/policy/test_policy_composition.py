@@ -90,7 +90,7 @@ def test_inv5_unprotected_is_written_in_words_and_permits_masked_plans_too(polic
     [
         {"actions": []},
         {"actions": ["train"]},
-        {"actions": ["fed:psi"]},
+        {"actions": ["fed:assessQuality"]},
         {"purposes": ["Research"]},
         {"count": -1},
         {"code": "abc"},
