@@ -266,6 +266,9 @@ def _same(received: mmap.mmap, buffers: list[memoryview], size: int) -> bool:
     known, at = np.frombuffer(received, dtype=np.uint8), 0
     for buffer in buffers:
         own = np.frombuffer(buffer, dtype=np.uint8)
+        if own.ctypes.data == known.ctypes.data + at:  # it lies there itself, and nobody can write to it
+            at += len(own)
+            continue
         for start in range(0, len(own), _COMPARED):
             piece = own[start : start + _COMPARED]
             if not np.array_equal(piece, known[at : at + len(piece)]):

@@ -154,6 +154,53 @@ def test_an_array_of_objects_is_refused_as_flower_refuses_it() -> None:
         Array(np.array([object()]))
 
 
+def _reply(weight: float, **records: dict[str, np.ndarray]) -> RecordDict:
+    contents = {name: ArrayRecord({key: Array(one) for key, one in arrays.items()}) for name, arrays in records.items()}
+    return RecordDict({**contents, "metrics": MetricRecord({"num-examples": weight})})
+
+
+def test_the_mean_of_one_reply_is_that_reply_and_flowers_mean_of_it() -> None:
+    from flwr.serverapp.strategy import FedAvg, fedavg, strategy_utils
+
+    assert inspect.getmodule(FedAvg.aggregate_train) is fedavg and "aggregate_arrayrecords(" in inspect.getsource(
+        fedavg
+    )
+    flowers = strategy_utils.aggregate_arrayrecords
+    values = np.array([1.5, -0.0, 1e-45, -3e38], dtype=np.float32)
+    reply = _reply(7, arrays={"w": values, "h": values[:2].astype(np.float16)}, more={"d": values.astype(np.float64)})
+    mean, theirs = fedavg.aggregate_arrayrecords([reply], "num-examples"), flowers([reply], "num-examples")
+    assert list(mean) == list(theirs) == ["w", "h", "d"]
+    for name, array in theirs.items():
+        assert mean[name].data == array.data  # to the bit, types and shapes with it
+    held = mean["w"].__dict__["data"]
+    assert held is reply.array_records["arrays"]["w"].__dict__["data"] and not held.flags.writeable
+
+
+@pytest.mark.parametrize(
+    "replies",
+    [
+        [_reply(7, arrays={"w": np.array([2, 3])})],  # a mean of integers is of fractions
+        [_reply(7, a={"w": np.ones(2)}, b={"w": np.ones(2)})],  # one name twice is a sum
+        [_reply(3, a={"w": np.ones(2)}), _reply(1, a={"w": np.zeros(2)})],
+        [_reply(float("inf"), a={"w": np.ones(2)})],
+    ],
+)
+def test_what_is_not_one_reply_of_fractions_is_left_to_flower(replies: list[RecordDict]) -> None:
+    from flwr.serverapp.strategy import fedavg, strategy_utils
+
+    mean = fedavg.aggregate_arrayrecords(replies, "num-examples")
+    theirs = strategy_utils.aggregate_arrayrecords(replies, "num-examples")
+    assert mean["w"].data == theirs["w"].data
+    assert mean["w"].__dict__["data"] is not next(iter(replies[0].array_records.values()))["w"].__dict__["data"]
+
+
+def test_a_reply_without_weight_fails_as_flowers_does() -> None:
+    from flwr.serverapp.strategy import fedavg
+
+    with pytest.raises(ZeroDivisionError):
+        fedavg.aggregate_arrayrecords([_reply(0, a={"w": np.ones(2)})], "num-examples")
+
+
 def test_a_received_array_cannot_be_changed_through_its_record() -> None:
     sent = np.arange(3.0)
     array = flower.to_records(Content(arrays={"a": {"w": sent}})).array_records["a"]["w"]
