@@ -129,8 +129,9 @@ def verify_(
     """Seconds to verify a ledger: every statement and checkpoint with two processes, and its hashes alone.
 
     The ledger is made first: as a node writes it, each intent with a signed invocation and each outcome with a signed
-    receipt, no two alike. With fewer than the published 1,000,000 entries the time is scaled to them and said so. Compared
-    with bare Ed25519 verification of as many signatures by two threads.
+    receipt, no two alike. With fewer than the published 1,000,000 entries it is verified again with twice as many; both times
+    are drawn on to them in a straight line, and said so. Compared with bare Ed25519 verification of as many signatures by two
+    threads.
 
     $ keyong bench verify
     $ keyong bench verify --full

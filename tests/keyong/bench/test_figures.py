@@ -18,7 +18,7 @@ from keyong.bench.line import between
 from keyong.bench.memory import ratio
 from keyong.bench.report import demand, number, show
 from keyong.bench.rows import BENCHES, ROWS, MissingFigureError, check_complete, published
-from keyong.bench.verify import FULL_ENTRIES, Run, figures
+from keyong.bench.verify import FULL_ENTRIES, Run, Runs, figures
 from keyong.cli import _state
 
 
@@ -107,18 +107,22 @@ def test_the_memory_ratio_holds_in_both_directions() -> None:
     assert ratio(100, 120) == ratio(120, 100) == 1.2
 
 
-def test_fewer_entries_are_scaled_and_said_so() -> None:
+def test_fewer_entries_are_drawn_on_in_a_straight_line_and_said_so() -> None:
     class Seen:
         total = 50_000_000
 
-    full, fast = (Run(seconds, {}, Seen()) for seconds in (4.0, 0.3))  # type: ignore[arg-type]
-    found = {one.figure: one for one in figures(100_000, 100_000, 400, full, fast, 2.0)}
-    assert found["verify-seconds"].value == 40.0 and found["verify-seconds"].holds
-    assert found["verify-seconds"].ratio == 2.0
-    assert "scaled" in found["verify-seconds"].note
-    assert found["verify-hashes-seconds"].value == pytest.approx(3.0)
-    whole = {one.figure: one for one in figures(FULL_ENTRIES + 2, FULL_ENTRIES, 400, full, fast, 2.0)}
-    assert whole["verify-seconds"].value == 4.0 and "scaled" not in whole["verify-seconds"].note
+    def runs(entries: int, full: float, fast: float) -> Runs:
+        return Runs(entries, *(Run(seconds, {}, Seen()) for seconds in (full, fast)))  # type: ignore[arg-type]
+
+    before, after = runs(25_000, 1.5, 0.6), runs(100_000, 4.5, 0.9)
+    found = {one.figure: one for one in figures(100_000, 400, after, before, 2.0)}
+    # half a second, or as much, passes before the first entry: it is counted once
+    assert found["verify-seconds"].value == pytest.approx(0.5 + 40.0) and found["verify-seconds"].holds
+    assert found["verify-seconds"].ratio == pytest.approx(40.5 / 20)
+    assert "drawn on" in found["verify-seconds"].note and "25,000" in found["verify-seconds"].note
+    assert found["verify-hashes-seconds"].value == pytest.approx(0.5 + 4.0) and found["verify-hashes-seconds"].holds
+    whole = {one.figure: one for one in figures(FULL_ENTRIES, 400, runs(FULL_ENTRIES + 2, 4.0, 0.3), None, 2.0)}
+    assert whole["verify-seconds"].value == 4.0 and "drawn on" not in whole["verify-seconds"].note
 
 
 def test_the_certificate_fits_its_key_and_its_address(tmp_path: Path) -> None:
