@@ -41,7 +41,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp import strategy as strategies
 from flwr.serverapp.strategy import fedavg
 from flwr.serverapp.strategy.fedopt import FedOpt
-from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
+from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords, aggregate_metricrecords
 from flwr.supercore.date import now
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
@@ -216,9 +216,6 @@ for _owner, _name, _value in (
     setattr(_owner, _name, _value)
 
 
-_mean_of = fedavg.aggregate_arrayrecords
-
-
 def _aggregated(records: Sequence[RecordDict], weighting_metric_name: str) -> ArrayRecord:
     """The weighted mean of records; of a single one, as under ``sum``, its arrays themselves.
 
@@ -227,7 +224,7 @@ def _aggregated(records: Sequence[RecordDict], weighting_metric_name: str) -> Ar
     """
     arrays = _fractions(records[0]) if len(records) == 1 else None
     if arrays is None or not math.isfinite(_weight(records[0], weighting_metric_name) or math.nan):
-        return _mean_of(list(records), weighting_metric_name)
+        return aggregate_arrayrecords(list(records), weighting_metric_name)
     return ArrayRecord(arrays)
 
 
@@ -244,8 +241,10 @@ def _fractions(record: RecordDict) -> dict[str, Array] | None:
 
 
 def _weight(record: RecordDict, name: str) -> float:
-    found = next(iter(record.metric_records.values()), {}).get(name, 0)
-    return float(found) if isinstance(found, (int, float)) else 0.0
+    for metrics in record.metric_records.values():
+        found = metrics.get(name)
+        return float(found) if isinstance(found, (int, float)) else 0.0
+    return 0.0
 
 
 setattr(fedavg, "aggregate_arrayrecords", _aggregated)  # noqa: B010  # flwr types it as its own function
