@@ -148,9 +148,9 @@ def test_what_is_read_once_is_what_is_read_twice(
 @pytest.mark.parametrize("kind", Statement.__subclasses__(), ids=lambda kind: kind.__name__)
 def test_which_statements_are_judged_without_a_model(kind: type[Statement]) -> None:
     """Those without rules of their own beside their fields', and with no place for a float; others are read as ever."""
-    plain = {"Acknowledgement", "BlindAnswer", "EnrolmentRequest", "Fulfilment", "Invocation", "KeyChange",
-             "LedgerSuccession", "MaskedInput", "Receipt", "ReleasedShares", "ResultAcknowledgement", "Revocation",
-             "SealedShares", "Suspension", "Withdrawal"}  # fmt: skip
+    plain = {"Acknowledgement", "BlindAnswer", "DataspaceAnswer", "DataspaceCall", "EnrolmentRequest", "Fulfilment",
+             "Invocation", "KeyChange", "LedgerSuccession", "MaskedInput", "Receipt", "ReleasedShares",
+             "ResultAcknowledgement", "Revocation", "SealedShares", "Suspension", "Withdrawal"}  # fmt: skip
     assert (base._plain_validator(kind) is not None) is (kind.__name__ in plain)
     if kind.__name__ in plain:
         assert is_closed(kind.model_json_schema())
