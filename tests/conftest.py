@@ -25,6 +25,8 @@ settings.load_profile("long" if os.environ.get("KEYONG_LONG") else "default run"
 
 CANNOT_ISOLATE = ("the sandbox needs", "cannot isolate", "runtime", "jobs cannot run", "not installed", "torch is not")
 """What reasons to skip say where the sandbox or its runtime is missing."""
+CANNOT_BROWSE = "Chromium"
+"""What reasons to skip say where there is no browser."""
 DRIVING_PROCESSES = (
     "tests/integration",
     "tests/adversarial",
@@ -32,6 +34,7 @@ DRIVING_PROCESSES = (
     "tests/network",
     "tests/load",
     "tests/faults",
+    "tests/web",
     "tests/sandbox/test_sandbox_subprocess.py",  # counts what such sessions leave on the whole machine
 )
 
@@ -67,13 +70,21 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
-    """Where KEYONG_MUST_ISOLATE is set (CI), a test skipped because this machine cannot isolate jobs has failed."""
+    """Where KEYONG_MUST_ISOLATE is set (CI), a test skipped because this machine cannot isolate jobs has failed.
+
+    So has one that was skipped for want of a browser, where KEYONG_MUST_BROWSE is set.
+    """
     report = yield
     if report.skipped and os.environ.get("KEYONG_MUST_ISOLATE") and isinstance(report.longrepr, tuple):
         reason = str(report.longrepr[2])
         if any(word in reason for word in CANNOT_ISOLATE):
             report.outcome = "failed"
             report.longrepr = f"KEYONG_MUST_ISOLATE is set, and this was to be skipped: {reason}"
+    if report.skipped and os.environ.get("KEYONG_MUST_BROWSE") and isinstance(report.longrepr, tuple):
+        reason = str(report.longrepr[2])
+        if CANNOT_BROWSE in reason:
+            report.outcome = "failed"
+            report.longrepr = f"KEYONG_MUST_BROWSE is set, and this was to be skipped: {reason}"
     return report
 
 
