@@ -10,9 +10,11 @@ from enterprise_node.store import RegisteredDataset
 from federation.crypto import digest
 from federation.policy import demanded_participants
 from federation.policy.vocabulary import QUERY
-from federation.query import QuerySchemaError, check_query, query_bits
-from federation.statements import Column, DatasetDescription, Envelope
+from federation.query import QuerySchemaError, check_query, query_bits, query_micro_rho
+from federation.secagg import noise_shares
+from federation.statements import Column, DatasetDescription, Envelope, JobPlan
 from federation.statements.code import CodeBundle
+from federation.statements.query import QueryPlan
 
 CONTEXT_FILE = "context.bfv"
 """The one file in a query's bundle: the asker's public encryption context."""
@@ -65,4 +67,43 @@ def check_plan(admitted: AdmittedPlan, dataset: RegisteredDataset, bundle: CodeB
             least=demanded_participants(admitted.policy, QUERY),
             count=query.rules.contributors,
         )
+    if admitted.demands(QUERY).approval:
+        raise QuerySchemaError(
+            "the agreement has code approved before it runs, and a query has none that anybody could approve",
+            hint="agree on queries without --approval",
+            code="approval",
+        )
+    _check_floor(query, described(dataset))
     check_query(query, granted_columns(admitted, dataset))
+    _check_noise(plan, query, dataset)
+
+
+def _check_floor(query: QueryPlan, own: DatasetDescription) -> None:
+    """Raise where the plan's rules are weaker than what the owner published with the dataset; noise does without them."""
+    rules = query.rules
+    weaker = rules.subjects < own.least_subjects or (own.rounding > 1 and (rules.rounding or 1) < own.rounding)
+    if query.noise is None and weaker:
+        raise QuerySchemaError(
+            "the owner demands {subjects} subjects in a cell and counts rounded to {rounding}, and the query's plan less",
+            hint="plan the query again; `keyong catalog show` says what the owner demands",
+            code="disclosure-rules",
+            subjects=own.least_subjects or rules.subjects,
+            rounding=own.rounding or 1,
+        )
+
+
+def _check_noise(plan: JobPlan, query: QueryPlan, dataset: RegisteredDataset) -> None:
+    """Raise unless the noise costs what the plan states, and hides a privacy unit of this dataset."""
+    if plan.micro_rho != query_micro_rho(query, noise_shares(plan)):
+        raise AdmissionError("the plan states another cost than its noise has", code="query-plan")
+    if query.noise is None:
+        return
+    most = described(dataset).unit_rows
+    if not 0 < most <= query.noise.unit_rows:
+        raise QuerySchemaError(
+            "the noise is reckoned for {planned} rows of a privacy unit, and this dataset has up to {own}",
+            hint="plan the query again; a dataset without --unit-rows is asked without noise",
+            code="query-unit",
+            planned=query.noise.unit_rows,
+            own=most or "any number",
+        )

@@ -37,21 +37,30 @@ from federation.query import (
     CellRow,
     CellStatement,
     QueryVoidError,
+    VectorLayout,
     cell_statement,
     columns_of,
     contributes,
     distinct_statement,
+    draw_noise,
     encode_cells,
+    encode_noised,
     fill_slots,
+    is_cut,
     open_flags,
     opened,
     pack_parts,
+    parts_statement,
+    read_leaves,
     read_rows,
     seal_flags,
     stage_bits,
+    tree_statement,
+    with_parts,
 )
 from federation.query.flags import Elements
-from federation.secagg import OUTCOME_BITS, SurvivorsError, add_masks, reply_digest
+from federation.query.noised import Leaves
+from federation.secagg import OUTCOME_BITS, SurvivorsError, add_masks, noise_shares, reply_digest
 from federation.statements.query import QueryPlan
 from federation.wire.body import Buffer
 from sandbox import Runtime, Tier
@@ -79,6 +88,7 @@ class QueryWork:
     cells: list[CellRow | None] = field(default_factory=list)
     mine: list[bool] = field(default_factory=list)
     keys: dict[str, dict[int, list[str]]] = field(default_factory=dict)
+    leaves: dict[str, Leaves] = field(default_factory=dict)
     common: bytes = field(default=b"", repr=False)
 
 
@@ -118,13 +128,15 @@ class QueryStages:
         chosen = [own and open_ for own, open_ in zip(work.mine, shown, strict=True)]
 
         def vector_of() -> Elements:
+            if query.noise is not None:
+                noise = draw_noise(query, noise_shares(plan))
+                return encode_noised(query, work.statement, work.cells, work.leaves, noise)
             found = encode_cells(query, work.statement, work.cells, chosen, len(plan.cohort))
             for name, keys in work.keys.items():
                 fill_slots(found, query, name, keys, chosen, work.common, job.admitted.digest)
             return found
 
         vector = await asyncio.to_thread(vector_of)
-        # a node's noise is added to its vector here, before the masks, once a query's plan can ask for it
         masked = await asyncio.to_thread(self._mask, job, step, vector)
         encryption = job.session.encryption
         if encryption is None:
@@ -142,15 +154,22 @@ class QueryStages:
         if not isinstance(job.session, QuerySession):
             job.session = await self._open(job, query, tier)
         job.laps.lap("session")
+        trees = VectorLayout.of(query).trees
         statements = [work.statement.sql, *(distinct_statement(query, one.columns[0]) for one in distinct)]
+        statements += [tree_statement(query, columns[name]) for name in trees]
         tables = await job.session.rows(statements, float(job.admitted.plan.round_seconds))
         job.laps.lap("sandbox")
         work.cells = read_rows(query, work.statement, tables[0])
+        work.leaves = {name: read_leaves(query, tables.pop()) for name in reversed(trees)}
         for one, table in zip(distinct, tables[1:], strict=True):
             found: dict[int, list[str]] = {}
             for cell, key in table:
                 found.setdefault(int(cell), []).append(str(key))
             work.keys[one.name] = found
+        if is_cut(query, work.statement, work.cells):
+            parts = parts_statement(query, columns, unit if unit in columns else "")
+            (table,) = await job.session.rows([parts], float(job.admitted.plan.round_seconds))
+            work.cells = with_parts(query, work.statement, work.cells, table)
         work.mine = contributes(query, [cell.evidence if cell is not None else None for cell in work.cells])
         job.laps.lap("gate")
         return work

@@ -198,6 +198,8 @@ def cost_of(plan: JobPlan, stage: Stage, sent: Content | None) -> int:
         return (
             plan.micro_rho if stage in ("score", "size") else 0
         )  # a node's blinded keys say how many they are, no more
+    if plan.query is not None:
+        return plan.micro_rho if stage == "cells" else 0  # under noise no flag depends on a row
     if sent is None or plan.encoding.noise is None:
         return 0
     try:

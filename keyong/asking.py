@@ -16,18 +16,30 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from federation.crypto import canonical_json, digest
-from federation.errors import KeyongError, UsageError
+from federation.errors import DeniedError, KeyongError, UsageError
 from federation.home import Home, now
 from federation.policy import demanded_participants, demands, parse_policy, shown_columns
 from federation.policy.vocabulary import QUERY
-from federation.query import Answer, check_query, decode_answer, plan_of, query_bits, unpack_parts
+from federation.privacy import MICRO, STANDARD, exact
+from federation.query import (
+    Answer,
+    Private,
+    check_query,
+    decode_answer,
+    plan_of,
+    query_bits,
+    query_micro_rho,
+    unpack_parts,
+)
 from federation.query.front import Question, common_columns, parse_question, table_of
-from federation.secagg import MINIMUM_ENTITIES, check_size, choose_encoding, threshold
+from federation.secagg import MINIMUM_ENTITIES, check_size, choose_encoding, shares_of, threshold
 from federation.statements import Column, JobPlan, OutputSchema, PlannedDataset, StageOutput
 from federation.statements.code import CodeBundle
 from federation.statements.query import QueryPlan
+from keyong.answer_receipts import contributors
 from keyong.choosing import Choice, choose
 from keyong.kept_answers import KeptAnswer, KeptAnswers
+from keyong.receipts import ReceivedError
 
 if TYPE_CHECKING:
     from keyong.ciphering import Ciphers
@@ -71,6 +83,11 @@ class Prepared:
         return tuple(choice.published.description.provider for choice in self.chosen)
 
     @property
+    def micro_rho(self) -> int:
+        """What it costs of each dataset's privacy budget; 0 without noise."""
+        return query_micro_rho(self.query, shares_of(len(self.chosen)))
+
+    @property
     def identity(self) -> str:
         """Digest of all that makes this query this query: what is asked, for what, of which data in which version."""
         said = {
@@ -108,8 +125,12 @@ class Answered:
     repeated: bool
 
 
-def prepare(client: Client, text: str, purpose: str, datasets: Sequence[str] = ()) -> Prepared:
+def prepare(client: Client, text: str, purpose: str, datasets: Sequence[str] = (), rho: str | None = None) -> Prepared:
     """Understand a query: find its datasets and agreements, read its text against their columns.
+
+    Args:
+        rho: what its noise may cost of each dataset's privacy budget, a decimal; None for the standard where a dataset demands
+            noise and its agreement does not permit answers without, else no noise.
 
     Raises:
         QueryTextError: the text asks for something that is not answered.
@@ -130,15 +151,48 @@ def prepare(client: Client, text: str, purpose: str, datasets: Sequence[str] = (
     check_size(len(chosen))
     granted = [_granted(choice) for choice in chosen]
     columns = common_columns(granted)
-    question = parse_question(text, columns)
+    private = _private(chosen, rho)
+    question = parse_question(text, columns, private=private is not None)
     rows = max(choice.published.description.rows_at_most for choice in chosen)
-    query = plan_of(question, columns, rows, _UNKNOWN)
+    query = plan_of(question, columns, rows, _UNKNOWN, private)
     least = max(demanded_participants(parse_policy(choice.agreement.policy), QUERY) for choice in chosen)
-    rules = query.rules.model_copy(update={"contributors": max(query.rules.contributors, least)})
+    demanded = [choice.published.description for choice in chosen]
+    rounding = max(one.rounding for one in demanded)
+    rules = query.rules.model_copy(
+        update={
+            "contributors": max(query.rules.contributors, least),
+            "subjects": max(query.rules.subjects, *(one.least_subjects for one in demanded)),
+            "rounding": rounding if rounding > 1 and query.noise is None else None,
+        }
+    )
     query = query.model_copy(update={"rules": rules})
     for known in granted:
         check_query(query, known)
     return Prepared(home, text, purpose, tuple(chosen), question, query)
+
+
+def _private(chosen: Sequence[Choice], rho: str | None) -> Private | None:
+    """What noise a query of these datasets carries."""
+    described = [choice.published.description for choice in chosen]
+    demanded = any(
+        one.unit_rows and not demands(parse_policy(choice.agreement.policy), QUERY).unbounded
+        for one, choice in zip(described, chosen, strict=True)
+    )
+    if rho is None and not demanded:
+        return None
+    without = [f"{one.provider}/{one.dataset}" for one in described if not one.unit_rows]
+    if without:
+        raise DeniedError(
+            "noise hides what one privacy unit does, and {names} say not how many rows one has",
+            hint="their owners declare it: keyong node dataset add ... --unit-rows 1",
+            code="query-unit",
+            names=", ".join(without),
+        )
+    micro_rho = STANDARD.query if rho is None else int(exact(rho) * MICRO)
+    if not 1 <= micro_rho < 2**52:
+        raise UsageError("a privacy budget is at least rho 0.000001", hint="write it as a decimal, such as --rho 0.05")
+    unit_rows = max(one.unit_rows for one in described)
+    return Private(micro_rho, unit_rows, len(chosen), shares_of(len(chosen)))
 
 
 def ask(
@@ -166,7 +220,7 @@ def ask(
         repeated = True
     query = prepared.query
     vector = ciphers.open(known.secret, unpack_parts(known.answer))
-    answer = decode_answer(query, [int(one) for one in vector], known.nodes)
+    answer = decode_answer(query, [int(one) for one in vector], known.nodes, shares_of(len(prepared.chosen)))
     return Answered(prepared, answer, known.job, repeated)
 
 
@@ -207,6 +261,7 @@ def planned(home: Home, prepared: Prepared, runtime: str, public: bytes) -> tupl
         round_seconds=STEP_SECONDS,
         memory_bytes=MEMORY_BYTES,
         leak_bits=query_bits(query),
+        micro_rho=prepared.micro_rho,
         slot_seconds=slot,
         anchoring="committed",
         query=query,
@@ -235,8 +290,10 @@ def _asked(client: Client, prepared: Prepared, runtime: str, ciphers: Ciphers, c
     finally:
         fields = {"job": plan.id, "plan": envelope.digest, "status": status, "code": code}
         client.ledger.append("result", fields, ref=recorded.index)
-    nodes = len(json.loads(files["summary.json"])["contributed"])
-    return KeptAnswer(job, nodes, secret, files[ANSWER_FILE])
+    nodes = contributors(client, files, plan, envelope.digest)
+    if list(nodes) != sorted(json.loads(files["summary.json"])["contributed"]):
+        raise ReceivedError("the coordinator names other nodes in the answer than gave a receipt for it")
+    return KeptAnswer(job, len(nodes), secret, files[ANSWER_FILE])
 
 
 def _followed(client: Client, job: str) -> tuple[str, str]:

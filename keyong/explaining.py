@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from federation.query import VectorLayout, query_bits
-from federation.secagg import threshold
+from federation.privacy import STANDARD, epsilon, rho_text
+from federation.query import Moment, VectorLayout, query_bits
+from federation.query.noising import releases, spread_of
+from federation.secagg import shares_of, threshold
+from keyong.tabulating import noise_of
 from keyong.text import translate
 
 if TYPE_CHECKING:
@@ -62,32 +65,16 @@ def explanation(prepared: Prepared) -> Explanation:
         translate("the sandbox at a node: the columns that the query names; no key, no mask, no network"),
     )
     cost = (
-        translate("one use of each agreement; no privacy budget, for no noise is added"),
+        *_budget(prepared),
         translate("{bits} bits leave each node at most", **numbers),
         translate("the identical query on the same data is answered again from what is kept, at no cost"),
     )
     refuses = (
-        translate("a node contributes nothing to a cell with fewer than {subjects} subjects", **numbers),
-        translate(
-            "nor where two subjects hold more than {dominance} of a total, or the others less than {ratio} of the largest",
-            **numbers,
-        ),
-        translate("a cell opens where {least} companies contribute; else it is suppressed", **numbers),
+        *_rules(numbers, noised=query.noise is not None),
         translate("the nodes refuse a sum over nearly the same companies as an earlier one on the same data"),
         *_refusals(prepared),
     )
-    beyond = (
-        translate(
-            "differences between questions: two that differ by a few rows show those rows' sum, noise would hide it"
-        ),
-        translate(
-            "one company that holds nearly all of a cell: dominance is judged within a node, not between companies"
-        ),
-        translate(
-            "{many} nodes that give up their keys to the coordinator: together they learn the others' parts", **numbers
-        ),
-        translate("a member that lies about its own rows"),
-    )
+    beyond = _beyond(numbers, noised=query.noise is not None)
     parts = (
         (translate("what is asked"), plan),
         (translate("who learns what"), learns),
@@ -100,12 +87,69 @@ def explanation(prepared: Prepared) -> Explanation:
         "datasets": asked,
         "cells": query.cells,
         "leak_bits": query_bits(query),
-        "micro_rho": 0,
+        "micro_rho": prepared.micro_rho,
+        "noise": noise_of(prepared),
         "refusals": _refused(prepared),
         "learns": list(learns),
         "not_protected": list(beyond),
     }
     return Explanation(document, parts)
+
+
+def _budget(prepared: Prepared) -> tuple[str, ...]:
+    if prepared.query.noise is None:
+        return (translate("one use of each agreement; no privacy budget, for no noise is added"),)
+    shares = shares_of(len(prepared.chosen))
+    spread = {one.of: spread_of(prepared.query, one, shares, len(prepared.chosen)) for one in releases(prepared.query)}
+    count = next(sd for of, sd in spread.items() if isinstance(of, Moment) and of.counts)
+    return (
+        translate("one use of each agreement"),
+        translate(
+            "rho {rho} of each dataset's privacy budget (epsilon {epsilon} at delta {delta}), in {count} releases",
+            rho=rho_text(prepared.micro_rho),
+            epsilon=f"{epsilon(prepared.micro_rho, STANDARD.delta):.2f}",
+            delta=STANDARD.delta,
+            count=len(spread),
+        ),
+        translate("a count of rows gets noise with a standard deviation of {spread}", spread=f"{count:.3g}"),
+    )
+
+
+def _rules(numbers: dict[str, Any], *, noised: bool) -> tuple[str, ...]:
+    if noised:
+        return (
+            translate("no cell is suppressed: what is shown depends on no row but through noise"),
+            translate("a node refuses once its dataset's budget is spent, for everybody or for your company"),
+        )
+    return (
+        translate("a node contributes nothing to a cell with fewer than {subjects} subjects", **numbers),
+        translate(
+            "nor where two subjects hold more than {dominance} of a total, or the others less than {ratio} of the largest",
+            **numbers,
+        ),
+        translate("a cell opens where {least} companies contribute; else it is suppressed", **numbers),
+    )
+
+
+def _beyond(numbers: dict[str, Any], *, noised: bool) -> tuple[str, ...]:
+    differences = (
+        translate("one unit whose rows are at two companies: each hides it with noise of its own, and each is charged")
+        if noised
+        else translate(
+            "differences between questions: two that differ by a few rows show those rows' sum, noise would hide it"
+        )
+    )
+    dominance = translate(
+        "one company that holds nearly all of a cell: dominance is judged within a node, not between companies"
+    )
+    return (
+        differences,
+        dominance,
+        translate(
+            "{many} nodes that give up their keys to the coordinator: together they learn the others' parts", **numbers
+        ),
+        translate("a member that lies about its own rows"),
+    )
 
 
 def _refused(prepared: Prepared) -> list[dict[str, str]]:

@@ -102,6 +102,11 @@ class Receipts:
         self._rosters = rosters
         self._held = self._read_receipts()
 
+    @property
+    def held(self) -> dict[str, list[Held]]:
+        """Every receipt, by its node."""
+        return {node: list(receipts) for node, receipts in self._held.items()}
+
     def _read_receipts(self) -> dict[str, list[Held]]:
         found: dict[str, list[Held]] = {}
         for path in sorted((self._part / "receipts").glob("*.receipt.json")):

@@ -37,6 +37,8 @@ def describe_dataset(
     level: str = "",
     privacy_unit: str = "",
     unit_rows: int = 0,
+    least_subjects: int = 0,
+    rounding: int = 0,
     rules: Rules = NO_RULES,
 ) -> DatasetDescription:
     """The catalog entry of a source: columns as the rules leave them, row counts as a bucket.
@@ -72,6 +74,8 @@ def describe_dataset(
         level=level,
         privacy_unit=privacy_unit,
         unit_rows=unit_rows,
+        least_subjects=least_subjects,
+        rounding=rounding,
         rules=rules.digest,
         live=source.reading.live,
         files=source.reading.kind == "files",

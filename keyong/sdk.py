@@ -51,7 +51,14 @@ class Connection:
         self._client.close()
 
     def query(
-        self, sql: str, *, purpose: str, datasets: Sequence[str] = (), frame: str = "pandas", again: bool = False
+        self,
+        sql: str,
+        *,
+        purpose: str,
+        datasets: Sequence[str] = (),
+        frame: str = "pandas",
+        again: bool = False,
+        rho: str | None = None,
     ) -> Any:
         """Ask an aggregate query, under the agreements in force, and return its table.
 
@@ -61,21 +68,25 @@ class Connection:
             datasets: ``MEMBER/DATASET``; by default all of the name after FROM that agreements permit.
             frame: ``pandas`` or ``polars``.
             again: ask the nodes even where the identical query was answered before.
+            rho: what its noise may cost of each dataset's privacy budget, a decimal; by default 0.005 where a dataset demands
+                noise, else there is none. Figures then have columns ``NAME.low`` and ``NAME.high`` beside them.
 
         Raises:
             federation.errors.KeyongError: it is not answered; ``code`` says why, ``hint`` what to do.
         """
         from keyong.tabulating import frame as framed
 
-        return framed(self.answer(sql, purpose=purpose, datasets=datasets, again=again), frame)
+        return framed(self.answer(sql, purpose=purpose, datasets=datasets, again=again, rho=rho), frame)
 
-    def answer(self, sql: str, *, purpose: str, datasets: Sequence[str] = (), again: bool = False) -> Answered:
+    def answer(
+        self, sql: str, *, purpose: str, datasets: Sequence[str] = (), again: bool = False, rho: str | None = None
+    ) -> Answered:
         """The same, with everything that is known of the answer."""
         from keyong.asking import ask, prepare
         from keyong.checking import tier_here
         from keyong.ciphering import Ciphers
 
-        prepared = prepare(self._client, sql, purpose, datasets)
+        prepared = prepare(self._client, sql, purpose, datasets, rho)
         if self._ciphers is None:
             self._ciphers = Ciphers(self._runtime, tier_here(""))
         answered = ask(self._client, prepared, self._runtime, self._ciphers, again=again)

@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from federation.errors import UsageError
+from federation.privacy import STANDARD, epsilon, rho_text
 from federation.query import Cell, Regression
 
 if TYPE_CHECKING:
-    from keyong.asking import Answered
+    from keyong.asking import Answered, Prepared
 
 CONTRIBUTING, OF, SUPPRESSED = "contributing", "of", "suppressed"
+LOW, HIGH = ".low", ".high"
+"""Under noise: ends of what a figure lies within, 95 times in 100."""
 FORMATS = ("text", "json", "csv", "parquet")
 
 
@@ -53,7 +56,21 @@ def document(answered: Answered) -> dict[str, Any]:
             for row in rows(answered)
         ],
         "rules": plan.rules.model_dump(mode="json"),
-        "noise": None,
+        "noise": noise_of(answered.prepared),
+    }
+
+
+def noise_of(prepared: Prepared) -> dict[str, Any] | None:
+    """What noise a query carries, as JSON; None for none."""
+    noise = prepared.query.noise
+    if noise is None:
+        return None
+    return {
+        "rho": rho_text(prepared.micro_rho),
+        "epsilon": round(epsilon(prepared.micro_rho, STANDARD.delta), 4),
+        "delta": STANDARD.delta,
+        "unit_rows": noise.unit_rows,
+        "confidence": 0.95,
     }
 
 
@@ -99,14 +116,19 @@ def frame(answered: Answered, kind: str = "pandas") -> Any:
 
 def text_rows(answered: Answered) -> tuple[list[str], list[list[str]]]:
     """Headings and cells as a person reads them."""
-    names = columns(answered)[:-2]
+    names = [name for name in columns(answered)[:-2] if not name.endswith((LOW, HIGH))]
     told = []
     for row in rows(answered):
         hidden = not row[CONTRIBUTING]
         axes = {axis.column for axis in answered.prepared.query.axes}
-        cells = [SUPPRESSED if hidden and name not in axes else shown(row[name]) for name in names]
+        cells = [SUPPRESSED if hidden and name not in axes else _with_interval(row, name) for name in names]
         told.append([*cells, f"{row[CONTRIBUTING]}/{row[OF]}" if not hidden else "-"])
     return [*names, CONTRIBUTING], told
+
+
+def _with_interval(row: dict[str, Any], name: str) -> str:
+    low, high = row.get(name + LOW), row.get(name + HIGH)
+    return shown(row[name]) if low is None or high is None else f"{shown(row[name])} [{low:.5g}, {high:.5g}]"
 
 
 def shown(value: Any) -> str:
@@ -119,21 +141,35 @@ def shown(value: Any) -> str:
 
 
 def _figure_columns(answered: Answered, name: str) -> list[str]:
+    numbers = _numbers(answered, name)
+    if answered.prepared.query.noise is not None:
+        return [part for number in numbers for part in (number, number + LOW, number + HIGH)]
     measure = next(one for one in answered.prepared.query.measures if one.name == name)
-    if measure.kind == "regression":
-        by = [f"{name}.{column}" for column in measure.columns[1:]]
-        return [f"{name}.intercept", *by, f"{name}.r_squared", f"{name}.rows"]
-    return [name, f"{name}.error"] if measure.kind == "distinct" else [name]
+    return [name, f"{name}.error"] if measure.kind == "distinct" else numbers
+
+
+def _numbers(answered: Answered, name: str) -> list[str]:
+    """What a figure's numbers are called: one, or several of a regression."""
+    measure = next(one for one in answered.prepared.query.measures if one.name == name)
+    if measure.kind != "regression":
+        return [name]
+    by = [f"{name}.{column}" for column in measure.columns[1:]]
+    return [f"{name}.intercept", *by, f"{name}.r_squared", f"{name}.rows"]
 
 
 def _figure(answered: Answered, cell: Cell, name: str) -> dict[str, Any]:
-    names = _figure_columns(answered, name)
-    value = cell.figures.get(name)
+    numbers, value = _numbers(answered, name), cell.figures.get(name)
+    found: dict[str, Any] = dict.fromkeys(_figure_columns(answered, name))
     if isinstance(value, Regression):
-        return dict(zip(names, [*value.coefficients, value.r_squared, value.rows], strict=True))
-    if len(names) == 2 and names[1].endswith(".error"):
-        return {names[0]: value, names[1]: cell.errors.get(name)}
-    return dict.fromkeys(names) | ({name: value} if name in names else {})
+        found |= dict(zip(numbers, [*value.coefficients, value.r_squared, value.rows], strict=True))
+    elif len(numbers) == 1:
+        found[name] = value
+    if f"{name}.error" in found:
+        found[f"{name}.error"] = cell.errors.get(name)
+    for number, interval in zip(numbers, cell.intervals.get(name, ()), strict=False):
+        if interval is not None:
+            found[number + LOW], found[number + HIGH] = interval
+    return found
 
 
 def _plain(value: Any) -> Any:

@@ -6,7 +6,7 @@
 ('int64', True)
 """
 
-from federation.noise.gaussian import TABLE_FROM, discrete_gaussian
+from federation.noise.gaussian import LARGEST_VARIANCE, TABLE_FROM, discrete_gaussian
 from federation.noise.table import TABLE_DISTANCE, Keystream, table_gaussian
 
-__all__ = ["TABLE_DISTANCE", "TABLE_FROM", "Keystream", "discrete_gaussian", "table_gaussian"]
+__all__ = ["LARGEST_VARIANCE", "TABLE_DISTANCE", "TABLE_FROM", "Keystream", "discrete_gaussian", "table_gaussian"]

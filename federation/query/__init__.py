@@ -16,15 +16,25 @@ who asks alone.
 
 from federation.query.disclosure import CellEvidence, Total, contributes, opened
 from federation.query.errors import QueryFailedError, QuerySchemaError, QueryTextError, QueryVoidError
-from federation.query.figures import Answer, Cell, Regression, decode_answer
+from federation.query.figures import Answer, Cell, decode_answer
 from federation.query.flags import open_flags, seal_flags
+from federation.query.intervals import Regression
 from federation.query.layout import Moment, VectorLayout, query_bits, stage_bits
+from federation.query.noised import encode_noised, read_leaves
+from federation.query.noising import draw_noise, query_micro_rho
 from federation.query.parts import pack_parts, unpack_parts
-from federation.query.planning import plan_of
+from federation.query.planning import Private, plan_of
 from federation.query.ring import MODULUS, RING, SLOTS, signed
 from federation.query.schema import check_query, columns_of
-from federation.query.sql import CellStatement, cell_statement, distinct_statement, name_of
-from federation.query.vector import CellRow, encode_cells, fill_slots, labels, read_rows
+from federation.query.sql import (
+    CellStatement,
+    cell_statement,
+    distinct_statement,
+    name_of,
+    parts_statement,
+    tree_statement,
+)
+from federation.query.vector import CellRow, encode_cells, fill_slots, is_cut, labels, read_rows, with_parts
 
 __all__ = [
     "MODULUS",
@@ -36,6 +46,7 @@ __all__ = [
     "CellRow",
     "CellStatement",
     "Moment",
+    "Private",
     "QueryFailedError",
     "QuerySchemaError",
     "QueryTextError",
@@ -49,18 +60,26 @@ __all__ = [
     "contributes",
     "decode_answer",
     "distinct_statement",
+    "draw_noise",
     "encode_cells",
+    "encode_noised",
     "fill_slots",
+    "is_cut",
     "labels",
     "name_of",
     "open_flags",
     "opened",
     "pack_parts",
+    "parts_statement",
     "plan_of",
     "query_bits",
+    "query_micro_rho",
+    "read_leaves",
     "read_rows",
     "seal_flags",
     "signed",
     "stage_bits",
+    "tree_statement",
     "unpack_parts",
+    "with_parts",
 ]

@@ -38,7 +38,10 @@ class CellEvidence:
 
 
 def contributes(plan: QueryPlan, cells: Sequence[CellEvidence | None]) -> list[bool]:
-    """Of each cell, whether this node contributes to it; None is a cell without rows."""
+    """Of each cell, whether this node contributes to it; None is a cell without rows. Under noise to all of them: what is shown
+    would say something of the rows that no noise hides."""
+    if plan.noise is not None:
+        return [True] * len(cells)
     kept = [cell is not None and is_safe(plan, cell) for cell in cells]
     left = [at for at, cell in enumerate(cells) if cell is not None and not kept[at]]
     while left and (len(left) == 1 or sum(_subjects(cells[at]) for at in left) < plan.rules.subjects):

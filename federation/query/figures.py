@@ -4,26 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import combinations_with_replacement
 
 from federation.query.errors import QueryVoidError
+from federation.query.intervals import Interval, NoisedFigures, Regression
 from federation.query.layout import Moment, VectorLayout
 from federation.query.ring import from_limbs, signed
 from federation.query.vector import labels
-from federation.statements.query import Measure, QueryPlan
+from federation.statements.query import ORDERED, Measure, QueryPlan
 
 SUPPRESSED = "suppressed"
-
-
-@dataclass(frozen=True)
-class Regression:
-    """Coefficients of a linear regression, the intercept first."""
-
-    coefficients: tuple[float, ...]
-    r_squared: float
-    rows: int
 
 
 @dataclass(frozen=True)
@@ -42,6 +34,8 @@ class Cell:
     contributing: int
     figures: dict[str, int | float | Regression | None]
     errors: dict[str, float]
+    intervals: dict[str, tuple[Interval, ...]] = field(default_factory=dict)
+    """Under noise: within what each figure lies without it, 95 times in 100; one for each number of a regression."""
 
     @property
     def suppressed(self) -> bool:
@@ -61,12 +55,13 @@ class Answer:
     nodes: int
 
 
-def decode_answer(plan: QueryPlan, vector: Sequence[int], nodes: int) -> Answer:
+def decode_answer(plan: QueryPlan, vector: Sequence[int], nodes: int, shares: int = 1) -> Answer:
     """The table of an opened sum.
 
     Args:
         vector: elements of Z_t.
         nodes: whose vectors were added, as the receipts say.
+        shares: of how many shares each node's noise was reckoned, where the plan has noise.
 
     Raises:
         QueryVoidError: it is not the sum of so many honest nodes' vectors.
@@ -74,11 +69,19 @@ def decode_answer(plan: QueryPlan, vector: Sequence[int], nodes: int) -> Answer:
     layout = VectorLayout.of(plan)
     if len(vector) < layout.size or vector[0] != nodes:
         raise QueryVoidError("the answer does not open to {count} nodes; it is void", count=nodes)
-    return Answer(tuple(_cell(plan, layout, vector, at, name, nodes) for at, name in enumerate(labels(plan))), nodes)
+    noised = NoisedFigures(plan, shares, nodes) if plan.noise is not None else None
+    cells = (_cell(plan, layout, vector, at, name, nodes, noised) for at, name in enumerate(labels(plan)))
+    return Answer(tuple(cells), nodes)
 
 
 def _cell(
-    plan: QueryPlan, layout: VectorLayout, vector: Sequence[int], number: int, named: tuple[str, ...], nodes: int
+    plan: QueryPlan,
+    layout: VectorLayout,
+    vector: Sequence[int],
+    number: int,
+    named: tuple[str, ...],
+    nodes: int,
+    noised: NoisedFigures | None,
 ) -> Cell:
     contributing = int(vector[layout.cell(number)])
     if contributing > nodes:
@@ -91,7 +94,13 @@ def _cell(
         sums[moment] = Fraction(whole, 1 << layout.bits(moment))
     figures: dict[str, int | float | Regression | None] = {}
     errors: dict[str, float] = {}
+    intervals: dict[str, tuple[Interval, ...]] = {}
     for measure in plan.measures:
+        if measure.kind in ORDERED and noised is not None:
+            start, stop = layout.tree(number, measure.columns[0])
+            tree = [signed(int(one)) for one in vector[start:stop]]
+            figures[measure.name], intervals[measure.name] = noised.ordered(measure, tree, sums)
+            continue
         if measure.kind == "distinct-local":
             figures[measure.name] = signed(int(vector[layout.local(number, measure.name)]))
         elif measure.kind == "distinct":
@@ -100,7 +109,9 @@ def _cell(
             figures[measure.name], errors[measure.name] = counted(occupied, stop - start)
         else:
             figures[measure.name] = _figure(plan, measure, sums)
-    return Cell(named, contributing, figures, errors)
+        if noised is not None:
+            intervals[measure.name] = noised.intervals(measure, sums, figures[measure.name])
+    return Cell(named, contributing, figures, errors, intervals)
 
 
 def counted(occupied: int, slots: int) -> tuple[int, float]:
@@ -136,8 +147,8 @@ def _figure(plan: QueryPlan, measure: Measure, sums: dict[Moment, Fraction]) -> 
         whole = plan.used(names[0]).fraction_bits == 0
         if measure.kind == "sum":
             return int(total) if whole and total.denominator == 1 else float(total)
-        return float(total / count) if rows else None
-    if not rows:
+        return float(total / count) if rows > 0 else None
+    if rows <= 0:  # below nothing by noise
         return None
     # centred: what was taken off each value falls out
     cross = {

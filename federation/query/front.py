@@ -57,10 +57,9 @@ _NAMED: dict[str, tuple[MeasureKind, bool]] = {
     "VAR_POP": ("variance", True),
     "COVAR_SAMP": ("covariance", False),
 }
-_PRIVATE_ONLY = (
+_ORDERED = (
     exp.Min, exp.Max, exp.Median, exp.Quantile, exp.ApproxQuantile, exp.PercentileCont, exp.PercentileDisc,
 )  # fmt: skip
-_PRIVATE_NAMES = frozenset({"LOGREG", "QUANTILE_CONT", "QUANTILE_DISC", "MODE"})
 _COMPARISONS: dict[type[exp.Expression], Comparator] = {
     exp.EQ: "=",
     exp.NEQ: "<>",
@@ -91,17 +90,18 @@ class Question:
     """For each: ``axis`` or ``figure`` and its name; an axis by its column, what it is called where it is renamed."""
 
 
-def parse_question(text: str, columns: Mapping[str, Column]) -> Question:
+def parse_question(text: str, columns: Mapping[str, Column], *, private: bool = False) -> Question:
     """Read one SELECT.
 
     Args:
         text: the SQL.
         columns: that all datasets have in common, by name.
+        private: whether noise will be added, without which quantiles, least and largest values are not answered.
 
     Raises:
         QueryTextError: what is wrong, or not answered, and where.
     """
-    return _Reader(text, columns).read()
+    return _Reader(text, columns, private).read()
 
 
 def table_of(text: str) -> str:
@@ -111,8 +111,9 @@ def table_of(text: str) -> str:
 
 
 class _Reader:
-    def __init__(self, text: str, columns: Mapping[str, Column]) -> None:
+    def __init__(self, text: str, columns: Mapping[str, Column], private: bool = False) -> None:
         self._text = text
+        self._noised = private
         self._columns = columns
         self._folded = {name.lower(): name for name in columns}
 
@@ -266,13 +267,11 @@ class _Reader:
 
     def _measure(self, node: exp.Expression, alias: str) -> Measure:
         name = alias or node.sql(DIALECT).replace('"', "").lower()
-        if isinstance(node, _PRIVATE_ONLY):
-            self._private(node)
+        if isinstance(node, _ORDERED):
+            return self._ordered(node, name)
         if isinstance(node, exp.Count):
             return self._count(node, name)
         called = str(node.this).upper() if isinstance(node, exp.Anonymous) else ""
-        if called in _PRIVATE_NAMES:
-            self._private(node)
         if called in _NAMED:
             kind, population = _NAMED[called]
             arguments = node.expressions
@@ -291,6 +290,30 @@ class _Reader:
             if kind != "distinct-local" and self._columns[column].type not in NUMBERS:
                 self._refuse(node, f"{column}", hint=HintNotice("this figure takes columns of numbers"))
         return Measure(kind=kind, name=name, columns=columns, population=population)
+
+    def _ordered(self, node: exp.Expression, name: str) -> Measure:
+        if not self._noised:
+            self._private(node)
+        if len([one for one in node.args.values() if one]) > (
+            1 if isinstance(node, exp.Min | exp.Max | exp.Median) else 2
+        ):
+            self._refuse(node, node.sql(DIALECT)[:60], hint=_ANSWERED)
+        column = self._column(node.this)
+        if self._columns[column].type not in NUMBERS:
+            self._refuse(node, f"{column}", hint=HintNotice("this figure takes columns of numbers"))
+        if isinstance(node, exp.Min | exp.Max):
+            return Measure(kind="minimum" if isinstance(node, exp.Min) else "maximum", name=name, columns=(column,))
+        share = "0.5"
+        if not isinstance(node, exp.Median):
+            given = node.args.get("quantile") or node.args.get("expression")
+            share = self._number(given) if given is not None else ""
+            if not share or not 0 < Decimal(share) < 1:
+                self._refuse(
+                    node,
+                    node.sql(DIALECT)[:60],
+                    hint=HintNotice("a quantile lies between 0 and 1: QUANTILE_CONT(x, 0.9)"),
+                )
+        return Measure(kind="quantile", name=name, columns=(column,), at=share)
 
     def _count(self, node: exp.Count, name: str) -> Measure:
         inner = node.this
@@ -391,7 +414,7 @@ class _Reader:
         line, column = self._place(node)
         raise QueryTextError(
             "{what} is answered only under differential privacy (line {line}, column {column})",
-            hint="it shows single rows' values where no noise is added",
+            hint="it shows single rows' values where no noise is added; ask with noise (--rho 0.005)",
             code="query-needs-noise",
             what=node.sql(DIALECT)[:60],
             line=line,
@@ -418,7 +441,8 @@ class _Reader:
 
 _ANSWERED = HintNotice(
     "answered are COUNT, SUM, AVG, VARIANCE, STDDEV, COVAR_SAMP, COVAR_POP, CORR, LINREG(y, x, ...), HISTOGRAM(x, edge, ...), "
-    "COUNT(DISTINCT x), LOCAL_DISTINCT(x) over one dataset, with WHERE and GROUP BY"
+    "COUNT(DISTINCT x), LOCAL_DISTINCT(x), with noise also MIN, MAX, MEDIAN, QUANTILE_CONT(x, 0.9), over one dataset, with WHERE "
+    "and GROUP BY"
 )
 _CONDITIONS = HintNotice("WHERE takes comparisons of columns with constants, BETWEEN, IN, IS NULL, AND, OR, NOT")
 _KEYWORDS = frozenset(

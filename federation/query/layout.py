@@ -5,27 +5,35 @@
     1                               the constant 1 of each node
     for each cell                   1 where the node contributes, then its moments, each in one limb or the plan's
     for each cell and distinct      the slots of occupied values
+    for each cell and tree          rows below each node of the tree, level by level, the root left out
 
 A *moment* is the sum, over the rows in which all columns of ``over`` have a value, of the product of ``factors``: with no
-factor it counts rows. Every figure but distinct counts is a function of moments.
+factor it counts rows. A *tree* halves a column's range again and again, under noise alone. Every figure but distinct counts is a
+function of moments and trees.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 from itertools import combinations_with_replacement
 
 from federation.query.errors import QuerySchemaError
 from federation.secagg import OUTCOME_BITS
-from federation.statements.query import Measure, QueryPlan
+from federation.statements.query import ORDERED, Measure, QueryPlan
 
 ELEMENT_BITS = 50
 ATTEMPTS = 3
 """How often a stage may be tried."""
 MOST_ELEMENTS = 2**18
 """Of one node's vector: 32 ciphertexts, 8 MiB."""
+
+
+NOISED_BITS = 20
+"""Of a row's largest value under noise."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +54,7 @@ def moments_of(measure: Measure) -> tuple[Moment, ...]:
     over, kind = tuple(sorted(set(measure.columns))), measure.kind
     if kind in ("distinct", "distinct-local"):
         return ()
-    if kind == "count":
+    if kind == "count" or kind in ORDERED:
         return (Moment(over),)
     if kind in ("sum", "mean"):
         return (Moment(over), Moment(over, measure.columns))
@@ -108,7 +116,22 @@ class VectorLayout:
     @property
     def size(self) -> int:
         """Elements of the whole vector."""
-        return 1 + self.plan.cells * (self.width + sum(self.slots))
+        return 1 + self.plan.cells * (self.width + sum(self.slots) + len(self.trees) * self.tree_size)
+
+    @cached_property
+    def trees(self) -> tuple[str, ...]:
+        """The columns that a tree is made of, each once."""
+        return tuple(dict.fromkeys(one.columns[0] for one in self.plan.measures if one.kind in ORDERED))
+
+    @property
+    def levels(self) -> int:
+        """Depth of each tree."""
+        return self.plan.noise.levels if self.plan.noise is not None else 0
+
+    @property
+    def tree_size(self) -> int:
+        """Elements of one tree: its levels have 2, 4, 8, ... nodes."""
+        return (2 << self.levels) - 2
 
     def limbs(self, moment: Moment) -> int:
         """Elements that a moment takes."""
@@ -116,6 +139,8 @@ class VectorLayout:
 
     def bits(self, moment: Moment) -> int:
         """Fraction bits of a moment."""
+        if self.plan.noise is not None:
+            return noised_bits(self.plan, moment)
         return max((self.plan.used(name).fraction_bits for name in moment.factors), default=0)
 
     def cell(self, number: int) -> int:
@@ -138,6 +163,52 @@ class VectorLayout:
         which = self.shared.index(name)
         start = 1 + self.plan.cells * self.width + number * sum(self.slots) + sum(self.slots[:which])
         return start, start + self.slots[which]
+
+    def tree(self, number: int, column: str) -> tuple[int, int]:
+        """Beginning and end of a cell's tree."""
+        before = 1 + self.plan.cells * (self.width + sum(self.slots))
+        start = before + (number * len(self.trees) + self.trees.index(column)) * self.tree_size
+        return start, start + self.tree_size
+
+
+def reach_of(plan: QueryPlan, moment: Moment) -> Fraction:
+    """The largest absolute value that one row adds to a moment under noise, in its own units.
+
+    Raises:
+        QuerySchemaError: the plan has no range for one of its columns.
+    """
+    reach = Fraction(1)
+    for name in moment.factors:
+        low, high = range_of(plan, name)
+        shift = Fraction(plan.used(name).shift)
+        reach *= max(abs(low - shift), abs(high - shift))
+    return reach
+
+
+def range_of(plan: QueryPlan, column: str) -> tuple[Fraction, Fraction]:
+    """What a column's values are clamped to under noise; raises QuerySchemaError where the plan does not say."""
+    for one in plan.noise.bounds if plan.noise is not None else ():
+        if one.name == column and Fraction(one.minimum) < Fraction(one.maximum):
+            return Fraction(one.minimum), Fraction(one.maximum)
+    raise QuerySchemaError(
+        "noise needs the range of {column}, and none is declared",
+        hint="its owner declares bounds when it registers the data (--column name:number=0..60)",
+        code="query-bounds",
+        column=column,
+    )
+
+
+def noised_bits(plan: QueryPlan, moment: Moment) -> int:
+    """Fraction bits of a moment under noise: a row's largest value takes about 20 bits, finer than any noise; whole numbers
+    take none."""
+    if not moment.factors or all(
+        plan.used(name).fraction_bits == 0 and "." not in plan.used(name).shift for name in moment.factors
+    ):
+        return 0
+    reach = reach_of(plan, moment)
+    whole = math.ceil(reach)
+    size = (whole - 1).bit_length() if reach >= 1 else -(math.floor(1 / reach).bit_length() - 1) if reach else 0
+    return min(max(NOISED_BITS - size, 0), 30)
 
 
 def stage_bits(plan: QueryPlan, stage: str) -> int:

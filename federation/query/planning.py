@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from federation.query.errors import QuerySchemaError
+from federation.query.noising import limbs_needed, within
 from federation.query.ring import LIMB_BITS
 from federation.statements import Column
-from federation.statements.query import Measure, QueryPlan, Rules, UsedColumn
+from federation.statements.query import ORDERED, Bounded, Measure, QueryNoise, QueryPlan, Rules, UsedColumn
 
 if TYPE_CHECKING:
     from federation.query.front import Question
@@ -18,27 +22,56 @@ NUMBER_BITS = 30
 MOST_LIMBS = 3
 SLOTS = 16384
 """To count distinct shared keys in: 60,000 of them are told to about one in a hundred."""
+MOST_DEPTH, LEAST_DEPTH = 10, 4
+"""Of the trees that quantiles are read off: a range in 1,024 parts, or in 16 where there are many cells."""
+TREE_ELEMENTS = 2**15
+"""Of all trees together, from which on they are made less deep: four ciphertexts."""
 _COUNTED = ("count", "distinct", "distinct-local")
 _SQUARED = ("variance", "deviation", "covariance", "correlation", "regression")
 
 
-def plan_of(question: Question, columns: Mapping[str, Column], rows: int, context: str) -> QueryPlan:
+@dataclass(frozen=True)
+class Private:
+    """What noise a query is to carry.
+
+    Attributes:
+        micro_rho: what it may cost of each dataset's budget.
+        unit_rows: most rows of one privacy unit at any of the nodes.
+        nodes: how many are asked.
+        shares: how many nodes' noise is certain (`federation.secagg.noise_shares`).
+    """
+
+    micro_rho: int
+    unit_rows: int
+    nodes: int
+    shares: int
+
+
+def plan_of(
+    question: Question, columns: Mapping[str, Column], rows: int, context: str, private: Private | None = None
+) -> QueryPlan:
     """The structured plan of a question.
 
     Args:
         columns: what the datasets have in common.
         rows: most rows of any one of them.
         context: digest of the public encryption context.
+        private: what noise it carries; None for none.
+
+    Raises:
+        QuerySchemaError: there is no noise for it.
     """
     used: dict[str, UsedColumn] = {}
     squared = {name for one in question.measures if one.kind in _SQUARED for name in one.columns}
+    added = {name for one in question.measures if one.kind == "sum" for name in one.columns}
     for measure in question.measures:
-        if measure.kind in _COUNTED:
+        if measure.kind in _COUNTED or measure.kind in ORDERED:
             continue
         for name in measure.columns:
-            used[name] = _used(columns[name], centred=name in squared)
+            centred = name in squared or (private is not None and measure.kind == "mean" and name not in added)
+            used[name] = _used(columns[name], centred=centred, private=private is not None)
     shared = any(one.kind == "distinct" for one in question.measures)
-    return QueryPlan(
+    exact = QueryPlan(
         axes=question.axes,
         measures=question.measures,
         where=question.where,
@@ -48,13 +81,58 @@ def plan_of(question: Question, columns: Mapping[str, Column], rows: int, contex
         rules=Rules(),
         context=context,
     )
+    return exact if private is None else _noised(exact, columns, rows, private)
 
 
-def _used(column: Column, *, centred: bool) -> UsedColumn:
+def _noised(exact: QueryPlan, columns: Mapping[str, Column], rows: int, private: Private) -> QueryPlan:
+    """The plan with noise that costs what it may, and limbs that both fit in."""
+    shared = next((one for one in exact.measures if one.kind == "distinct"), None)
+    if shared is not None:
+        raise QuerySchemaError(
+            "{figure}: distinct values that companies share are not counted under noise",
+            hint="LOCAL_DISTINCT counts each company's own",
+            code="query-figure",
+            figure=shared.name,
+        )
+    summed = sorted({name for one in exact.measures if one.kind not in _COUNTED for name in one.columns})
+    bounds = tuple(_bounded(columns[name]) for name in summed)
+    trees = len({one.columns for one in exact.measures if one.kind in ORDERED})
+    noise = QueryNoise(unit_rows=private.unit_rows, micro_rho=1, bounds=bounds, levels=MOST_DEPTH if trees else 0)
+    plan = exact.model_copy(update={"noise": noise, "limbs": MOST_LIMBS})
+    while trees and noise.levels > LEAST_DEPTH and plan.cells * trees * 2 ** (noise.levels + 1) > TREE_ELEMENTS:
+        noise = noise.model_copy(update={"levels": noise.levels - 1})
+        plan = plan.model_copy(update={"noise": noise})
+    plan = within(plan, private.micro_rho, private.shares)
+    limbs = limbs_needed(plan, rows, private.shares, private.nodes, LIMB_BITS)
+    if limbs > MOST_LIMBS:
+        raise QuerySchemaError(
+            "a sum and its noise are larger than an answer can carry",
+            hint="have owners declare narrower bounds",
+            code="query-noise",
+        )
+    return plan.model_copy(update={"limbs": limbs})
+
+
+def _bounded(column: Column) -> Bounded:
+    if column.minimum is None or column.maximum is None or Decimal(column.minimum) >= Decimal(column.maximum):
+        raise QuerySchemaError(
+            "noise needs the range of {column}, and none is declared",
+            hint="its owner declares bounds when it registers the data (--column name:number=0..60)",
+            code="query-bounds",
+            column=column.name,
+        )
+    low, high = Decimal(column.minimum), Decimal(column.maximum)
+    if column.type == "integer":
+        low, high = Decimal(math.floor(low)), Decimal(math.ceil(high))
+    return Bounded(name=column.name, minimum=f"{low:f}", maximum=f"{high:f}")
+
+
+def _used(column: Column, *, centred: bool, private: bool) -> UsedColumn:
     bits = 0 if column.type == "integer" else NUMBER_BITS
     shift = "0"
     if centred and column.minimum is not None and column.maximum is not None:
-        shift = str(int((Decimal(column.minimum) + Decimal(column.maximum)) / 2))
+        middle = (Decimal(column.minimum) + Decimal(column.maximum)) / 2
+        shift = f"{middle.normalize():f}" if private and bits else str(int(middle))
     return UsedColumn(name=column.name, fraction_bits=bits, shift=shift)
 
 
@@ -63,7 +141,7 @@ def _limbs(
 ) -> int:
     most = 1
     for measure in measures:
-        if measure.kind in _COUNTED:
+        if measure.kind in _COUNTED or measure.kind in ORDERED:
             continue
         reach = Decimal(1)
         bits = max(used[name].fraction_bits for name in measure.columns)

@@ -11,9 +11,10 @@ from datetime import datetime
 from decimal import Decimal
 
 from federation.query.errors import QuerySchemaError
-from federation.query.layout import VectorLayout
+from federation.query.layout import VectorLayout, range_of
 from federation.statements import Column
 from federation.statements.query import (
+    ORDERED,
     Among,
     Bins,
     Categories,
@@ -33,6 +34,7 @@ LEAST_SUBJECTS = 10
 """Distinct subjects that a node's part of a cell has at least, whatever a plan says."""
 MOST_DOMINANCE, LEAST_P_RATIO, MOST_PARAMETERS = Decimal("0.9"), Decimal("0.1"), Decimal("0.33")
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,29})(\.[0-9]{1,30})?\Z")
+COUNTED = ("count", "distinct", "distinct-local")
 _COLUMNS = {
     "count": (0, 1),
     "sum": (1, 1),
@@ -44,6 +46,9 @@ _COLUMNS = {
     "regression": (2, 9),
     "distinct": (1, 1),
     "distinct-local": (1, 1),
+    "quantile": (1, 1),
+    "minimum": (1, 1),
+    "maximum": (1, 1),
 }
 
 
@@ -64,6 +69,8 @@ def check_query(plan: QueryPlan, columns: Iterable[Column]) -> None:
             _check_edges(axis, column)
     for measure in plan.measures:
         _check_measure(measure, plan, known)
+    if plan.noise is not None:
+        _check_ranges(plan, known)
     if plan.where is not None:
         _check_condition(plan.where, known)
     rules = plan.rules
@@ -136,7 +143,7 @@ def _check_measure(measure: Measure, plan: QueryPlan, known: Mapping[str, Column
         raise QuerySchemaError("{figure} is asked of the wrong columns", code="query-figure", figure=measure.name)
     for name in measure.columns:
         column = _column(known, name)
-        if measure.kind in ("count", "distinct", "distinct-local"):
+        if measure.kind in COUNTED:
             continue
         if column.type not in NUMBERS:
             raise QuerySchemaError(
@@ -146,7 +153,21 @@ def _check_measure(measure: Measure, plan: QueryPlan, known: Mapping[str, Column
                 column=name,
                 type=column.type,
             )
-        _check_encoding(plan, column)
+        if measure.kind not in ORDERED:
+            _check_encoding(plan, column)
+    if measure.kind in ORDERED and (plan.noise is None or not plan.noise.levels):
+        raise QuerySchemaError(
+            "{figure} shows single rows where no noise is added", code="query-needs-noise", figure=measure.name
+        )
+    if measure.kind == "quantile" and not (measure.at and 0 < Decimal(measure.at) < 1):
+        raise QuerySchemaError("{figure} is asked of the wrong columns", code="query-figure", figure=measure.name)
+    if measure.kind == "distinct" and plan.noise is not None:
+        raise QuerySchemaError(
+            "{figure}: distinct values that companies share are not counted under noise",
+            hint="LOCAL_DISTINCT counts each company's own",
+            code="query-figure",
+            figure=measure.name,
+        )
     if measure.kind == "distinct" and not plan.slots:
         raise QuerySchemaError("the plan has no slots to count distinct values in", code="query-figure")
 
@@ -163,6 +184,14 @@ def _check_encoding(plan: QueryPlan, column: Column) -> None:
         raise QuerySchemaError(
             "the plan encodes {column} by a shift that no value can have", code="query-figure", column=column.name
         )
+
+
+def _check_ranges(plan: QueryPlan, known: Mapping[str, Column]) -> None:
+    """Raise unless every summed column has a range, one of whole numbers where the column is."""
+    for name in {name for one in plan.measures if one.kind not in COUNTED for name in one.columns}:
+        if known[name].type == "integer" and any(edge.denominator != 1 for edge in range_of(plan, name)):
+            raise QuerySchemaError("the range of {column} is not of whole numbers", code="query-bounds", column=name)
+        range_of(plan, name)
 
 
 def _check_condition(condition: Condition, known: Mapping[str, Column]) -> None:

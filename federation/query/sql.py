@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from fractions import Fraction
 from itertools import pairwise
 
-from federation.query.layout import Moment, VectorLayout
+from federation.query.layout import Moment, VectorLayout, noised_bits, range_of
 from federation.query.schema import LARGEST, NUMBERS
 from federation.statements import Column
 from federation.statements.query import (
@@ -52,6 +53,8 @@ def cell_statement(plan: QueryPlan, columns: Mapping[str, Column], unit: str = "
         unit: column of the privacy unit; empty where each row is a subject.
     """
     layout = VectorLayout.of(plan)
+    if plan.noise is not None:
+        return _noised_statement(plan, columns, layout)
     # every figure rests on all rows of the cell, and on those in which its own columns have a value
     overs = tuple(dict.fromkeys([(), *(moment.over for moment in layout.moments)]))
     keys = [tuple(m.columns) for m in plan.measures if m.kind in ("distinct", "distinct-local")]
@@ -68,28 +71,136 @@ def cell_statement(plan: QueryPlan, columns: Mapping[str, Column], unit: str = "
     picked += [_moment(moment, plan, columns, at) for moment in layout.moments]
     local = [one for one in plan.measures if one.kind == "distinct-local"]
     picked += [f"count(DISTINCT {at[one.columns[0]]})" for one in local]
-    subject = "count(DISTINCT unit)" if unit else "count(*)"
-    picked += [subject + _filter(over, at) for over in overs]
+    picked += ["count(DISTINCT unit)" + _filter(over, at) if unit else _count(over, at) for over in overs]
     largest = ""
     if unit and measured:
         # the two largest subjects of a cell, each the sum of its rows
-        parts = [f"sum(abs({at[name]})) AS s{place}" for place, name in enumerate(measured)]
+        parts = [f"sum({_magnitude(columns[name], at[name])}) AS s{place}" for place, name in enumerate(measured)]
         tops = [f"sum(s{place}) AS t{place}, max(s{place}, 2) AS m{place}" for place in range(len(measured))]
         largest = (
             f", tops AS (SELECT cell AS c, {', '.join(tops)} FROM "  # noqa: S608
             f"(SELECT cell, unit, {', '.join(parts)} FROM kept GROUP BY cell, unit) GROUP BY cell)"
         )
         for place in range(len(measured)):
-            picked += [f"any_value(t{place})", f"any_value(m{place})[1]", f"any_value(m{place})[2]"]
+            picked += [f"any_value(t{place})", f"any_value(m{place})"]
     else:
         for name in measured:
-            picked += [f"sum(abs({at[name]}))", f"max(abs({at[name]}), 2)[1]", f"max(abs({at[name]}), 2)[2]"]
+            value = _magnitude(columns[name], at[name])
+            picked += [f"sum({value})", f"max({value}, 2)"]
     source = "kept JOIN tops ON tops.c = kept.cell" if largest else "kept"
+    # each aggregate once, a pair of largest values taken apart when there are few rows left
+    named = {one: f"g{place}" for place, one in enumerate(dict.fromkeys(picked))}
+    told = [part for one in picked for part in _apart(one, named[one])]
+    grouped = ", ".join(f"{one} AS {name}" for one, name in named.items())
     sql = (
         f"WITH kept AS (SELECT * FROM ({rows}) WHERE cell IS NOT NULL){largest} "  # noqa: S608
-        f"SELECT {', '.join(picked)} FROM {source} GROUP BY cell ORDER BY cell"
+        f"SELECT {', '.join(told)} FROM (SELECT {grouped} FROM {source} GROUP BY cell) ORDER BY {named['cell']}"
     )
     return CellStatement(sql, layout.moments, tuple(one.name for one in local), overs, measured)
+
+
+def _apart(aggregate: str, name: str) -> list[str]:
+    return [f"{name}[1]", f"{name}[2]"] if aggregate.startswith(("max(", "any_value(m")) else [name]
+
+
+def released_overs(plan: QueryPlan) -> tuple[tuple[str, ...], ...]:
+    """The sets of rows that figures rest on, each as the columns that have a value there."""
+    layout = VectorLayout.of(plan)
+    keys = [tuple(one.columns) for one in plan.measures if one.kind in ("distinct", "distinct-local")]
+    return tuple(dict.fromkeys([*(moment.over for moment in layout.moments), *keys]))
+
+
+def parts_statement(plan: QueryPlan, columns: Mapping[str, Column], unit: str = "") -> str:
+    """The statement for the parts into which figures that rest on different rows cut a cell.
+
+    From such figures follow the sums over each part (of rows in which one column has a value and another none, say), so each
+    has to hold what a cell has to. Gives cell, part, its subjects, and of each measured column the total, the largest and the
+    second of absolute values by subject; NULL where it has no value in the part.
+    """
+    statement, overs = cell_statement(plan, columns, unit), released_overs(plan)
+    used = tuple(dict.fromkeys(name for over in [*overs, statement.measured] for name in over))
+    at = {name: _value(place) for place, name in enumerate(used)}
+    inner = [f"{cell_expression(plan)} AS cell", *(f"{_clamped(columns[name])} AS {at[name]}" for name in used)]
+    inner += [f"{name_of(unit)} AS unit"] if unit else []
+    rows = f"SELECT {', '.join(inner)} FROM {TABLE} WHERE {condition_of(plan.where)}"  # noqa: S608
+    bits = [
+        f"CASE WHEN {' AND '.join(f'{at[name]} IS NOT NULL' for name in over) or 'true'} THEN {1 << place} ELSE 0 END"
+        for place, over in enumerate(overs)
+    ]
+    cut = f"SELECT *, {' + '.join(bits)} AS part FROM ({rows}) WHERE cell IS NOT NULL"  # noqa: S608
+    measured = [_magnitude(columns[name], at[name]) for name in statement.measured]
+    if unit:
+        sums = [f"sum({value}) AS s{place}" for place, value in enumerate(measured)]
+        cut = f"SELECT {', '.join(['cell', 'part', 'unit', *sums])} FROM ({cut}) GROUP BY cell, part, unit"  # noqa: S608
+        measured = [f"s{place}" for place in range(len(sums))]
+    told = [f"sum({value}), max({value}, 2)[1], max({value}, 2)[2]" for value in measured]
+    # a row that names no unit counts for none, as in the cell itself
+    subjects = "count(unit)" if unit else "count(*)"
+    return (
+        f"SELECT {', '.join(['cell', 'part', subjects, *told])} FROM ({cut}) "  # noqa: S608
+        "WHERE part > 0 GROUP BY cell, part ORDER BY cell, part"
+    )
+
+
+def _noised_statement(plan: QueryPlan, columns: Mapping[str, Column], layout: VectorLayout) -> CellStatement:
+    """Moments as sums of integers, each row clamped and rounded by itself; nothing that disclosure rules would look at."""
+    local = [one for one in plan.measures if one.kind == "distinct-local"]
+    used = tuple(dict.fromkeys([*(n for m in layout.moments for n in m.over), *(one.columns[0] for one in local)]))
+    at = {name: _value(place) for place, name in enumerate(used)}
+    measured = {name for moment in layout.moments for name in moment.factors}
+    inner = [f"{cell_expression(plan)} AS cell"]
+    inner += [
+        f"{_clamped(_ranged(plan, columns[name]) if name in measured else columns[name])} AS {at[name]}"
+        for name in used
+    ]
+    picked = ["cell", *(_noised_moment(moment, plan, columns, at) for moment in layout.moments)]
+    picked += [f"count(DISTINCT {at[one.columns[0]]})" for one in local]
+    sql = (
+        f"SELECT {', '.join(picked)} FROM "  # noqa: S608
+        f"(SELECT {', '.join(inner)} FROM {TABLE} WHERE {condition_of(plan.where)}) "
+        "WHERE cell IS NOT NULL GROUP BY cell ORDER BY cell"
+    )
+    return CellStatement(sql, layout.moments, tuple(one.name for one in local), (), ())
+
+
+def tree_statement(plan: QueryPlan, column: Column) -> str:
+    """The statement for the leaves of a column's tree: cell, leaf, rows in it; values beyond the range are in the outer ones."""
+    low, high = range_of(plan, column.name)
+    leaves = 2 ** VectorLayout.of(plan).levels
+    ranged = _ranged(plan, column)
+    width = f"(CAST('{decimal_text(high - low)}' AS DOUBLE) / {leaves})"
+    place = f"TRY_CAST(floor((v - CAST('{decimal_text(low)}' AS DOUBLE)) / {width}) AS BIGINT)"
+    leaf = f"least(greatest(coalesce({place}, 0), 0), {leaves - 1})"
+    inner = (
+        f"SELECT {cell_expression(plan)} AS cell, {_clamped(ranged)} AS v FROM {TABLE} WHERE {condition_of(plan.where)}"  # noqa: S608
+    )
+    return (
+        f"SELECT cell, {leaf} AS leaf, count(*) FROM ({inner}) "  # noqa: S608
+        "WHERE cell IS NOT NULL AND v IS NOT NULL GROUP BY cell, leaf ORDER BY cell, leaf"
+    )
+
+
+def _ranged(plan: QueryPlan, column: Column) -> Column:
+    low, high = range_of(plan, column.name)
+    return column.model_copy(update={"minimum": decimal_text(low), "maximum": decimal_text(high)})
+
+
+def _noised_moment(moment: Moment, plan: QueryPlan, columns: Mapping[str, Column], at: Mapping[str, str]) -> str:
+    if moment.counts:
+        return _count(moment.over, at)
+    product = _product(moment, plan, columns, at)
+    bits = noised_bits(plan, moment)
+    if bits or not _whole(moment, plan, columns):
+        product = f"CAST(round(({product}) * {1 << bits}) AS HUGEINT)"
+    return f"sum({product})" + _filter(moment.over, at, moment.factors)
+
+
+def decimal_text(value: Fraction) -> str:
+    """A fraction that was read from a decimal string, as one."""
+    digits = 0
+    while (value * 10**digits).denominator != 1:
+        digits += 1
+    return f"{Decimal(value.numerator * 10**digits // value.denominator).scaleb(-digits):f}"
 
 
 def distinct_statement(plan: QueryPlan, key: str) -> str:
@@ -103,7 +214,7 @@ def cell_expression(plan: QueryPlan) -> str:
     """The number of the cell that a row falls into; NULL where it falls into none."""
     parts, stride = [], 1
     for axis in reversed(plan.axes):
-        parts.append(f"{stride} * ({_axis(axis)})")
+        parts.append(f"{stride} * ({_axis(axis)})" if stride > 1 else f"({_axis(axis)})")
         stride *= axis.size
     return " + ".join(parts) or "0"
 
@@ -177,25 +288,51 @@ def _clamped(column: Column) -> str:
     name = name_of(column.name)
     if column.type not in NUMBERS:
         return name
-    kind = "BIGINT" if column.type == "integer" else "DOUBLE"
-    cases = [f"WHEN {name} IS NULL THEN NULL"]
     if column.type == "number":
-        cases.append(f"WHEN NOT isfinite({name}) THEN NULL")
-    for bound, sign in zip(_bounds(column), "<>", strict=True):
-        edge = f"CAST('{bound}' AS DOUBLE)"
-        cases.append(f"WHEN {name} {sign} {edge} THEN CAST({edge} AS {kind})")
-    return f"CASE {' '.join(cases)} ELSE CAST({name} AS {kind}) END"
+        low, high = (f"CAST('{bound}' AS DOUBLE)" for bound in _bounds(column))
+        return f"CASE WHEN isfinite({name}) THEN least(greatest(CAST({name} AS DOUBLE), {low}), {high}) END"
+    low, high = (f"CAST(CAST('{bound}' AS DOUBLE) AS BIGINT)" for bound in _bounds(column))
+    # least and greatest leave out what is NULL
+    return f"CASE WHEN {name} IS NOT NULL THEN CAST(least(greatest({name}, {low}), {high}) AS BIGINT) END"
+
+
+def _magnitude(column: Column, value: str) -> str:
+    """The absolute value of a clamped one."""
+    return value if _bounds(column)[0] >= 0 else f"abs({value})"
 
 
 def _moment(moment: Moment, plan: QueryPlan, columns: Mapping[str, Column], at: Mapping[str, str]) -> str:
     if moment.counts:
-        return "count(*)" + _filter(moment.over, at)
-    whole = all(columns[name].type == "integer" and "." not in plan.used(name).shift for name in moment.factors)
-    kind = "HUGEINT" if whole else "DOUBLE"
-    factors = [f"({at[name]} - CAST('{plan.used(name).shift}' AS {kind}))" for name in moment.factors]
+        return _count(moment.over, at)
     # Kahan's sum: a float64 total of a million rows is then right to its last bits, whatever the order
-    return f"{'sum' if whole else 'fsum'}({' * '.join(factors)})" + _filter(moment.over, at)
+    function = "sum" if _whole(moment, plan, columns) else "fsum"
+    return f"{function}({_product(moment, plan, columns, at)})" + _filter(moment.over, at, moment.factors)
 
 
-def _filter(over: tuple[str, ...], at: Mapping[str, str]) -> str:
-    return f" FILTER (WHERE {' AND '.join(f'{at[name]} IS NOT NULL' for name in over)})" if over else ""
+def _whole(moment: Moment, plan: QueryPlan, columns: Mapping[str, Column]) -> bool:
+    return all(columns[name].type == "integer" and "." not in plan.used(name).shift for name in moment.factors)
+
+
+def _product(moment: Moment, plan: QueryPlan, columns: Mapping[str, Column], at: Mapping[str, str]) -> str:
+    whole = _whole(moment, plan, columns)
+    if len(moment.factors) == 1:
+        name = moment.factors[0]
+        return _shifted(at[name], plan.used(name).shift, "BIGINT" if whole else "DOUBLE")
+    # a product of two whole numbers may take more than 64 bits
+    kind = "HUGEINT" if whole else "DOUBLE"
+    return " * ".join(_shifted(f"CAST({at[name]} AS {kind})", plan.used(name).shift, kind) for name in moment.factors)
+
+
+def _shifted(value: str, shift: str, kind: str) -> str:
+    return value if Decimal(shift) == 0 else f"({value} - CAST('{shift}' AS {kind}))"
+
+
+def _count(over: tuple[str, ...], at: Mapping[str, str]) -> str:
+    """Rows in which all of these have a value."""
+    return f"count({at[over[0]]})" if len(over) == 1 else "count(*)" + _filter(over, at)
+
+
+def _filter(over: tuple[str, ...], at: Mapping[str, str], given: tuple[str, ...] = ()) -> str:
+    """Leave out rows in which one of these has no value; ``given`` are those whose rows fall out by themselves."""
+    asked = [name for name in over if name not in given]
+    return f" FILTER (WHERE {' AND '.join(f'{at[name]} IS NOT NULL' for name in asked)})" if asked else ""

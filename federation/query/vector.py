@@ -7,7 +7,7 @@ import hmac
 import math
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -19,7 +19,7 @@ from federation.query.errors import QueryFailedError
 from federation.query.flags import Elements, derived
 from federation.query.layout import VectorLayout
 from federation.query.ring import MODULUS, to_limbs
-from federation.query.sql import CellStatement
+from federation.query.sql import CellStatement, released_overs
 from federation.statements.query import Categories, QueryPlan
 
 Number = int | float | None
@@ -62,9 +62,45 @@ def read_rows(plan: QueryPlan, statement: CellStatement, rows: Sequence[Sequence
             for place, moment in enumerate(statement.moments)
             if moment.counts and (moment.over in over or not over)
         ]
-        evidence = CellEvidence(min(subjects), min(explained, default=min(subjects)), totals)
+        fewest = min(subjects, default=0)
+        evidence = CellEvidence(fewest, min(explained, default=fewest), totals)
         cells[row[0]] = CellRow(moments, tuple(int(value) for value in row[1 + counts : 1 + counts + own]), evidence)
     return cells
+
+
+def is_cut(plan: QueryPlan, statement: CellStatement, cells: Sequence[CellRow | None]) -> bool:
+    """Whether figures of a cell rest on different rows, so that its parts have to be looked at (`parts_statement`)."""
+    if plan.noise is not None or len(released_overs(plan)) < 2:
+        return False
+    if any(one.kind in ("distinct", "distinct-local") for one in plan.measures):
+        return True  # their rows are not counted
+    counted = [place for place, moment in enumerate(statement.moments) if moment.counts]
+    return any(len({cell.moments[place] for place in counted}) > 1 for cell in cells if cell is not None)
+
+
+def with_parts(
+    plan: QueryPlan, statement: CellStatement, cells: Sequence[CellRow | None], rows: Sequence[Sequence[Any]]
+) -> list[CellRow | None]:
+    """The cells with the evidence of their parts: the fewest subjects of any, and every total of each.
+
+    Raises:
+        QueryFailedError: the rows are not those of `parts_statement`.
+    """
+    found = list(cells)
+    width = 3 + 3 * len(statement.measured)
+    for row in rows:
+        cell = found[row[0]] if len(row) == width and isinstance(row[0], int) and 0 <= row[0] < len(found) else None
+        if cell is None:
+            raise QueryFailedError("the engine's answer is not of its statement", code="query-engine")
+        known = cell.evidence
+        totals = [
+            Total(*(_fraction(value) for value in row[place : place + 3]))
+            for place in range(3, width, 3)
+            if row[place] is not None
+        ]
+        evidence = replace(known, subjects=min(known.subjects, int(row[2])), totals=(*known.totals, *totals))
+        found[row[0]] = replace(cell, evidence=evidence)
+    return found
 
 
 def encode_cells(
@@ -91,6 +127,8 @@ def encode_cells(
         values = dict(zip(statement.moments, cell.moments, strict=True))
         for moment, start, stop in layout.places(number):
             whole = encoded(values[moment], layout.bits(moment))
+            if moment.counts and plan.rules.rounding:
+                whole = plan.rules.rounding * round(Fraction(whole, plan.rules.rounding))
             vector[start:stop] = to_limbs(whole, stop - start)
         for name, count in zip(statement.locals, cell.locals, strict=True):
             vector[layout.local(number, name)] = to_limbs(count, 1)[0]

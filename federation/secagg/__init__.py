@@ -36,6 +36,7 @@ from federation.secagg.noising import (
     multiplier_for,
     noise_shares,
     noised_encoding,
+    shares_of,
     step_micro_rho,
 )
 from federation.secagg.reply import EncodedReply, reply_bytes, reply_digest, reply_header
@@ -115,6 +116,7 @@ __all__ = [
     "reply_digest",
     "reply_header",
     "residual_masks",
+    "shares_of",
     "step_bits",
     "step_micro_rho",
     "threshold",

@@ -22,7 +22,7 @@ from federation.secagg.rings import Ring, Vector
 
 KEY_BYTES: Final = 16
 BLOCK: Final = 16
-CHUNK_BYTES: Final = 128 * 1024
+CHUNK_BYTES: Final = 256 * 1024
 """Of keystream made at once: it and the part of the vector it goes to fit into a core's second-level cache."""
 THREADED_BYTES: Final = 1024 * 1024
 """Keystream in all below which threads would cost more than they save."""

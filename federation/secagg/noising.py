@@ -38,8 +38,12 @@ PLANNED: Final = Fraction(104, 100)
 def noise_shares(plan: JobPlan) -> int:
     """How many nodes' noise is certain to be in a sum and unknown to whoever sees it: ``t - (2t - n - 1)`` under masks
     (protocol, parties and adversary), a node's own alone without."""
-    n = len(plan.cohort)
-    return n - threshold(n) + 1 if plan.protection == "fed:masked" else 1
+    return shares_of(len(plan.cohort)) if plan.protection == "fed:masked" else 1
+
+
+def shares_of(n: int) -> int:
+    """How many of so many masked nodes' noise is certain to be in a sum and unknown to whoever sees it."""
+    return n - threshold(n) + 1
 
 
 def noised_encoding(n: int, clip: str, multiplier: str, shares: int) -> Encoding:
@@ -80,8 +84,8 @@ def check_noise(plan: JobPlan) -> None:
             noise, or single replies.
     """
     encoding = plan.encoding
-    if plan.actions == ("fed:aggregateQuery",) and (encoding.noise is not None or plan.micro_rho):
-        raise EncodingError("no noise is added to queries yet, so they spend no privacy budget")
+    if plan.query is not None and encoding.noise is not None:
+        raise EncodingError("a query's noise stands in the query, not in its encoding")
     if encoding.noise is None:
         return
     if plan.aggregation != "sum":

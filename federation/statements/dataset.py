@@ -38,7 +38,7 @@ class DatasetDescription(Statement):
     """A catalog entry, signed by the owner. Row counts are published as a bucket, never exactly."""
 
     TYPE: ClassVar[str] = "application/vnd.keyong.dataset.v1+json"
-    LATER: ClassVar[tuple[str, ...]] = ("rules", "live", "files", "unit_rows")
+    LATER: ClassVar[tuple[str, ...]] = ("rules", "live", "files", "unit_rows", "least_subjects", "rounding")
 
     provider: MemberId
     dataset: DatasetId
@@ -59,6 +59,10 @@ class DatasetDescription(Statement):
     """Column whose values tell apart whom differential privacy protects; empty where each row is one by itself."""
     unit_rows: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     """Most rows of one privacy unit that a job or query sees, the rest being left out; 0 where no unit is declared."""
+    least_subjects: Annotated[int, Field(ge=0, le=10**9)] = 0
+    """Fewest distinct subjects in a query's cell without noise, where the owner demands more than the rules of all."""
+    rounding: Annotated[int, Field(ge=0, le=10**6)] = 0
+    """Counts of rows in a query without noise are rounded to multiples of it before they are added; 0 for none."""
     rules: OptionalDigest = ""
     """Digest of the owner's desensitisation rules; the columns are as they are after them. Empty where there are none."""
     live: bool = False

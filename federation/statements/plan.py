@@ -206,6 +206,8 @@ class JobPlan(Statement):
     @property
     def gate_noise(self) -> bool:
         """Whether the node itself adds the noise that ``micro_rho`` stands for."""
+        if self.query is not None:
+            return self.query.noise is not None
         return self.encoding.noise is not None or (self.bilateral is not None and self.bilateral.variance != "0")
 
     @property

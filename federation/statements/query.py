@@ -6,9 +6,9 @@ them. The meaning of each part, and what it is checked against, is in ``federati
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, StringConstraints, model_serializer, model_validator
 
 from federation.statements._base import Decimal, Digest, Part
 
@@ -35,7 +35,13 @@ MeasureKind = Literal[
     "regression",
     "distinct",
     "distinct-local",
+    "quantile",
+    "minimum",
+    "maximum",
 ]
+ORDERED = ("quantile", "minimum", "maximum")
+"""Figures that are read off a tree of counts, under noise alone."""
+MOST_LEVELS = 12
 
 
 class Value(Part):
@@ -124,6 +130,12 @@ class Measure(Part):
     """None: rows are counted. Of a regression the first is what is explained."""
     population: bool = False
     """Of variance, deviation and covariance: divided by n instead of n - 1."""
+    at: Decimal | None = None
+    """Of a quantile: the share of rows below it."""
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without(dump(self), "at")
 
 
 class UsedColumn(Part):
@@ -148,6 +160,32 @@ class Rules(Part):
     """Least ratio of what others than the two largest subjects hold to what the largest holds."""
     parameters: Decimal = "0.33"
     """Largest ratio of a regression's parameters to a node's rows."""
+    rounding: Annotated[int, Field(ge=1, le=10**6)] | None = None
+    """Each node's counts of rows are rounded to multiples of it."""
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without(dump(self), "rounding")
+
+
+class Bounded(Part):
+    """The range that a measured column's values are clamped to before noise hides them."""
+
+    name: ColumnName
+    minimum: Decimal
+    maximum: Decimal
+
+
+class QueryNoise(Part):
+    """Noise that every node adds to its sums; how much follows from this and from the figures (``federation.query.noising``)."""
+
+    unit_rows: Annotated[int, Field(ge=1, le=1_000_000)]
+    """Most rows of one privacy unit, at any of the nodes."""
+    micro_rho: Annotated[int, Field(ge=1, le=2**40)]
+    """What each of the query's releases costs: each moment of the figures, each level of a tree."""
+    bounds: Annotated[tuple[Bounded, ...], Field(max_length=64)] = ()
+    levels: Annotated[int, Field(ge=0, le=MOST_LEVELS)] = 0
+    """Depth of the trees that quantiles are read off; 0 without any."""
 
 
 class QueryPlan(Part):
@@ -164,6 +202,12 @@ class QueryPlan(Part):
     rules: Rules = Rules()
     context: Digest
     """Of the public encryption context that answers are encrypted under."""
+    noise: QueryNoise | None = None
+    """Left out of the payload where there is none, as plans from before it were signed."""
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without(dump(self), "noise")
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
@@ -195,6 +239,12 @@ class QueryPlan(Part):
             if column.name == name:
                 return column
         raise KeyError(name)
+
+
+def _without(fields: dict[str, Any], name: str) -> dict[str, Any]:
+    if fields.get(name) is None:
+        fields.pop(name, None)
+    return fields
 
 
 def _depth(condition: Compare | Among | Empty | Not | Join) -> int:

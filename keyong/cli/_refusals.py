@@ -227,6 +227,18 @@ CODES: dict[str, tuple[str, str]] = {
         mark("the query compares a column with a constant of another type"),
         mark("see `keyong catalog show`"),
     ),
+    "query-unit": (
+        mark("the query's noise is not reckoned for as many rows of one privacy unit as the dataset has"),
+        mark("ask again; a dataset without --unit-rows is asked without noise"),
+    ),
+    "query-bounds": (
+        mark("noise needs the range of each column that the query sums, and one has none"),
+        mark("its owner declares bounds when it registers the data"),
+    ),
+    "query-noise": (
+        mark("noise of that size cannot be drawn"),
+        mark("ask for more or for less rho, or have owners declare narrower bounds"),
+    ),
     "query-entity-twice": (
         mark("the query takes two datasets of one company"),
         mark("name one of each company's (`--dataset`)"),

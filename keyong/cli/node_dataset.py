@@ -85,6 +85,15 @@ def add(
             help="Declare a privacy unit of at most so many rows; answers without noise then need a clause of their own.",
         ),
     ] = 0,
+    least_subjects: Annotated[
+        int,
+        typer.Option(
+            min=0, metavar="N", help="Demand so many subjects in each cell of a query, where that is more than 10."
+        ),
+    ] = 0,
+    rounding: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Have counts of rows in queries rounded to multiples of it.")
+    ] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be published; register nothing.")] = False,
 ) -> None:
     """Register a source as a dataset, or its next version: it is read whole, described, signed and put on record.
@@ -132,6 +141,8 @@ def add(
             level=level,
             privacy_unit=privacy_unit,
             unit_rows=unit_rows,
+            least_subjects=least_subjects,
+            rounding=rounding,
             rules=wanted,
         )
     )
@@ -284,6 +295,16 @@ def _unit(described: DatasetDescription) -> str:
     )
 
 
+def _floor(described: DatasetDescription) -> str:
+    """What the owner demands of queries beyond the rules of all."""
+    told = []
+    if described.least_subjects:
+        told.append(translate("at least {count} subjects in a cell", count=described.least_subjects))
+    if described.rounding > 1:
+        told.append(translate("counts rounded to {count}", count=described.rounding))
+    return ", ".join(told)
+
+
 def show_description(described: DatasetDescription) -> None:
     """Print a catalog entry: what everybody in the consortium may see."""
     from keyong.cli._context import policy_language
@@ -301,6 +322,7 @@ def show_description(described: DatasetDescription) -> None:
             ("data version", described.data_version),
             ("rules", described.rules),
             ("privacy unit", _unit(described)),
+            ("queries", _floor(described)),
             ("source", translate("a database, read anew for each job") if described.live else ""),
             ("files", translate("each row stands for one") if described.files else ""),
         )

@@ -36,6 +36,13 @@ def query(
         bool,
         typer.Option("--explain", help="Say what would be asked of whom, who learns what, and what is not protected."),
     ] = False,
+    rho: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RHO",
+            help="Add noise that costs so much of each dataset's privacy budget. Default: 0.005 where a dataset demands noise.",
+        ),
+    ] = None,
     plot: Annotated[bool, typer.Option("--plot", help="Draw the first figure as bars, on the terminal.")] = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the table there; parquet needs it.")
@@ -60,12 +67,16 @@ def query(
     Each node computes its part in a sandbox, keeps back cells that would show single subjects, masks the rest and encrypts
     it under a key made for this query; the coordinator adds ciphertexts. Cells to which too few companies contribute are
     suppressed, and shown as such. One query is one use of each agreement; the identical query is answered again at no cost.
+    With noise (`--rho`) each figure comes with what it lies within 95 times in 100, no cell is suppressed, and quantiles, least
+    and largest values are answered, too.
 
     $ keyong query "SELECT alloy, COUNT(*), AVG(force) FROM passes GROUP BY alloy" --purpose fed:Benchmarking
     $ keyong query "SELECT LINREG(force, width, reduction) FROM passes" --purpose fed:Benchmarking --explain
     $ keyong query "SELECT HISTOGRAM(force, 0, 5, 10, 20, 40) FROM passes" --purpose fed:Benchmarking --plot
+    $ keyong query "SELECT alloy, COUNT(*), MEDIAN(force) FROM passes GROUP BY alloy" --purpose fed:Benchmarking --rho 0.01
     """
     from federation.errors import UsageError
+    from federation.privacy import STANDARD, epsilon, rho_text
     from keyong.asking import ask, prepare
     from keyong.checking import tier_here
     from keyong.ciphering import Ciphers
@@ -77,7 +88,7 @@ def query(
     tree = load_runtime(runtime)
     with open_client() as client:
         client.read_mail()
-        prepared = prepare(client, sql, purpose, dataset or ())
+        prepared = prepare(client, sql, purpose, dataset or (), rho)
         if explain:
             _explain(prepared, form)
             return
@@ -86,6 +97,13 @@ def query(
             from keyong.cli._plans import narrate_agreements
 
             narrate_agreements(prepared.chosen)
+            if prepared.query.noise is not None:
+                narrate(
+                    "  noise that costs rho {rho} of each dataset's privacy budget (epsilon {epsilon} at delta {delta})",
+                    rho=rho_text(prepared.micro_rho),
+                    epsilon=f"{epsilon(prepared.micro_rho, STANDARD.delta):.2f}",
+                    delta=STANDARD.delta,
+                )
             narrate(
                 "  the answer rests on {count} companies' rows; {least} at least in each cell, each with {subjects} subjects",
                 count=len(prepared.chosen),
@@ -155,7 +173,10 @@ def _tell(answered: Answered) -> None:
             least=answered.prepared.query.rules.contributors,
             subjects=answered.prepared.query.rules.subjects,
         )
-    narrate("no noise was added: figures are exact sums over the contributing companies")
+    if answered.prepared.query.noise is None:
+        narrate("no noise was added: figures are exact sums over the contributing companies")
+    else:
+        narrate("noise was added: in brackets, what a figure lies within 95 times in 100")
 
 
 def _put(text: str, output: Path | None) -> None:

@@ -12,7 +12,12 @@ import numpy as np
 import pytest
 
 import keyong
+from federation.errors import KeyongError
+from federation.home import Home
 from federation.query import unpack_parts
+from federation.statements import Envelope, JobPlan
+from keyong.answer_receipts import contributors
+from keyong.client import Client
 from tests.integration.consortium import Consortium, at_once
 from tests.integration.parties import ForkedParty, Party
 
@@ -48,11 +53,27 @@ def mills(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consortium]:
             "node", "dataset", "add", "passes", one.records(mill), "--title", "Passes", "--simulated",
             "--column", alloys, "--column", "force:number=0..60", "--column", "site:text=s1|s2|s3",
         )  # fmt: skip
+        mill.ok(
+            "node", "dataset", "add", "heats", one.records(mill), "--title", "Heats", "--simulated", "--unit-rows", "1",
+            "--column", alloys, "--column", "force:number=0..60",
+        )  # fmt: skip
         one.serve_node(mill)
 
     at_once(serve, one.mills)
     at_once(lambda mill: mill.ok("peers", "accept", "--all"), one.mills)
     one.agree(one.mills, "--purpose", PURPOSE, "--expires", "30d", "--action", "aggregateQuery", "--count", "20")
+    one.agree(
+        one.mills,
+        "--purpose",
+        PURPOSE,
+        "--expires",
+        "30d",
+        "--action",
+        "aggregateQuery",
+        "--rho",
+        "0.2",
+        dataset="heats",
+    )
     try:
         yield one
     finally:
@@ -96,6 +117,27 @@ def test_inv5_a_table_over_three_mills(mills: Consortium) -> None:
     (held,) = (mills.institute.home / "jobs").glob("*/answer.bfv")
     assert len(unpack_parts(held.read_bytes())) == 1
     assert all(str(one).encode() not in held.read_bytes() for one in (shown[0]["n"], shown[0]["f"]))
+    check_receipts(mills, answer["job"])
+
+
+def check_receipts(mills: Consortium, job: str) -> None:
+    """Who is in the answer is what the nodes' receipts say: one left out is missed, one changed is refused."""
+    with Client(Home(mills.institute.home)) as client:
+        files = client.result_files(job)
+        envelope = Envelope.from_bytes(files["plan.json"])
+        plan = JobPlan.read(envelope)
+        assert contributors(client, files, plan, envelope.digest) == tuple(sorted(mill.name for mill in mills.mills))
+        mine = sorted(path for path in files if path.startswith("receipts/") and "mill-a" in path)
+        left = {path: data for path, data in files.items() if path not in mine}
+        assert contributors(client, left, plan, envelope.digest) == ("mill-b", "mill-c")
+        (receipt, *_) = [path for path in mine if path.endswith(".receipt.json")]
+        other = files | {
+            receipt: files[next(path for path in files if "mill-b" in path and path.endswith(".receipt.json"))]
+        }
+        with pytest.raises(KeyongError):
+            contributors(client, other, plan, envelope.digest)
+        with pytest.raises(KeyongError):
+            contributors(client, files, plan, "sha256:" + "0" * 64)
 
 
 @pytest.mark.long
@@ -144,3 +186,33 @@ def test_explanation_asks_nobody(mills: Consortium) -> None:
     assert document["plan"]["measures"][0]["kind"] == "mean" and document["leak_bits"] > 0
     assert len(mills.entries(mills.mill("a"))) == before
     json.dumps(document)
+
+
+def test_noise_is_added_paid_for_and_ends_with_the_budget(mills: Consortium) -> None:
+    """A dataset with a privacy unit is answered with noise only; the identical query costs nothing and says the same."""
+    sql = "SELECT alloy, COUNT(*) AS n, MEDIAN(force) AS m FROM heats GROUP BY alloy"
+    told = mills.institute.run("query", sql, "--purpose", PURPOSE, "--explain")
+    assert told.code == 0 and "rho 0.00" in told.out and "standard deviation" in told.out, told.out
+    answer = asked(mills, sql, "--rho", "0.05")
+    assert answer["noise"]["rho"].startswith("0.0499") or answer["noise"]["rho"] == "0.05"
+    true = dict(pooled(mills, "SELECT alloy, count(*) FROM passes GROUP BY 1"))
+    rows = {row["alloy"]: row for row in answer["rows"]}
+    assert all(not row["suppressed"] and row["contributing"] == 3 for row in rows.values())
+    apart = [abs(row["n"] - true[alloy]) for alloy, row in rows.items()]
+    assert 0 < max(apart) < 250, "the standard deviation of a count is about 40 here"
+    assert all(row["n.low"] < row["n"] < row["n.high"] for row in rows.values())
+    assert rows["mild"]["m.low"] <= 20.5 and rows["mild"]["m.high"] >= 19.5
+
+    def spent() -> list[str]:
+        shown = [mill.ok("budget", "show", "heats").json["budgets"] for mill in mills.mills]
+        return [one[0]["rho_taken"] for one in shown]
+
+    assert spent() == [answer["noise"]["rho"]] * 3
+    again = asked(mills, sql, "--rho", "0.05")
+    assert again["repeated"] and again["rows"] == answer["rows"] and spent() == [answer["noise"]["rho"]] * 3
+    anew = asked(mills, sql, "--rho", "0.05", "--again")
+    assert [row["n"] for row in anew["rows"]] != [row["n"] for row in answer["rows"]], "noise of its own"
+    # a third would pass the 0.1 that one company may spend
+    refused = mills.institute.run("query", sql, "--purpose", PURPOSE, "--yes", "--rho", "0.05", "--again")
+    assert refused.code == 3 and "budget" in refused.err, refused.err
+    assert "unit" in mills.institute.run("query", "SELECT COUNT(*) FROM passes", "--purpose", PURPOSE, "--rho", "1").err

@@ -1,0 +1,47 @@
+"""Who is in an answer, by the nodes' own signed receipts: what the coordinator says of it is not believed."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from keyong.receipts import Receipts, ReceivedError
+from keyong.rosters import Rosters
+
+if TYPE_CHECKING:
+    from federation.statements import JobPlan
+    from keyong.client import Client
+
+FOLDER = "receipts/"
+CELLS = "cells"
+
+
+def contributors(client: Client, files: Mapping[str, bytes], plan: JobPlan, digest: str) -> tuple[str, ...]:
+    """The nodes whose sums are in a query's answer: each with a receipt of its own of the last stage, proved in its ledger.
+
+    Args:
+        files: of the result.
+        digest: of the plan.
+
+    Raises:
+        ReceivedError: a receipt is of another plan, or without its proof.
+        VerificationError: a receipt, or its proof, does not hold.
+    """
+    with tempfile.TemporaryDirectory(prefix="keyong-answer-") as name:
+        folder = Path(name)
+        (folder / FOLDER).mkdir()
+        for path, data in files.items():
+            place = path.removeprefix(FOLDER)
+            if path.startswith(FOLDER) and "/" not in place:
+                (folder / FOLDER / place).write_bytes(data)
+        held = Receipts(client, folder, plan, digest, Rosters(client.home.history)).held
+    named = []
+    for node, receipts in held.items():
+        good = [one for one in receipts if one.receipt.stage == CELLS and one.receipt.outcome == "ok"]
+        if good and all(one.proved is None for one in good):
+            raise ReceivedError("the receipt of {node} is without its proof", node=node)
+        if good:
+            named.append(node)
+    return tuple(sorted(named))
