@@ -7,7 +7,7 @@ import base64
 
 import structlog
 
-from enterprise_node.store import NodeStore
+from enterprise_node.acceptance import Acceptances
 from federation.errors import UnavailableError, UsageError
 from federation.home import Home, now
 from federation.keyring import witness_name
@@ -25,14 +25,14 @@ class Attestation:
     """Cosigns what others' ledgers sign, and has ours cosigned.
 
     Args:
-        store: says which legal entities the owner accepted: only their witnesses are asked.
+        acceptances: say which members the owner accepted: only their witnesses are asked.
         times: where what witnesses say of the time is noted.
     """
 
-    def __init__(self, home: Home, ledger: Ledger, store: NodeStore, times: PeerTimes | None = None) -> None:
+    def __init__(self, home: Home, ledger: Ledger, acceptances: Acceptances, times: PeerTimes | None = None) -> None:
         self._home = home
         self._ledger = ledger
-        self._store = store
+        self._acceptances = acceptances
         self._times = times
         identity = home.identity
         name = witness_name(identity.consortium, identity.member)
@@ -86,4 +86,4 @@ class Attestation:
             return base64.b64decode(found.body)
 
         clock = asyncio.get_running_loop().time
-        await Witnessing(self._home, self._ledger, ask, self._store.accepted, clock, last, self._times).run()
+        await Witnessing(self._home, self._ledger, ask, self._acceptances.members, clock, last, self._times).run()

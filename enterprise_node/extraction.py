@@ -93,11 +93,14 @@ class Extracted:
         rows: how many.
         files: each file's path below the folder, and the SHA-256 of its bytes in hex.
         changed: for each column with a rule, how many values it changed; empty unless asked for.
+        values: of a live source, what tells one reading of it from another: for each column what its values in order hash to
+            (64 bits, no secret), and under the empty name the number of rows.
     """
 
     rows: int
     files: Mapping[str, str]
     changed: Mapping[str, int] = field(default_factory=dict)
+    values: Mapping[str, str] = field(default_factory=dict)
 
 
 def extract(order: Order) -> Extracted:
@@ -128,6 +131,7 @@ def extract(order: Order) -> Extracted:
             rows = making.copy(folder / DATA_FILE)
             changed = making.count_changes() if order.counting else {}
             named = making.file_names() if reading.kind == "files" else {}
+            values = making.hash_values(folder / DATA_FILE) if reading.live else {}
     except UsageError as error:
         _check_unchanged(order, reading)  # what stopped us may be the writer's half of a line
         if reading.live:  # a row that was not there when the source was registered
@@ -140,7 +144,7 @@ def extract(order: Order) -> Extracted:
             "the source gives no row now", hint="look at the table or query", code="dataset-empty"
         )
     copy_files(Path(order.place), staged.listing, named, folder / FILES_FOLDER)
-    return Extracted(rows, _digests(folder), changed)
+    return Extracted(rows, _digests(folder), changed, values)
 
 
 def _check_unchanged(order: Order, reading: Reading) -> None:
@@ -230,6 +234,17 @@ class _Making:
         )
         found = self._connection.execute(f"SELECT {counts} FROM {self._origin}").fetchone() or ()
         return {name: int(count) for (name, _), count in zip(judged, found, strict=True)}
+
+    def hash_values(self, made: Path) -> dict[str, str]:
+        """What the values of each column that was written hash to, row by row, and the number of rows."""
+        names = [name for name, _ in self._columns]
+        columns = ", ".join(f"{identifier(name)} AS c{at}" for at, name in enumerate(names))
+        hashes = ", ".join(f"bit_xor(hash(n, c{at}))" for at in range(len(names)))
+        numbered = f"SELECT row_number() OVER () AS n, {columns} FROM read_parquet({literal(str(made))})"
+        rows, *found = self._connection.execute(f"SELECT count(*), {hashes} FROM ({numbered})").fetchone() or (0,)
+        return {"": str(rows)} | {
+            name: f"{one:016x}" for name, one in zip(names, found, strict=True) if one is not None
+        }
 
     def file_names(self) -> dict[str, str]:
         """Each listed file's name and the one it gets; empty where the names are not granted: then no file is."""

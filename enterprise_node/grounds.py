@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
+from enterprise_node.acceptance import Acceptances
 from enterprise_node.admission import NO_ISOLATION, AdmittedPlan, admit_plan, check_cohort
 from enterprise_node.approvals import Approvals
 from enterprise_node.bilateral_rules import check_bilateral
@@ -55,6 +56,7 @@ class Grounds:
         self._holdings = holdings
         self._runtime = runtime
         self._clock = clock
+        self._acceptances = Acceptances(home, store)
         self._approvals = Approvals(home, record.ledger)
         self.times = PeerTimes(clock)
         """What others say of the time: where most of them contradict this machine's clock, nothing is judged."""
@@ -82,7 +84,7 @@ class Grounds:
         check_plan(admitted, dataset, bundle)
         check_bilateral(admitted, dataset, bundle)
         for action in admitted.plan.actions:
-            decision = self._record.rehearse(admitted, self.facts(action, dataset, now))
+            decision = self._record.rehearse(admitted, self.facts(action, dataset, admitted, now))
             if not decision.permit:
                 if decision.rule == "approval":
                     self._approvals.ask(admitted, bundle)
@@ -122,7 +124,7 @@ class Grounds:
             return ""
         return "" if state == "in-force" else SUSPENDED if state == "suspended" else "agreement-revoked"
 
-    def facts(self, action: str, dataset: RegisteredDataset, now: datetime) -> dict[str, Any]:
+    def facts(self, action: str, dataset: RegisteredDataset, admitted: AdmittedPlan, now: datetime) -> dict[str, Any]:
         """What this node found out itself and a decision is judged by; see :func:`enterprise_node.decision.judge`.
 
         Raises:
@@ -132,17 +134,16 @@ class Grounds:
         return {
             "action": action,
             "now": now,
-            "accepted": self.accepted,
+            "accepted": self.accepted(admitted),
             "columns": dataset.shown_names,
             "rules": read_rules(dataset.rules).digest,
             "tier": str(self.tier),
             "private": dataset.privacy_unit is not None,
         }
 
-    @property
-    def accepted(self) -> frozenset[str]:
-        """The legal entities that the owner accepted."""
-        return self._store.accepted()
+    def accepted(self, admitted: AdmittedPlan) -> frozenset[str]:
+        """The legal entities of a plan's cohort that the owner accepted, with each of their nodes in it."""
+        return self._acceptances.entities(admitted.members)
 
     def dataset(self, admitted: AdmittedPlan) -> RegisteredDataset:
         """The dataset of a plan, in the version that the plan names."""

@@ -123,4 +123,4 @@ class Job:
         if self.session is None:
             return Held()
         snapshot = self.session.snapshot
-        return Held(snapshot.digest, self.session.isolation, snapshot.rules)
+        return Held(snapshot.digest, self.session.isolation, snapshot.rules, snapshot.values)

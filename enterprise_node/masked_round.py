@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from enterprise_node.admission import AdmittedPlan, AdmittedStep
 from enterprise_node.mask_rules import MaskRules
+from enterprise_node.reading import Reading
 from enterprise_node.store import RegisteredDataset
 from federation.crypto import SigningKey
 from federation.errors import KeyongError
 from federation.secagg import (
     Announcements,
+    DifferenceError,
     MaskContext,
     MaskingError,
     MaskKey,
@@ -55,6 +57,7 @@ class MaskedRound:
     Attributes:
         context: what its masks are bound to.
         statement: this node's word on the vector.
+        reading: what tells the reading of a live source that it was computed on from others.
         survivors: what it acknowledged, with the sum that would be opened.
         verdict: set once: the sum to open, or the code for which it is given up.
         answer: to whoever asks for the shares, or gives the round up: set with the step's OUTCOME.
@@ -63,6 +66,7 @@ class MaskedRound:
     context: MaskContext
     scope: Scope
     statement: Envelope | None = None
+    reading: Mapping[str, str] = field(default_factory=dict)
     survivors: tuple[Envelope, Opened] | None = None
     acknowledgement: Envelope | None = None
     verdict: asyncio.Future[Opened | str] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
@@ -218,7 +222,7 @@ class JobMasks:
 
     def strangers(self, entities: Sequence[str]) -> int:
         """How many of these companies this node's owner did not accept, the asker's and the coordinator's left out."""
-        known = self._rules.accepted | self._admitted.outside
+        known = self._rules.accepted(self._admitted) | self._admitted.outside
         return sum(entity not in known for entity in entities)
 
     def opened(self, stage: str) -> Opened:
@@ -227,9 +231,10 @@ class JobMasks:
             raise MaskingError("this node opened no sum of the stage {stage}", stage=stage)
         return self._opened[stage]
 
-    def sign(self, step: AdmittedStep, output: str, output_bytes: int) -> MaskedRound:
-        """The round with this node's word on the vector that is about to leave."""
+    def sign(self, step: AdmittedStep, output: str, output_bytes: int, reading: Mapping[str, str]) -> MaskedRound:
+        """The round with this node's word on the vector that is about to leave, computed on that reading of a live source."""
         current, context = self._current(), self._current().context
+        current.reading = reading
         current.statement = MaskedInput(
             issued=self._clock(),
             expires=self._admitted.plan.expires,
@@ -245,6 +250,13 @@ class JobMasks:
             output_bytes=output_bytes,
         ).seal(self._key)
         return current
+
+    def check_reading(self) -> None:
+        """Raise DifferenceError where a live source changed since a sum over it was opened (see `MaskRules.check_reading`)."""
+        current = self._current()
+        if Reading.from_json(self._dataset.reading).live and not current.reading:
+            raise DifferenceError("what was read of this live source is not known, so its sums cannot be compared")
+        self._rules.check_reading(self._admitted, current.scope.participants, current.reading)
 
     def acknowledge(
         self, survivors: Envelope, coordinator: str, inputs: Sequence[Envelope], withdrawals: Sequence[Envelope]
@@ -270,7 +282,14 @@ class JobMasks:
                 code="too-few-participants",
             )
         opened = self._rules.check_survivors(
-            self._admitted, self._dataset, claimed, inputs, withdrawals, current.context, current.scope
+            self._admitted,
+            self._dataset,
+            claimed,
+            inputs,
+            withdrawals,
+            current.context,
+            current.scope,
+            current.reading,
         )
         current.survivors = (survivors, opened)
         current.acknowledgement = Acknowledgement(

@@ -37,6 +37,7 @@ class Snapshot:
         rows: the weight of this node in sums.
         rules: digest of the rules it was made by; empty where there are none.
         changed: how many values each rule changed; empty unless asked for.
+        values: of a live source, what tells one reading from another (`Extracted.values`).
     """
 
     folder: Path
@@ -44,6 +45,7 @@ class Snapshot:
     rows: int
     rules: str = ""
     changed: Mapping[str, int] = field(default_factory=dict)
+    values: Mapping[str, str] = field(default_factory=dict)
 
     def discard(self) -> None:
         """Remove the folder; without complaint if it is gone."""
@@ -199,7 +201,8 @@ def seal(
     beside = {name: one for name, one in files.items() if name.startswith(f"{FILES_FOLDER}/")}
     if beside:
         parts[FILES_FOLDER] = digest(canonical_json(beside))
-    return Snapshot(folder, keyed_digest(secret, canonical_json(parts)), rows, rules, made.changed if made else {})
+    changed, values = (made.changed, made.values) if made else ({}, {})
+    return Snapshot(folder, keyed_digest(secret, canonical_json(parts)), rows, rules, changed, values)
 
 
 @contextmanager

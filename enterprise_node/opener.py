@@ -60,7 +60,7 @@ class Opener:
     ) -> Outgoing:
         """Hand on a masked vector, wait until its round is opened or given up, and settle the step; returns its answer."""
         plan = job.admitted.plan
-        waiting = masks.sign(step, done.digest, total_bytes(done.buffers))
+        waiting = masks.sign(step, done.digest, total_bytes(done.buffers), held.values)
 
         async def settle(outcome: Outcome, code: str, left: Done | None, opened: Opened | None = None) -> Outgoing:
             at = ended if plan.slot_seconds else self._clock()
@@ -68,6 +68,7 @@ class Opener:
 
         left: Done | None = None
         try:
+            await asyncio.to_thread(masks.check_reading)
             answer = await self._hand_on(job, step, intent, waiting, done)
             left = done
             # For as long as another company's owner may take to look at its own, too.

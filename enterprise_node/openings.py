@@ -1,4 +1,4 @@
-"""Which sums this node helped to open, kept with its policy state: two sums may not differ by one or two companies.
+"""Which sums this node helped to open, kept with its policy state: see `federation.secagg.differencing` for what they rule out.
 
 Written in the transaction of the OUTCOME, before a share leaves, and read in the one that decides on the next.
 """
@@ -20,6 +20,15 @@ SCHEMA = (
         plan TEXT NOT NULL, stage TEXT NOT NULL, content TEXT NOT NULL, members TEXT NOT NULL,
         PRIMARY KEY (plan, stage, content, members)) STRICT""",
 )
+
+SCHEMA_2 = (
+    "ALTER TABLE opened_set ADD COLUMN data TEXT NOT NULL DEFAULT '{}'",
+    "ALTER TABLE opened_set ADD COLUMN noised INTEGER NOT NULL DEFAULT 0",
+    """CREATE TABLE opened_reading (
+        data_version TEXT NOT NULL, plan TEXT NOT NULL, reading TEXT NOT NULL,
+        PRIMARY KEY (data_version, plan, reading)) STRICT""",
+)
+"""Sets of before say nothing of the others' data: they are compared by companies alone, as sums without noise."""
 
 
 @dataclass(frozen=True)
@@ -44,22 +53,31 @@ def note_opening(connection: sqlite3.Connection, data_version: str, opened: Open
     """Put a set on record, within the caller's transaction."""
     members = _text(opened.members)
     connection.execute(
-        "INSERT OR IGNORE INTO opened_set (data_version, plan, members, round) VALUES (?, ?, ?, ?)",
-        (data_version, opened.plan, members, number),
+        "INSERT OR IGNORE INTO opened_set (data_version, plan, members, round, data, noised) VALUES (?, ?, ?, ?, ?, ?)",
+        (data_version, opened.plan, members, number, _text(opened.data), opened.noised),
     )
     connection.execute(
         "INSERT OR IGNORE INTO opened_content (plan, stage, content, members) VALUES (?, ?, ?, ?)",
         (opened.plan, opened.stage, opened.content, members),
     )
+    connection.executemany(
+        "INSERT OR IGNORE INTO opened_reading (data_version, plan, reading) VALUES (?, ?, ?)",
+        [(data_version, opened.plan, _text(reading)) for reading in opened.readings],
+    )
 
 
 def earlier_openings(connection: sqlite3.Connection, data_version: str, wanted: Opened) -> Iterator[Opened]:
     """What may stand against opening ``wanted``: the sets of other plans on the same data, and this plan's own."""
-    for plan, members in connection.execute(
-        "SELECT plan, members FROM opened_set WHERE data_version = ? AND (plan = ? OR NOT forgiven)",
+    readings: dict[str, list[dict[str, str]]] = {}
+    for plan, reading in connection.execute(
+        "SELECT plan, reading FROM opened_reading WHERE data_version = ?", (data_version,)
+    ):
+        readings.setdefault(plan, []).append(json.loads(reading))
+    for plan, members, data, noised in connection.execute(
+        "SELECT plan, members, data, noised FROM opened_set WHERE data_version = ? AND (plan = ? OR NOT forgiven)",
         (data_version, wanted.plan),
     ):
-        yield Opened(plan, "", "", json.loads(members))
+        yield Opened(plan, "", "", json.loads(members), json.loads(data), bool(noised), tuple(readings.get(plan, ())))
     for (members,) in connection.execute(
         "SELECT members FROM opened_content WHERE plan = ? AND stage = ? AND content = ?",
         (wanted.plan, wanted.stage, wanted.content),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -65,6 +66,8 @@ class Held:
     isolation: Isolation = field(default_factory=Isolation)
     rules: str = ""
     """Digest of the desensitisation rules it was made by."""
+    values: Mapping[str, str] = field(default_factory=dict)
+    """What tells one reading of a live source from another; empty for others."""
 
 
 def of_step(

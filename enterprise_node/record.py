@@ -73,10 +73,11 @@ class Record:
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
-        ledger.check_schema("node-policy", 3)
+        ledger.check_schema("node-policy", 4)
         ledger.ensure_schema("node-policy", 1, list(_SCHEMA))
         ledger.ensure_schema("node-policy", 2, list(_SCHEMA_2))
         ledger.ensure_schema("node-policy", 3, list(openings.SCHEMA))
+        ledger.ensure_schema("node-policy", 4, list(openings.SCHEMA_2))
         ledger.check_schema("node-metering", 1)
         ledger.ensure_schema("node-metering", 1, list(metering.SCHEMA))
         obligations.ensure(ledger)

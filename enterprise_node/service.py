@@ -12,6 +12,7 @@ import structlog
 
 from enterprise_node._folders import remove_tree
 from enterprise_node._threads import until_done
+from enterprise_node.acceptance import Acceptances
 from enterprise_node.acknowledgements import Acknowledgements
 from enterprise_node.attestation import Attestation
 from enterprise_node.broadcast import broadcast_of
@@ -81,6 +82,8 @@ class NodeService:
         self._store = NodeStore(self._engine)
         self._holdings = Holdings(self._engine)
         self._record = Record(home.open_ledger())
+        acceptances = Acceptances(home, self._store)
+        acceptances.bind(self._record.ledger)
         self.metrics = NodeMetrics()
         self.line = Line(home, self._record, self._store, self._holdings, runtime, now, self.metrics, waiting)
         self._masks = MaskDesk(home, self.line)
@@ -88,7 +91,7 @@ class NodeService:
         self.line.on_withdrawal = self._withdrawals.put_nowait
         self._standing = Standing(home, self._record, self._store, self._holdings, self.line, self.metrics)
         self._observer = Observer(home.path, "node", observe)
-        self._attestation = Attestation(home, self._record.ledger, self._store, self.line.times)
+        self._attestation = Attestation(home, self._record.ledger, acceptances, self.line.times)
         self._dataspace = DataspaceDesk(
             home,
             self._holdings,

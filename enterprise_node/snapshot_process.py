@@ -15,6 +15,7 @@ import shutil
 import sys
 import threading
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -172,9 +173,7 @@ def serve(start: Mapping[str, Any]) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (start["file_bytes"], start["file_bytes"]))
         threading.Thread(target=_end_with_input, daemon=True).start()
         made = extract(order)
-        answer: dict[str, Any] = {
-            "extracted": {"rows": made.rows, "files": dict(made.files), "changed": dict(made.changed)}
-        }
+        answer: dict[str, Any] = {"extracted": asdict(made)}
     except KeyongError as error:
         kind = next(one.__name__ for one in type(error).__mro__ if one.__name__ in _ERRORS)
         params = {name: value if isinstance(value, int) else str(value) for name, value in error.params.items()}

@@ -147,7 +147,7 @@ class Steps:
         action = step.invocation.action
         reviewed = job.admitted.demands(action).review
         row = self._release.outputs.row(envelope.digest) if reviewed else None
-        facts = self._grounds.facts(action, job.dataset, now)
+        facts = self._grounds.facts(action, job.dataset, job.admitted, now)
         try:
             return step, decode(header, body), row, facts
         except ContentError:

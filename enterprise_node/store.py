@@ -1,4 +1,4 @@
-"""The node's own registry: datasets the owner registered, entities the owner accepted.
+"""The node's own registry: datasets the owner registered, members the owner accepted.
 
 An attacker who can modify this store can point a dataset at another file of the owner's: the line then refuses, because
 the registered fingerprint no longer fits.
@@ -7,7 +7,7 @@ the registered fingerprint no longer fits.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from sqlalchemy import Engine, delete
@@ -15,7 +15,7 @@ from sqlmodel import Field, Session, SQLModel, col, select
 
 from enterprise_node.rules import Drop, read_rules
 from federation.errors import UsageError
-from federation.statements import Column, DatasetDescription, Envelope
+from federation.statements import Column, DatasetDescription, Envelope, Member
 from federation.stores import KeptAnswers
 
 
@@ -62,11 +62,23 @@ class RegisteredDataset(SQLModel, table=True):
 
 
 class AcceptedEntity(SQLModel, table=True):
-    """A legal entity that counts toward this node's minimum of participants."""
+    """A legal entity that a release of before accepted by its name; it counts once it is bound to members."""
 
     __tablename__ = "accepted_entity"
 
     entity: str = Field(primary_key=True)
+    accepted: str
+
+
+class AcceptedMember(SQLModel, table=True):
+    """A member that counts toward this node's minimum of companies, as it was when the owner said so."""
+
+    __tablename__ = "accepted_member"
+
+    member: str = Field(primary_key=True)
+    entity: str
+    key: str
+    """Its statement key."""
     accepted: str
 
 
@@ -77,7 +89,7 @@ class NoSuchDatasetError(UsageError):
 
 
 class NodeStore:
-    """Datasets and accepted entities."""
+    """Datasets and accepted members."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -123,19 +135,26 @@ class NodeStore:
 
         return self._kept.get("datasets", ask)
 
-    def accept(self, entity: str, at: str) -> bool:
-        """Accept a legal entity; False where it was accepted before."""
+    def accept(self, member: Member, at: str) -> None:
+        """Accept a member as it is now: its entity, its statement key."""
         with self._session() as session:
-            if session.get(AcceptedEntity, entity) is not None:
-                return False
-            session.add(AcceptedEntity(entity=entity, accepted=at))
-            return True
+            session.merge(AcceptedMember(member=member.id, entity=member.entity, key=member.statement_key, accepted=at))
 
-    def accepted(self) -> frozenset[str]:
-        """Every accepted legal entity."""
+    def accepted(self) -> Mapping[str, AcceptedMember]:
+        """Every accepted member by its id, for reading; `enterprise_node.acceptance` says which of them count."""
 
-        def ask() -> frozenset[str]:
+        def ask() -> Mapping[str, AcceptedMember]:
             with self._session() as session:
-                return frozenset(row.entity for row in session.exec(select(AcceptedEntity)).all())
+                return {row.member: row for row in session.exec(select(AcceptedMember)).all()}
 
         return self._kept.get("accepted", ask)
+
+    def named(self) -> frozenset[str]:
+        """Legal entities that were accepted by name alone."""
+        with self._session() as session:
+            return frozenset(row.entity for row in session.exec(select(AcceptedEntity)).all())
+
+    def forget_named(self, entities: Collection[str]) -> None:
+        """These names have been bound to members."""
+        with self._session() as session:
+            session.exec(delete(AcceptedEntity).where(col(AcceptedEntity.entity).in_(entities)))

@@ -123,7 +123,7 @@ class Witnessing:
 
     Args:
         ask: carries a request.
-        accepted: the legal entities that the owner accepted; None for all of the roster.
+        accepted: the members that the owner accepted; None for all of the roster.
         clock: seconds that only rise.
         last: asks a witness that says it saw more of our ledger than there is; None where nothing carries that.
         times: where the times that witnesses sign with are noted.
@@ -205,7 +205,7 @@ class Witnessing:
         me = self._home.identity.member
         accepted = self._accepted() if self._accepted is not None else None
         found = eligible(self._home.history.latest, me)
-        return [one for one in found if accepted is None or one.entity in accepted]
+        return [one for one in found if accepted is None or one.id in accepted]
 
     async def _one(self, member: Member, checkpoint: Checkpoint, note: bytes) -> bytes:
         """One witness's signature line; empty where it gives none."""

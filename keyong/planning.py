@@ -22,6 +22,7 @@ from federation.secagg import (
     check_size,
     choose_encoding,
     job_bits,
+    least_noised,
     multiplier_for,
     noise_shares,
     noised_encoding,
@@ -146,6 +147,8 @@ def make_plan(
             releases = _releases(plan)
             noised = noised_encoding(len(chosen), clip, multiplier_for(micro_rho, releases), noise_shares(plan))
             plan = plan.model_copy(update={"encoding": noised, "micro_rho": micro_rho})
+            least = max(plan.minimal_participants, least_noised(plan))
+            plan = plan.model_copy(update={"minimal_participants": least})
             check_noise(plan)
         if code_rho is not None:
             plan = plan.model_copy(update={"micro_rho": _whole(code_rho)})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import timedelta
 
+from enterprise_node.acceptance import Acceptances, Peer
 from enterprise_node.datasets import SourceDescription, data_secret, data_version
 from enterprise_node.reading import Reading
 from enterprise_node.rules import Kept, Rules, after, check_fit, read_rules
@@ -12,7 +13,7 @@ from enterprise_node.store import NodeStore, RegisteredDataset
 from federation.errors import UsageError
 from federation.holdings import open_engine
 from federation.home import Home, now
-from federation.statements import DatasetDescription, Envelope, row_bucket
+from federation.statements import DatasetDescription, Envelope, Member, row_bucket
 
 DESCRIPTION_VALIDITY = timedelta(days=365)
 NO_RULES = Rules({})
@@ -171,17 +172,21 @@ def read_description(row: RegisteredDataset) -> DatasetDescription:
     return DatasetDescription.read(Envelope.from_bytes(row.description))
 
 
-def accept_entities(home: Home, entities: list[str]) -> list[str]:
-    """Let legal entities count toward this node's minimum; returns those that are new. On record."""
-    store = node_store(home)
-    new = []
+def peers_of(home: Home) -> list[Peer]:
+    """Every member of the roster as the owner of this home has it."""
+    acceptances = Acceptances(home, store := node_store(home))
+    if store.named():
+        with home.open_ledger() as ledger:
+            acceptances.bind(ledger)
+    return acceptances.peers()
+
+
+def accept_entities(home: Home, entities: list[str]) -> list[Member]:
+    """Let the members of legal entities, as they are now, count toward this node's minimum; returns the new ones. On record."""
+    acceptances = Acceptances(home, node_store(home))
     with home.open_ledger() as ledger:
-        for entity in entities:
-            if entity not in store.accepted():
-                ledger.append("peers", {"entity": entity, "event": "accepted"})
-                store.accept(entity, now().isoformat())
-                new.append(entity)
-    return new
+        acceptances.bind(ledger)
+        return acceptances.accept(entities, ledger)
 
 
 def record_own_use(home: Home, dataset: str, what: str) -> None:

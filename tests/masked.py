@@ -216,7 +216,7 @@ class MaskedWorld:
             "rounds": 5,
             "run_config": {},
             "outputs": OutputSchema(train=stage, evaluate=StageOutput(sent=False, metrics=stage.metrics)),
-            "encoding": choose_encoding([(1, 10)] * len(names)),
+            "encoding": choose_encoding([(0, 10)] * len(names)),
             "protection": "fed:masked",
             "minimal_participants": max(3, threshold(len(names))),
             "round_seconds": 60,
@@ -365,7 +365,7 @@ def masked_world(
         )
         service = world.nodes[name] = NodeService(homes[name], RUNTIME)
         world.versions[name] = service._store.dataset("passes").data_version
-        for one in set(entity.values()):
+        for one in institute.history.latest.members:
             service._store.accept(one, "2026-01-01T00:00:00Z")
         world.agreements[name] = _agree(world, name, roster.digest, **terms)
 

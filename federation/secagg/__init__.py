@@ -23,6 +23,7 @@ from federation.secagg.accumulator import Accumulator, Aggregate
 from federation.secagg.announcements import Announcements, MaskingError, Public, Scope
 from federation.secagg.bounds import check_encoding, check_weights, choose_encoding
 from federation.secagg.cohorts import MINIMUM_ENTITIES, CohortError, check_size, dropouts, threshold
+from federation.secagg.differencing import DifferenceError, Opened, check_difference
 from federation.secagg.encoding import clip_difference, encode
 from federation.secagg.errors import AggregateVoidError, EncodingError, ReplyFormatError, WeightError
 from federation.secagg.keystream import MaskKey, add_masks
@@ -32,7 +33,9 @@ from federation.secagg.mask_keys import MaskContext, cohort_digest
 from federation.secagg.node_masks import NodeMasks
 from federation.secagg.noising import (
     add_noise,
+    check_enough_noise,
     check_noise,
+    least_noised,
     multiplier_for,
     noise_shares,
     noised_encoding,
@@ -44,12 +47,9 @@ from federation.secagg.rings import Z32, Z64, BinaryRing, PrimeRing, Ring
 from federation.secagg.shamir import ShareError
 from federation.secagg.stream import ReplyStream
 from federation.secagg.survivors import (
-    DifferenceError,
-    Opened,
     SurvivorsError,
     WithdrawnError,
     check_acknowledgements,
-    check_difference,
     check_entities,
     check_inputs,
     check_withdrawals,
@@ -95,6 +95,7 @@ __all__ = [
     "check_acknowledgements",
     "check_difference",
     "check_encoding",
+    "check_enough_noise",
     "check_entities",
     "check_inputs",
     "check_noise",
@@ -108,6 +109,7 @@ __all__ = [
     "encode",
     "expected_arrays",
     "job_bits",
+    "least_noised",
     "multiplier_for",
     "noise_shares",
     "noised_encoding",

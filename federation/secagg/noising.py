@@ -11,6 +11,7 @@ Each node adds ``variance / shares``, where ``shares`` is the least number of su
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from fractions import Fraction
 from typing import Final
 
@@ -23,6 +24,7 @@ from federation.secagg.cohorts import threshold
 from federation.secagg.errors import EncodingError
 from federation.secagg.layout import FIRST_METRIC, Layout
 from federation.secagg.reply import EncodedReply
+from federation.secagg.survivors import SurvivorsError
 from federation.statements import Encoding, JobPlan
 
 CLIP_UNITS: Final = 2**18
@@ -44,6 +46,27 @@ def noise_shares(plan: JobPlan) -> int:
 def shares_of(n: int) -> int:
     """How many of so many masked nodes' noise is certain to be in a sum and unknown to whoever sees it."""
     return n - threshold(n) + 1
+
+
+def least_noised(plan: JobPlan) -> int:
+    """How many nodes' replies are in any sum that opens under a plan's noise.
+
+    The noise is shared out over the plan's cohort. Who is lost takes its share along, so a sum over fewer than ``t`` of the
+    whole cohort carries less than the budget is charged for, however few opening it would take of those who are left.
+    """
+    return threshold(len(plan.cohort)) if plan.encoding.noise is not None and plan.protection == "fed:masked" else 0
+
+
+def check_enough_noise(plan: JobPlan, nodes: Collection[str]) -> None:
+    """Raise SurvivorsError where a sum over these nodes would carry less noise than the plan's budget is charged for."""
+    if len(nodes) < (least := least_noised(plan)):
+        raise SurvivorsError(
+            "{count} nodes are left, and the plan's noise is shared out so that it takes {least}",
+            hint="plan the job anew with those that are there",
+            code="too-few-participants",
+            count=len(nodes),
+            least=least,
+        )
 
 
 def noised_encoding(n: int, clip: str, multiplier: str, shares: int) -> Encoding:

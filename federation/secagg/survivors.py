@@ -8,18 +8,16 @@ on its side, from opening a sum that says something of one company, or two sums 
 3. their distinct accepted legal entities, without the requester's and the coordinator's, are as many as the agreement
    and this release demand;
 4. nobody in the plan who was left out of an opened round is back in a later one;
-5. the set does not differ by one or two entities from one that was opened before, for the same content or under another plan
-   on the same data version;
+5. no other set was opened before, for the same content or under another plan on the same data version (both in
+   `federation.secagg.differencing`);
 6. nobody of the cohort has withdrawn;
 7. at least ``t`` participants acknowledged this very set.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Final
 
 from federation.errors import DeniedError
 from federation.secagg.announcements import MaskingError, Public, Scope
@@ -28,9 +26,6 @@ from federation.secagg.mask_keys import MaskContext
 from federation.statements import Envelope
 from federation.statements.masking import Acknowledgement, MaskedInput, SurvivorSet, Withdrawal
 
-DIFFERENCE_ENTITIES: Final = 2
-"""Two sums whose companies differ by so few say too much of those few."""
-
 
 class SurvivorsError(DeniedError):
     """The survivors are not ones for whom this node releases shares."""
@@ -38,58 +33,10 @@ class SurvivorsError(DeniedError):
     code = "survivors"
 
 
-class DifferenceError(DeniedError):
-    """A sum would differ from an earlier one by one or two companies."""
-
-    code = "differencing"
-
-
 class WithdrawnError(DeniedError):
     """A node has taken its vector back."""
 
     code = "withdrawn"
-
-
-@dataclass(frozen=True)
-class Opened:
-    """A set of survivors that was opened, or is about to be.
-
-    Attributes:
-        plan: digest of the plan.
-        stage: of the plan.
-        content: digest of the broadcast content.
-        members: legal entity of each node.
-    """
-
-    plan: str
-    stage: str
-    content: str
-    members: Mapping[str, str]
-
-
-def check_difference(wanted: Opened, earlier: Iterable[Opened]) -> None:
-    """Rules 4 and 5: raise where a sum and an earlier one would say something of one or two companies.
-
-    Args:
-        wanted: the set that is about to be opened, or the whole cohort of a plan.
-        earlier: what was opened on the same data version.
-
-    Raises:
-        DifferenceError: with the names of the companies that are in one of the two sets only.
-    """
-    for one in earlier:
-        if one.plan == wanted.plan:
-            if not set(wanted.members) <= set(one.members):
-                raise DifferenceError("a node that was left out of an opened round does not come back into the job")
-            if (one.stage, one.content) != (wanted.stage, wanted.content):
-                continue
-        apart = {entity for _, entity in set(one.members.items()) ^ set(wanted.members.items())}
-        if 1 <= len(apart) <= DIFFERENCE_ENTITIES:
-            raise DifferenceError(
-                "a sum without {entities}, or with, was opened before on this data: the two would differ by too few",
-                hint="take the same companies as before, or have each owner say that it may (`keyong node openings`)",
-                entities=", ".join(sorted(apart)),
-            )
 
 
 def check_entities(members: Mapping[str, str], accepted: Collection[str], outside: Collection[str], least: int) -> None:

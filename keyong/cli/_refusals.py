@@ -122,8 +122,10 @@ CODES: dict[str, tuple[str, str]] = {
         mark("plan the job with fewer datasets"),
     ),
     "differencing": (
-        mark("a sum of nearly the same companies was opened on this data before: the two would differ by too few"),
-        mark("take the same companies as before, or ask each owner to allow it (`keyong node openings`)"),
+        mark("sums of other companies, or of other data of theirs, were opened beside this data before"),
+        mark(
+            "take the same companies and data, add noise (`--rho`), or ask owners to allow it (`keyong node openings`)"
+        ),
     ),
     "survivors": (
         mark("too few nodes were left to open the round"),

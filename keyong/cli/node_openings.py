@@ -22,8 +22,9 @@ def openings(
 ) -> None:
     """Show between which companies sums were opened with this node's help, or let other sums be opened beside them.
 
-    Two sums whose companies differ by one or two say something of those few, so the node helps to open only one of them. It
-    knows no better than that: if you do (the models are long apart, say), allow it; that is on record.
+    Sums over different companies can be added and taken away until one company is left, so without noise the node helps to
+    open sums over one set of companies, with the same data, for each version of its own. It knows no better than that: if you
+    do (the models are long apart, say), allow another; that is on record.
 
     $ keyong node openings
     $ keyong node openings --allow passes

@@ -220,8 +220,8 @@ class Story:
         ):
             gone, left = self.mills[-1], self.mills[:-1]
             say(
-                "two sums that differ by one company would say something of that one, so nodes open only one of them; "
-                "here the owners know the models to be long apart, and allow it:"
+                "sums over different companies could be put together until one is left, so nodes open sums over one set; "
+                "here the owners know the models to be long apart, and allow another:"
             )
             for mill in left:
                 line(f"$ keyong --home {mill.home} node openings --allow passes")

@@ -86,6 +86,28 @@ def test_a_sqlite_table_with_mixed_values(sqlite: Path, tmp_path: Path) -> None:
     assert "select" in one.reading.document() and Reading.from_json(one.reading.to_json()) == one.reading
 
 
+def test_readings_of_a_live_source_tell_which_columns_changed(tmp_path: Path) -> None:
+    place = tmp_path / "live.sqlite"
+
+    def change(statement: str) -> dict[str, str]:
+        with closing(sqlite3.connect(place)) as database, database:
+            database.execute(statement)
+        found = inspect_source(place, table="t")
+        made = materialise_here(grant(found), tmp_path / f"made-{len(list(tmp_path.iterdir()))}")
+        return dict(made.values)
+
+    with closing(sqlite3.connect(place)) as database, database:
+        database.execute("CREATE TABLE t (x REAL, y INTEGER)")
+        database.executemany("INSERT INTO t VALUES (?, ?)", [(one / 2, one % 7) for one in range(3000)])
+    first = change("SELECT 1")
+    assert set(first) == {"", "x", "y"} and first[""] == "3000" and change("SELECT 1") == first
+    second = change("UPDATE t SET x = 0.25 WHERE y = 3")
+    assert second["y"] == first["y"] and second["x"] != first["x"]
+    narrow = materialise_here(grant(inspect_source(place, table="t"), 1), tmp_path / "narrow").values
+    assert narrow == {"": "3000", "x": second["x"]}, "whatever else is granted"
+    assert change("DELETE FROM t WHERE y = 3")[""] != "3000"
+
+
 def test_a_duckdb_table(duck: Path, tmp_path: Path) -> None:
     found = inspect_source(duck, table="s.t")
     types = {one.name: one.type for one in found.columns}

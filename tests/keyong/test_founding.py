@@ -62,12 +62,15 @@ def test_roster_json_and_removal_refusals(keyong: Run, founder: Path) -> None:
 
 def test_peers_are_accepted_by_name_on_record(keyong: Run, founder: Path) -> None:
     assert keyong("--home", founder, "peers", "list", "--format", "json").json == [
-        {"entity": "Institute", "members": ["inst"], "accepted": False}
+        {"entity": "Institute", "members": ["inst"], "accepted": False, "waiting": {}}
     ]
     assert keyong("--home", founder, "peers", "accept").code == 2
     ran = keyong("--home", founder, "peers", "accept", "Nobody Ltd")
     assert ran.code == 2 and "the roster has no legal entity Nobody Ltd" in ran.err
-    assert keyong("--home", founder, "peers", "accept", "--all", "--format", "json").json == {"accepted": ["Institute"]}
+    assert keyong("--home", founder, "peers", "accept", "--all", "--format", "json").json == {
+        "accepted": ["Institute"],
+        "members": ["inst"],
+    }
     assert keyong("--home", founder, "peers", "list", "--format", "json").json[0]["accepted"] is True
     entries = keyong("--home", founder, "ledger", "show", "--kind", "peers", "--format", "json").json
     assert [one["fields"]["entity"] for one in entries] == ["Institute"]

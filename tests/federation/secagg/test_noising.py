@@ -10,14 +10,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from federation.privacy import epsilon, gaussian_micro_rho
+from federation.privacy import epsilon, exact, gaussian_micro_rho, share_of_variance
 from federation.secagg import (
     Accumulator,
     EncodingError,
     Layout,
+    SurvivorsError,
     add_noise,
+    check_enough_noise,
     check_noise,
     encode,
+    least_noised,
     multiplier_for,
     noise_shares,
     noised_encoding,
@@ -168,3 +171,20 @@ def test_the_leak_budget_under_noise_is_the_channels_capacity(multiplier: str, b
     longer = Layout.derive({"arrays": {"w": np.broadcast_to(np.float32(0), 10**9)}}, StageOutput(sent=True))
     one.leak_bits, one.rounds, one.actions = 0, 1, ("fed:train",)
     assert reply_bits(one, longer) <= worst_bits(one)
+
+
+@pytest.mark.parametrize("n", range(3, 65))
+def test_every_set_that_opens_carries_the_noise_that_is_paid_for_whoever_colludes(n: int) -> None:
+    one = plan(n)
+    stated = exact(one.encoding.noise.multiplier) ** 2
+    share = share_of_variance(stated, noise_shares(one), 0)
+    colluders = 2 * threshold(n) - n - 1
+    for size in range(1, n + 1):
+        certain = (size - colluders) * share
+        if certain < stated:
+            with pytest.raises(SurvivorsError) as caught:
+                check_enough_noise(one, range(size))  # type: ignore[arg-type]
+            assert caught.value.code == "too-few-participants"
+        else:
+            check_enough_noise(one, range(size))  # type: ignore[arg-type]
+    assert least_noised(plan(n, protection="fed:none")) == 0, "each node adds the noise of all"

@@ -9,17 +9,14 @@ import pytest
 from federation.errors import VerificationError
 from federation.secagg import (
     Announcements,
-    DifferenceError,
     Layout,
     MaskingError,
     NodeMasks,
-    Opened,
     Scope,
     ShareError,
     SurvivorsError,
     WithdrawnError,
     check_acknowledgements,
-    check_difference,
     check_entities,
     check_withdrawals,
     choose_encoding,
@@ -175,41 +172,6 @@ def test_entities_count_once_and_only_where_accepted_and_outside() -> None:
     for accepted, outside, least in (({"A", "B"}, set(), 0), ({"A", "B", "C"}, {"A"}, 0), ({"A", "B", "C"}, set(), 4)):
         with pytest.raises(SurvivorsError, match="accepted companies"):
             check_entities(members, accepted, outside, least)
-
-
-def opened(names: str, plan: str = PLAN, content: str = CONTENT, stage: str = "train") -> Opened:
-    return Opened(plan, stage, content, {name: name.upper() for name in names})
-
-
-@pytest.mark.parametrize(
-    ("wanted", "refused"),
-    [
-        (opened("abcd"), False),
-        (opened("abc"), True),  # the same content, one company fewer
-        (opened("abc", content=OTHER), False),  # the next round of the plan, after a dropout
-        (opened("abc", stage="evaluate"), False),
-        (opened("abcde", content=OTHER), True),  # who was not in it is back
-        (opened("abcd", plan=OTHER), False),
-        (opened("abc", plan=OTHER, content=OTHER), True),
-        (opened("abcde", plan=OTHER), True),
-        (opened("abce", plan=OTHER), True),
-        (opened("abcdefg", plan=OTHER), False),
-        (opened("abef", plan=OTHER), False),
-    ],
-)
-def test_sums_that_differ_by_one_or_two_companies_are_refused(wanted: Opened, refused: bool) -> None:
-    if refused:
-        with pytest.raises(DifferenceError):
-            check_difference(wanted, [opened("abcd")])
-    else:
-        check_difference(wanted, [opened("abcd")])
-
-
-def test_two_nodes_of_one_company_differ_as_one() -> None:
-    earlier = Opened(PLAN, "train", CONTENT, {"a": "A", "b": "B", "c": "C", "d1": "D", "d2": "D", "d3": "D"})
-    wanted = Opened(OTHER, "train", OTHER, {"a": "A", "b": "B", "c": "C"})
-    with pytest.raises(DifferenceError, match="without D"):
-        check_difference(wanted, [earlier])
 
 
 def test_a_withdrawal_counts_for_its_own_attempt_and_its_own_author() -> None:

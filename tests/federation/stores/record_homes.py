@@ -93,7 +93,7 @@ holdings.set_mail_read(2)
 store.put_dataset(RegisteredDataset(id="passes", path="/data/passes.csv", reading="{}", fingerprint="f" * 64,
                                     data_version="sha256:" + "4" * 64, rows=100, columns="[]",
                                     description=b"description"))
-store.accept("lab Ltd", "2026-11-22T03:00:00Z")
+store.accept(home.roster.member("lab"), "2026-11-22T03:00:00Z")
 record.ledger.append("peers", {"entity": "lab Ltd", "event": "accepted"})
 record.ledger.append("agreement", {"agreement": envelope.to_bytes(), "digest": envelope.digest})
 record.ledger.close()
