@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import structlog
 
 from federation.dataspace import Connector, DataspaceStore, HttpsCourier, Party, Reactions, Request
-from federation.errors import KeyongError
+from federation.errors import KeyongError, UsageError
 from federation.holdings import Holdings
 from federation.home import Home
 from federation.ledger import Ledger
@@ -70,7 +70,7 @@ class DataspaceDesk:
         """While a link stands: learn where the gateway is, and take what is due. Goes on for ever."""
         try:
             answer = await peer.call("dataspace.gateway", Empty().to_bytes(), timeout=ANSWER_SECONDS)
-        except RemoteError as error:  # an older coordinator knows nothing of it, and that is no fault
+        except (RemoteError, UsageError) as error:  # an older coordinator knows nothing of it, and that is no fault
             log.info("dataspace-not-known", code=error.code)
             await peer.ended()
             return

@@ -257,8 +257,10 @@ async def test_this_node_at_a_coordinator_of_the_older_release(
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
-    assert end.unknown == [] and not [state for state in states if state.startswith("detached")]
+    assert set(end.unknown) == {"dataspace.gateway"} and not [state for state in states if state.startswith("detached")]
     for asked in end.asked:
+        if asked.method == "dataspace.gateway":  # it knows nothing of it, and that is no fault
+            continue
         assert asked.recorded is not None
         assert shape(json.loads(asked.header)) == shape(json.loads(asked.recorded.header)), asked.method
 
