@@ -217,6 +217,8 @@ async def test_this_node_at_a_coordinator_of_the_older_release(
 ) -> None:
     end = OlderEnd(recording["node"], member=False)
     home = recording["homes"]["mill"]
+    # The plan was recorded with the exact number of rows, which requesters do not know; this release takes ranges alone.
+    monkeypatch.setattr("enterprise_node.grounds.check_weights", lambda *_: None)
     service = NodeService(home, recording["runtime_here"])
 
     @contextlib.asynccontextmanager
@@ -265,9 +267,9 @@ async def test_this_node_at_a_coordinator_of_the_older_release(
         assert shape(json.loads(asked.header)) == shape(json.loads(asked.recorded.header)), asked.method
 
 
-MINE = {"isolation", "runtime", "intent", "saturated", "leak_bits"}
+MINE = {"isolation", "runtime", "intent", "saturated", "leak_bits", "snapshot"}
 """Of a receipt: this machine's, where the ledger stands after its own entries, and what this release states otherwise: the
-owner keeps the count of saturated elements, and the bits that may have left are filled in."""
+owner keeps the count of saturated elements, the bits that may have left are filled in, and a snapshot's digest is keyed."""
 
 
 def compare(recorded: Any, answered: Any) -> None:
