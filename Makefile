@@ -26,7 +26,7 @@ emissions: setup ## five gas turbine plants fit a model of their emissions (need
 turbofan: setup ## five fleets train an estimate of engines' remaining life (needs KEYONG_SHARED)
 	@$(PY) -m examples.turbofan.run --data "$(KEYONG_SHARED)/data/cmapss_fd001"
 
-test: setup ## every test
+test: setup ## the tests; the longest are in `make long`
 	@$(MAKE) --no-print-directory -j 2 --output-sync lint types
 	@$(MAKE) --no-print-directory unit
 

@@ -111,6 +111,7 @@ def test_inv5_a_score_is_the_loss_and_nothing_else(mills: Consortium, tmp_path: 
     assert not list(mills.institute.home.rglob("*.ckks"))
 
 
+@pytest.mark.long
 def test_a_logistic_score_and_the_sdk(mills: Consortium) -> None:
     rows = mills.rows  # type: ignore[attr-defined]
     with keyong.connect(mills.institute.home) as mine:

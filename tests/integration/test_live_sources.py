@@ -118,6 +118,7 @@ def test_inv7_a_source_that_is_away(consortium: Consortium, sqlite: Path) -> Non
     assert not any((consortium.mill("a").home / "sessions").iterdir())
 
 
+@pytest.mark.long
 def test_inv3_inv7_a_password_is_out_of_a_job_s_reach_and_a_wrong_one_is_named(
     consortium: Consortium, sqlite: Path, tmp_path: Path
 ) -> None:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from safetensors.numpy import load_file
 
 from federation.crypto import PublicKey
@@ -20,6 +21,7 @@ START = np.array([0.5, -0.25, 0.125, 1.0])
 PURPOSE = "fed:QualityControl"
 
 
+@pytest.mark.long
 def test_inv5_a_job_with_noise_spends_what_it_states_and_no_more(consortium: Consortium, tmp_path: Path) -> None:
     consortium.agree(
         consortium.mills, "--purpose", PURPOSE, "--expires", "30d", "--protection", "masked", "--rho", "0.08"

@@ -188,6 +188,7 @@ def test_explanation_asks_nobody(mills: Consortium) -> None:
     json.dumps(document)
 
 
+@pytest.mark.long
 def test_noise_is_added_paid_for_and_ends_with_the_budget(mills: Consortium) -> None:
     """A dataset with a privacy unit is answered with noise only; the identical query costs nothing and says the same."""
     sql = "SELECT alloy, COUNT(*) AS n, MEDIAN(force) AS m FROM heats GROUP BY alloy"

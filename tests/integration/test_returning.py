@@ -37,6 +37,7 @@ def _begin(consortium: Consortium, app: Path, rounds: int, *more: str) -> Servic
     return consortium.institute.start(*arguments)
 
 
+@pytest.mark.long
 def test_a_killed_node_takes_part_again_once_it_is_back(consortium: Consortium, steady: Path) -> None:
     mill = consortium.mill("c")
     running = _begin(consortium, steady, 300, "--min-participants", "2")

@@ -13,6 +13,7 @@ import pytest
 from tests.integration.consortium import free_port
 from tests.integration.parties import TREE, Party
 
+pytestmark = pytest.mark.long
 HEAVY = ("torch", "flwr", "grpc", "tenseal", "duckdb", "pyarrow", "numpy", "sqlmodel", "safetensors")
 
 
@@ -65,7 +66,6 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return folder / "founder.export", founder.ok("whoami").json["consortium"]["fingerprint"]
 
 
-@pytest.mark.long
 def test_verify_needs_the_base_alone(auditor: Path, export: tuple[Path, str]) -> None:
     path, fingerprint = export
     done = _keyong(auditor, "--format", "json", "verify", str(path), "--root", fingerprint)

@@ -38,6 +38,7 @@ def test_the_browser_verifies_the_whole_ledger(browser: Browser, address: str, m
     assert browser.complaints() == []
 
 
+@pytest.mark.long
 def test_each_entry_is_verified_and_shown_from_its_own_bytes(
     browser: Browser, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -51,6 +52,7 @@ def test_each_entry_is_verified_and_shown_from_its_own_bytes(
     assert browser.complaints() == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("lang", ["en", "zh"])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_pages_fit_and_the_console_is_silent(browser: Browser, address: str, lang: str, width: int) -> None:
@@ -134,6 +136,7 @@ def test_a_changed_field_is_red_though_the_tree_holds(browser: Browser, mill: Mi
         assert "good" in browser.checked()  # fields are no part of the tree: the entry's page says it
 
 
+@pytest.mark.long
 def test_a_ledger_that_was_put_back_is_noticed(browser: Browser, mill: Mill, tmp_path: Path) -> None:
     with serving(mill.home.path, mill.fingerprint) as (base, access):
         enter(browser, base, access)
@@ -144,6 +147,7 @@ def test_a_ledger_that_was_put_back_is_noticed(browser: Browser, mill: Mill, tmp
             assert f"{size} entries before" in browser.checked()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("size", [0, 1, 2, 255, 256, 257, 600])
 def test_every_shape_of_tree(browser: Browser, address: str, tmp_path: Path, size: int) -> None:
     key = SigningKey.generate()
@@ -182,6 +186,7 @@ def test_every_shape_of_tree(browser: Browser, address: str, tmp_path: Path, siz
     assert found == [size, True]
 
 
+@pytest.mark.long
 def test_a_tree_of_three_levels(browser: Browser, address: str) -> None:
     """More than 65,536 entries: tiles above tiles; only those that lie on an entry's way are fetched."""
     from federation.ledger.entry import Entry, encode
@@ -269,6 +274,7 @@ def test_hostile_names_run_only_where_both_protections_are_gone(
         rendering.environment.cache_clear()
 
 
+@pytest.mark.long
 def test_another_site_gets_nothing(browser: Browser, address: str, tmp_path: Path) -> None:
     """A page of another port on this host is another site's page: its requests bring the cookie, and are refused."""
     text = f"<!doctype html><iframe src='{address}/search'></iframe><script src='{address}/assets/check.js'></script>"
@@ -312,6 +318,7 @@ def serving_text(text: str) -> Any:
     return run()
 
 
+@pytest.mark.long
 def test_no_script_of_the_page_itself_can_write(browser: Browser, address: str) -> None:
     browser.open(address)
     for method in ("POST", "PUT", "DELETE", "PATCH"):
@@ -347,6 +354,7 @@ def test_a_file_opens_from_a_disk_and_verifies_itself(browser: Browser, mill: Mi
     assert "http://" not in text.replace("http://www.w3.org", "") and "<img" not in text
 
 
+@pytest.mark.long
 def test_a_file_that_was_changed_says_so_at_the_entry(browser: Browser, mill: Mill, tmp_path: Path) -> None:
     path = still(mill, tmp_path / "agreement.html")
     text = path.read_text(encoding="utf-8")
