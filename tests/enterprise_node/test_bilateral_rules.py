@@ -22,7 +22,7 @@ from federation.bilateral import (
 )
 from federation.crypto import SigningKey, digest
 from federation.errors import KeyongError
-from federation.policy import agreement_policy, demands, parse_policy
+from federation.policy import agreement_policy, demands, parse_policy, shown_columns
 from federation.secagg import choose_encoding
 from federation.statements import Column, DatasetDescription, JobPlan, OutputSchema, PlannedDataset, StageOutput
 from federation.statements.bilateral import Range
@@ -48,6 +48,9 @@ class Admitted:
 
     def demands(self, action: str) -> Any:
         return demands(self.policy, action)
+
+    def shown(self, action: str, columns: tuple[str, ...]) -> tuple[str, ...]:
+        return shown_columns(self.policy, action, columns)
 
 
 @dataclass

@@ -39,7 +39,7 @@ OUTPUT = StageOutput(sent=True, metrics=(MetricSpec(name="loss", minimum="0", ma
 def plan(n: int, multiplier: str = "1", clip: str = "1", protection: str = "fed:masked", **changes: Any) -> Any:
     """What of a plan noise rests on."""
     one = SimpleNamespace(
-        cohort=range(n), protection=protection, aggregation="sum", micro_rho=1, actions=("fed:train",)
+        cohort=range(n), protection=protection, aggregation="sum", micro_rho=1, actions=("fed:train",), query=None
     )
     one.encoding = noised_encoding(n, clip, multiplier, noise_shares(one))  # type: ignore[arg-type]
     one.__dict__.update(changes)
@@ -129,7 +129,7 @@ def test_a_clipped_reply_moves_the_integers_by_no_more_than_is_charged() -> None
     [
         {"aggregation": "each"},
         {"micro_rho": 0},
-        {"actions": ("fed:aggregateQuery",)},
+        {"query": "of its own noise"},
         {"scale": "1000000000"},
         {"clip": None},
         {"weight_maximum": 9},
