@@ -7,7 +7,7 @@ and all, whenever it is used.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -88,6 +88,25 @@ def open_engine(path: Path) -> Engine:
     return stores.open_engine(path, stores.HOME_STORE)
 
 
+@contextmanager
+def store_session(engine: Engine) -> Iterator[Session]:
+    """One transaction on a party's store, committed where the block ends well.
+
+    Raises:
+        StoreUnavailableError: the disk or the database refuses.
+    """
+    try:
+        with Session(engine, expire_on_commit=False) as session:
+            yield session
+            session.commit()
+    except SQLAlchemyError as error:
+        raise StoreUnavailableError(
+            "the store of agreements cannot be used ({kind})",
+            hint="free the disk or mend the folder's permissions, then try again",
+            kind=type(error).__name__,
+        ) from None
+
+
 class Holdings:
     """Agreements held by one party."""
 
@@ -95,18 +114,8 @@ class Holdings:
         self._engine = engine
         self._kept = stores.KeptAnswers(engine)
 
-    @contextmanager
-    def _session(self) -> Iterator[Session]:
-        try:
-            with Session(self._engine, expire_on_commit=False) as session:
-                yield session
-                session.commit()
-        except SQLAlchemyError as error:
-            raise StoreUnavailableError(
-                "the store of agreements cannot be used ({kind})",
-                hint="free the disk or mend the folder's permissions, then try again",
-                kind=type(error).__name__,
-            ) from None
+    def _session(self) -> AbstractContextManager[Session]:
+        return store_session(self._engine)
 
     def put(
         self,

@@ -8,12 +8,11 @@ from typing import Any
 
 from federation.dataspace.messages import CatalogRequest, MalformedMessageError
 from federation.dataspace.party import Party
+from federation.dataspace.states import Reply
 from federation.dataspace.store import NoSuchProcessError, OfferRow, read_terms
 from federation.dataspace.terms import COMPUTE, CONTEXT, KEYONG, VERSION, base_path
 from federation.policy import dataset_iri, member_iri
 from federation.statements import DatasetDescription
-
-Reply = tuple[int, dict[str, Any]]
 
 
 class NoSuchDatasetError(NoSuchProcessError):

@@ -25,6 +25,7 @@ from federation.dataspace.catalog import CatalogDesk, versions
 from federation.dataspace.messages import error_document
 from federation.dataspace.negotiation import NegotiationDesk, echoed
 from federation.dataspace.party import Party
+from federation.dataspace.states import Reply
 from federation.dataspace.store import NoSuchProcessError
 from federation.dataspace.terms import BODY_BYTES, CALL_VALIDITY, PID, WELL_KNOWN
 from federation.dataspace.transfer import MESSAGES, TransferDesk
@@ -34,7 +35,6 @@ from federation.statements import CLOCK_SKEW
 
 log = structlog.get_logger("keyong.dataspace")
 
-Reply = tuple[int, dict[str, Any]]
 Handle = Callable[[str, tuple[str, ...], bytes], Reply]
 """Takes who calls, the ids in the path, and the body."""
 _PID = f"({PID[1:-1]})"

@@ -29,15 +29,11 @@ from federation.dataspace.messages import (
 from federation.dataspace.offers import Terms, dataset_of, read_offer, terms_of_agreement
 from federation.dataspace.party import Party
 from federation.dataspace.revoking import revoke, take_word
-from federation.dataspace.states import Role, check_step, negotiation_step, other
+from federation.dataspace.states import INITIAL, Reply, Role, check_step, negotiation_step, other
 from federation.dataspace.store import NegotiationRow, read_terms, write_terms
 from federation.errors import DeniedError
 from federation.policy import check_parties, parse_policy
 from federation.statements import Envelope, Revocation, instant_text, open_agreement, open_offer
-
-Reply = tuple[int, dict[str, Any]]
-INITIAL = "INITIAL"
-"""Before the other side has acknowledged the first message: a state of ours alone."""
 
 
 class AgreementDiffersError(DeniedError):

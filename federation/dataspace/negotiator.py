@@ -22,11 +22,11 @@ from federation.dataspace.messages import (
     NegotiationTermination,
     pack,
 )
-from federation.dataspace.negotiation import INITIAL, new_row, pids
+from federation.dataspace.negotiation import new_row, pids
 from federation.dataspace.offers import Terms, dataset_of
 from federation.dataspace.party import Party, undelivered
 from federation.dataspace.revoking import revoke, suspend, word
-from federation.dataspace.states import ENDED, Role, WrongStateError, check_step, negotiation_step
+from federation.dataspace.states import ENDED, INITIAL, Role, WrongStateError, check_step, negotiation_step
 from federation.dataspace.store import NegotiationRow, write_terms
 from federation.errors import UnavailableError, UsageError
 from federation.policy import check_parties, parse_policy

@@ -6,11 +6,15 @@ process asks :func:`negotiation_step` or :func:`transfer_step`, and anything tha
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from federation.errors import UsageError
 
 Role = Literal["consumer", "provider"]
+Reply = tuple[int, dict[str, Any]]
+"""Status and document of an answer."""
+INITIAL = "INITIAL"
+"""Before the other side has acknowledged the first message: a state of ours alone."""
 NEGOTIATION_STATES = ("REQUESTED", "OFFERED", "ACCEPTED", "AGREED", "VERIFIED", "FINALIZED", "TERMINATED")
 TRANSFER_STATES = ("REQUESTED", "STARTED", "SUSPENDED", "COMPLETED", "TERMINATED")
 ENDED = frozenset({"FINALIZED", "COMPLETED", "TERMINATED"})

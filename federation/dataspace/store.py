@@ -7,8 +7,8 @@ signatures, verified whenever it is used, and it stands among the agreements of 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import TypeVar
@@ -16,13 +16,12 @@ from typing import TypeVar
 from sqlalchemy import Engine, delete, func, update
 from sqlalchemy import select as sql_select
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
-from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Field, Session, SQLModel, col, select
 
 from federation.dataspace.offers import Terms
 from federation.dataspace.states import ENDED, Role
 from federation.errors import UsageError
-from federation.holdings import StoreUnavailableError
+from federation.holdings import store_session
 from federation.statements import instant_text
 
 IN_FLIGHT = timedelta(seconds=60)
@@ -135,18 +134,8 @@ class DataspaceStore:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    @contextmanager
-    def _session(self) -> Iterator[Session]:
-        try:
-            with Session(self._engine, expire_on_commit=False) as session:
-                yield session
-                session.commit()
-        except SQLAlchemyError as error:
-            raise StoreUnavailableError(
-                "the store of agreements cannot be used ({kind})",
-                hint="free the disk or mend the folder's permissions, then try again",
-                kind=type(error).__name__,
-            ) from None
+    def _session(self) -> AbstractContextManager[Session]:
+        return store_session(self._engine)
 
     # -- offers -------------------------------------------------------------------------------------------------------
 

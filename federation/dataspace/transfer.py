@@ -24,15 +24,12 @@ from federation.dataspace.messages import (
 )
 from federation.dataspace.party import Party, undelivered
 from federation.dataspace.revoking import holding_back, owner_holds, suspend, take_word, word
-from federation.dataspace.states import ENDED, Role, WrongStateError, check_step, other, transfer_step
+from federation.dataspace.states import ENDED, INITIAL, Reply, Role, WrongStateError, check_step, other, transfer_step
 from federation.dataspace.store import TransferRow
 from federation.dataspace.terms import COMPUTE, STATEMENT
 from federation.errors import DeniedError, UnavailableError
 from federation.holdings import Holding
 from federation.statements import Agreement, Envelope, Suspension, instant_text
-
-Reply = tuple[int, dict[str, Any]]
-INITIAL = "INITIAL"
 
 
 class NoGrantError(DeniedError):
