@@ -16,8 +16,7 @@ from typing import Any
 
 import pytest
 
-from keyong.cli import run
-from keyong.text import speak
+from keyong.cli import _state, run
 
 DIGEST = "sha256:" + "7" * 64
 
@@ -43,8 +42,8 @@ Run = Callable[..., Ran]
 
 
 @pytest.fixture(autouse=True)
-def _plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """No setting of whoever runs the tests reaches them; errors of the default home go nowhere near theirs."""
+def _plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No setting of whoever runs the tests reaches them, nor one that a test before them gave on a command line."""
     for name in list(os.environ):
         if name.startswith("KEYONG_") and name != "KEYONG_SHARED":
             monkeypatch.delenv(name)
@@ -52,8 +51,7 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Itera
     monkeypatch.setenv("KEYONG_WAITING_WORKERS", "0")  # each costs seconds of processor time to start
     monkeypatch.setenv("LC_ALL", "C.UTF-8")
     monkeypatch.setenv("COLUMNS", "100")
-    yield
-    speak("en")
+    _state.prepare([])
 
 
 @pytest.fixture
