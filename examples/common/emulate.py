@@ -7,6 +7,7 @@ each node's table, and handed to the unmodified strategy as one reply.
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import chdir
 from dataclasses import dataclass
@@ -110,6 +111,14 @@ class SumGrid(Grid):
     def pull_messages(self, message_ids: Iterable[str]) -> NoReturn:
         """Is not part of what the strategies use."""
         raise NotImplementedError
+
+
+def app_settings(app: Path) -> Settings:
+    """Returns `[tool.flwr.app.config]` of an app."""
+    settings: Settings = tomllib.loads((app / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["flwr"]["app"][
+        "config"
+    ]
+    return settings
 
 
 def emulate(server: ServerApp, client: ClientApp, nodes: Sequence[Node], settings: Settings) -> SumGrid:

@@ -5,7 +5,6 @@ All plants' rows sit in this process, as they could for no party of a federation
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +13,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from examples.common.emulate import Settings, app_settings
 from examples.emissions import APP
 from noxmodel.features import TARGET_RANGE, Doubles, Hours, make_plant
 from noxmodel.moments import moments, solve, squared_error
 
-Settings = dict[str, bool | float | int | str]
 ALONE_PENALTY = 0.001  # the best for one plant's rows, as 0.0001 is for all; both chosen within the seen hours
 TOLERANCE = 0.001  # the federated model is the pooled one but for float32 and fixed point
 
@@ -63,10 +62,7 @@ class Comparison:
 
 def default_settings() -> Settings:
     """Returns `[tool.flwr.app.config]` of the app."""
-    settings: Settings = tomllib.loads((APP / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["flwr"]["app"][
-        "config"
-    ]
-    return settings
+    return app_settings(APP)
 
 
 def compare(tables: Mapping[str, pd.DataFrame], federated: Doubles, settings: Settings) -> Comparison:

@@ -7,15 +7,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from examples.common.raw import PrepareError
 from noxmodel.features import NOMINAL, TARGET, UNSEEN
 
 YEARS = {"plant-a": 2011, "plant-b": 2012, "plant-c": 2013, "plant-d": 2014, "plant-e": 2015}
 """The data are of one turbine; five years stand in for five plants."""
 EVERY = 5
-
-
-class PrepareError(ValueError):
-    """A raw file is not what it should be."""
 
 
 def prepare(raw: Path) -> pd.DataFrame:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Sequence
 
 from examples.common import emulate as common
-from examples.common.emulate import Node, Settings, SumGrid
+from examples.common.emulate import Node, Settings, SumGrid, app_settings
 from examples.grid_load import APP
 from gridload.client_app import app as client_app
 from gridload.server_app import app as server_app
@@ -16,7 +15,7 @@ __all__ = ["Node", "Settings", "SumGrid", "default_settings", "emulate"]
 
 def default_settings(**overrides: bool | float | int | str) -> Settings:
     """Returns `[tool.flwr.app.config]` of the app with overrides; dashes in names are written as underscores."""
-    config = tomllib.loads((APP / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["flwr"]["app"]["config"]
+    config = app_settings(APP)
     named = {name.replace("_", "-"): value for name, value in overrides.items()}
     if unknown := named.keys() - config.keys():
         raise ValueError(f"no such setting: {', '.join(sorted(unknown))}")

@@ -19,15 +19,13 @@ from typing import Literal
 
 import pandas as pd
 
+from examples.common.raw import PrepareError
+
 DAY_FIRST = "%d-%m-%Y %H:%M"
 MONTH_FIRST = "%m-%d-%Y %H:%M"
 YEAR_FIRST = "%Y-%m-%d %H:%M:%S"
 _YEAR_FIRST_SHAPE = r"\d{4}-\d{2}-\d{2} \d{2}:\d{2}:\d{2}"
 _YEAR_LAST_SHAPE = r"\d{2}-\d{2}-\d{4} \d{2}:\d{2}"
-
-
-class PrepareError(ValueError):
-    """The raw file cannot be turned into a table without guessing."""
 
 
 @dataclass(frozen=True)

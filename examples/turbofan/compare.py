@@ -5,7 +5,6 @@ All fleets' engines sit in this process, as they could for no party of a federat
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +13,11 @@ import numpy as np
 import pandas as pd
 import torch
 
+from examples.common.emulate import Settings, app_settings
 from examples.turbofan import APP
 from remaininglife.model import LifeNet, decayed, squared_error, train
 from remaininglife.windows import Examples, make_fleet
 
-Settings = dict[str, bool | float | int | str]
 TOLERANCE = 0.05  # the federated error over all engines may be this much above the pooled one, relative
 
 
@@ -60,10 +59,7 @@ class Comparison:
 
 def default_settings() -> Settings:
     """Returns `[tool.flwr.app.config]` of the app."""
-    settings: Settings = tomllib.loads((APP / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["flwr"]["app"][
-        "config"
-    ]
-    return settings
+    return app_settings(APP)
 
 
 def fit(examples: Examples, settings: Settings) -> LifeNet:

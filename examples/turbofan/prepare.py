@@ -6,16 +6,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from examples.common.raw import PrepareError
 from remaininglife.windows import SENSORS
 
 FLEETS = {f"fleet-{letter}": (20 * place + 1, 20 * place + 20) for place, letter in enumerate("abcde")}
 """Engines 1 to 100 in five fleets of twenty, by number: the publisher names no owner."""
 _COLUMNS = ["engine", "cycle", "setting1", "setting2", "setting3", *(f"s{number}" for number in range(1, 22))]
 _TAKEN_OUT = 1000  # engines that were taken out before failure get numbers of their own
-
-
-class PrepareError(ValueError):
-    """The raw files are not what they should be."""
 
 
 def prepare(raw: Path) -> pd.DataFrame:

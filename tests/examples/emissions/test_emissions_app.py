@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[3]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from examples.emissions.compare import Settings, as_text, compare, default_settings, series  # noqa: E402
+from examples.common.emulate import Settings  # noqa: E402
+from examples.emissions.compare import as_text, compare, default_settings, series  # noqa: E402
 from examples.emissions.prepare import PrepareError, prepare  # noqa: E402
 from noxmodel import client_app  # noqa: E402
 from noxmodel.features import NOMINAL, TARGET_RANGE, make_plant  # noqa: E402

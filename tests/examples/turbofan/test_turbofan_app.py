@@ -14,7 +14,8 @@ ROOT = Path(__file__).parents[3]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from examples.turbofan.compare import Settings, as_text, compare, default_settings, fit, join, series  # noqa: E402
+from examples.common.emulate import Settings  # noqa: E402
+from examples.turbofan.compare import as_text, compare, default_settings, fit, join, series  # noqa: E402
 from examples.turbofan.prepare import FLEETS, fleet, prepare  # noqa: E402
 from remaininglife import client_app  # noqa: E402
 from remaininglife.model import LifeNet  # noqa: E402
