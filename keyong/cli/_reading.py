@@ -1,11 +1,13 @@
-"""A ledger read while it is verified: what a command derives from entries rests on none that does not hold."""
+"""Which ledger a command reads, and its reading while it is verified: nothing is derived from entries that do not hold."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from keyong.cli._output import progress_bar
 from keyong.text import mark
@@ -13,6 +15,36 @@ from keyong.text import mark
 if TYPE_CHECKING:
     from federation.ledger import Entry
     from keyong.embedded import StatementCheck
+
+PathArgument = Annotated[
+    Path | None,
+    typer.Argument(metavar="[PATH]", help="Another's home, ledger or export; without it, our own ledger."),
+]
+RootOption = Annotated[
+    str | None,
+    typer.Option("--root", metavar="FINGERPRINT", help="The consortium's root fingerprint; needed with PATH."),
+]
+
+
+def chosen_ledger(path: Path | None, root: str | None) -> tuple[Path, str, Path | None]:
+    """Where the ledger lies, the root fingerprint it is trusted by, and our home's folder where it is our own.
+
+    Raises:
+        UsageError: another's ledger, and no ``root`` to trust it by.
+    """
+    from federation.errors import UsageError
+    from keyong.cli._context import open_home
+    from keyong.evidence import fingerprint_of
+
+    if path is None:
+        home = open_home()
+        return home.path, fingerprint_of(home.identity.fingerprint), home.path
+    if root is None:
+        raise UsageError(
+            "it is not said which root this ledger is to be trusted by",
+            hint="give --root FINGERPRINT, from a source that you trust",
+        )
+    return path, fingerprint_of(root), None
 
 
 @contextmanager
@@ -25,21 +57,12 @@ def verified_reading(
         UsageError: another's ledger, and no ``root`` to trust it by.
         VerificationError: it does not hold.
     """
-    from federation.errors import UsageError
     from federation.ledger import verify_ledger
-    from keyong.cli._context import open_home
     from keyong.embedded import StatementCheck
-    from keyong.evidence import fingerprint_of, open_evidence
+    from keyong.evidence import open_evidence
 
-    if path is None:
-        home = open_home()
-        path, root = home.path, home.identity.fingerprint
-    if root is None:
-        raise UsageError(
-            "it is not said which root this ledger is to be trusted by",
-            hint="give --root FINGERPRINT, from a source that you trust",
-        )
-    with open_evidence(path, fingerprint_of(root)) as evidence:
+    place, fingerprint, _ = chosen_ledger(path, root)
+    with open_evidence(place, fingerprint) as evidence:
         check = StatementCheck(evidence.rosters, evidence.continues)
 
         def on_entry(entry: Entry, fields: Mapping[str, Any]) -> int:

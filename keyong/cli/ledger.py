@@ -10,7 +10,7 @@ import typer
 from keyong.cli import ledger_erase, ledger_page, ledger_serve, ledger_statement, ledger_succession
 from keyong.cli._commands import Commands
 from keyong.cli._output import as_json, clean, emit, facts, line, narrate, table
-from keyong.cli._reading import verified_reading
+from keyong.cli._reading import PathArgument, RootOption, verified_reading
 
 if TYPE_CHECKING:
     from federation.home import Home
@@ -220,14 +220,8 @@ def tiles(
 
 @app.command()
 def replay(
-    path: Annotated[
-        Path | None,
-        typer.Argument(metavar="[PATH]", help="Another's home, ledger or export; without it, our own ledger."),
-    ] = None,
-    root: Annotated[
-        str | None,
-        typer.Option(metavar="FINGERPRINT", help="The consortium's root fingerprint; needed with PATH."),
-    ] = None,
+    path: PathArgument = None,
+    root: RootOption = None,
 ) -> None:
     """Judge every decision of a ledger again, from its entries alone, and report any that comes out otherwise.
 

@@ -9,6 +9,7 @@ import typer
 
 from federation.errors import UsageError
 from keyong.cli._output import as_json, emit, facts, narrate, progress_bar
+from keyong.cli._reading import PathArgument, RootOption, chosen_ledger
 from keyong.text import mark
 
 if TYPE_CHECKING:
@@ -21,14 +22,8 @@ def page(
         str, typer.Option("--agreement", metavar="ID", help="Which agreement, by the beginning of its id or digest.")
     ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The HTML file to write.")],
-    path: Annotated[
-        Path | None,
-        typer.Argument(metavar="[PATH]", help="Another's home, ledger or export; without it, our own ledger."),
-    ] = None,
-    root: Annotated[
-        str | None,
-        typer.Option(metavar="FINGERPRINT", help="The consortium's root fingerprint; needed with PATH."),
-    ] = None,
+    path: PathArgument = None,
+    root: RootOption = None,
 ) -> None:
     """Write one agreement as an HTML file: its clauses, what is used of it, the way of each invocation, every entry.
 
@@ -43,28 +38,16 @@ def page(
 
     demand_packages("jinja2")
     from federation.ledger import LedgerError
-    from keyong.cli._context import open_home
-    from keyong.evidence import fingerprint_of
     from keyong.pages.judging import judge
     from keyong.pages.source import open_source
     from keyong.pages.still import agreement_page
 
-    home = None
-    if path is None:
-        own = open_home()
-        path = home = own.path
-        root = own.identity.fingerprint
-    if root is None:
-        raise UsageError(
-            "it is not said which root this ledger is to be trusted by",
-            hint="give --root FINGERPRINT, from a source that you trust",
-        )
-    fingerprint = fingerprint_of(root)
-    with open_source(path, fingerprint, home) as source:
+    place, fingerprint, home = chosen_ledger(path, root)
+    with open_source(place, fingerprint, home) as source:
         with progress_bar(mark("reading")) as progress:
             source.index.bring_up(progress)
         with progress_bar(mark("verifying")) as progress:
-            found = judge(path, fingerprint, progress)
+            found = judge(place, fingerprint, progress)
         digest = _named(source, agreement)
         try:
             written = agreement_page(source, digest, found)

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from federation.errors import UsageError
 from keyong.cli._output import as_json, emit_line, line, narrate
+from keyong.cli._reading import PathArgument, RootOption, chosen_ledger
 
 
 def serve(
-    path: Annotated[
-        Path | None,
-        typer.Argument(metavar="[PATH]", help="Another's home, ledger or export; without it, our own ledger."),
-    ] = None,
-    root: Annotated[
-        str | None,
-        typer.Option(metavar="FINGERPRINT", help="The consortium's root fingerprint; needed with PATH."),
-    ] = None,
+    path: PathArgument = None,
+    root: RootOption = None,
     listen: Annotated[
         str, typer.Option(metavar="HOST:PORT", help="Where to listen; port 0 takes a free one.", show_default=True)
     ] = "127.0.0.1:8741",
@@ -40,23 +33,13 @@ def serve(
     from keyong.cli._packages import demand_packages
 
     demand_packages("fastapi", "jinja2", "uvicorn")
-    from keyong.cli._context import open_home, quiet_logs
-    from keyong.evidence import fingerprint_of
+    from keyong.cli._context import quiet_logs
     from keyong.pages.serving import parse_address, serve_pages
 
     address = parse_address(listen, tuple(host_name or ()))
-    home = None
-    if path is None:
-        own = open_home()
-        path = home = own.path
-        root = own.identity.fingerprint
-    if root is None:
-        raise UsageError(
-            "it is not said which root this ledger is to be trusted by",
-            hint="give --root FINGERPRINT, from a source that you trust",
-        )
+    place, fingerprint, home = chosen_ledger(path, root)
     quiet_logs()
-    serve_pages(path, fingerprint_of(root), address, _tell, home)
+    serve_pages(place, fingerprint, address, _tell, home)
 
 
 def _tell(base: str, link: str) -> None:

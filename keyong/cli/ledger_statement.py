@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from keyong.cli._output import as_json, emit, facts, line, narrate, table
-from keyong.cli._reading import verified_reading
+from keyong.cli._reading import PathArgument, RootOption, verified_reading
 
 if TYPE_CHECKING:
     from keyong.accounts import Account, Accounts
@@ -16,10 +16,7 @@ if TYPE_CHECKING:
 
 
 def statement(
-    path: Annotated[
-        Path | None,
-        typer.Argument(metavar="[PATH]", help="Another's home, ledger or export; without it, our own ledger."),
-    ] = None,
+    path: PathArgument = None,
     agreement: Annotated[
         str | None, typer.Option("--agreement", metavar="ID", help="Only this agreement, by its id or digest.")
     ] = None,
@@ -32,10 +29,7 @@ def statement(
     page: Annotated[
         Path | None, typer.Option("--page", metavar="FILE", help="Also write it as an HTML page to print.")
     ] = None,
-    root: Annotated[
-        str | None,
-        typer.Option(metavar="FINGERPRINT", help="The consortium's root fingerprint; needed with PATH."),
-    ] = None,
+    root: RootOption = None,
 ) -> None:
     """Say what was used under agreements, by whom, for what, how often, how long, and what it cost: from the ledger alone.
 
