@@ -80,10 +80,11 @@ class Broadcast:
 
 
 class Sender:
-    """Sends invocations with their content, and remembers which body each node holds."""
+    """Sends a job's invocations with their content, and remembers which body each node holds."""
 
-    def __init__(self, links: Links) -> None:
+    def __init__(self, links: Links, job: str = "") -> None:
         self._links = links
+        self._job = job
         self._held: dict[str, str] = {}
 
     async def send(
@@ -122,4 +123,4 @@ class Sender:
             boxes=boxes,
         )
         body = [] if withheld else [content.body]
-        return await self._links.call_again(node, "job.invoke", header.to_bytes(), body, timeout=timeout)
+        return await self._links.call_again(node, "job.invoke", header.to_bytes(), body, timeout=timeout, job=self._job)

@@ -136,14 +136,21 @@ class Links:
         return peer.version if peer is not None else 1
 
     async def call(
-        self, node: str, method: str, header: bytes, body: Sequence[Buffer] = (), *, timeout: float | None
+        self,
+        node: str,
+        method: str,
+        header: bytes,
+        body: Sequence[Buffer] = (),
+        *,
+        timeout: float | None,
+        job: str = "",
     ) -> Incoming:
-        """Call a node; raises :class:`NodeOfflineError` where it is not connected."""
+        """Call a node, for a job; raises :class:`NodeOfflineError` where it is not connected."""
         peer = self._nodes.get(node)
         if peer is None:
             raise NodeOfflineError("{node} is not connected", hint="is `keyong node serve` running there?", node=node)
         try:
-            return await peer.call(method, header, body, timeout=timeout)
+            return await peer.call(method, header, body, timeout=timeout, job=job)
         except LinkLostError:
             self._drop(peer)  # its end is told a moment later: until then nobody may be sent to a dead link
             raise
@@ -162,7 +169,14 @@ class Links:
         return await peer.call("dataspace.ask", header, body, timeout=timeout)
 
     async def call_again(
-        self, node: str, method: str, header: bytes, body: Sequence[Buffer] = (), *, timeout: float
+        self,
+        node: str,
+        method: str,
+        header: bytes,
+        body: Sequence[Buffer] = (),
+        *,
+        timeout: float,
+        job: str = "",
     ) -> Incoming:
         """Call a node, and ask again over its next link where the link was lost before the answer came.
 
@@ -175,12 +189,12 @@ class Links:
         end, left = clock() + timeout, timeout
         for _ in range(LINKS_A_CALL - 1):
             try:
-                return await self.call(node, method, header, body, timeout=left)
+                return await self.call(node, method, header, body, timeout=left, job=job)
             except LinkLostError:
                 await self._returned(node, RETURN_SECONDS)
             # What a body took that has to be sent anew was the line's: for its answer the node keeps some in any case.
             left = max(RETURN_SECONDS, end - clock())
-        return await self.call(node, method, header, body, timeout=left)
+        return await self.call(node, method, header, body, timeout=left, job=job)
 
     async def any_of(self, nodes: Iterable[str], seconds: float) -> frozenset[str]:
         """Those of some nodes that are connected, as soon as one is; none after ``seconds``."""

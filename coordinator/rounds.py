@@ -82,7 +82,7 @@ class Rounds:
         self._on_answer = on_answer
         self._on_fallen = on_fallen
         self._adding = asyncio.Lock()
-        self._sender = Sender(links)
+        self._sender = Sender(links, envelope.digest)
         self._writing = asyncio.Lock()
         self._hashing: tuple[memoryview, asyncio.Future[Hashed]] | None = None
         self.leaving = False

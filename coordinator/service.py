@@ -34,6 +34,7 @@ from federation.wire import messages as m
 from federation.wire.listen import Listener
 from federation.wire.patience import ANSWER_SECONDS
 from federation.wire.peer import Incoming, Outgoing, Peer
+from federation.wire.places import Places, places_here
 from federation.wire.protocol import negotiate
 from federation.wire.rosters import first_page, pages
 from sandbox import Runtime, Tier, clear_leftovers, end_orphans, prove_tier
@@ -113,6 +114,7 @@ class CoordinatorService:
             spool=home.folder("spool"),
             ready=self._standing.ready,
             meter=self.metrics.meter,
+            places=Places(places_here()),
         )
 
     async def run(self, on_state: Callable[[str], None]) -> None:

@@ -150,7 +150,14 @@ class Links:
         return frozenset(nodes) & self.online
 
     async def call(
-        self, node: str, method: str, header: bytes, body: Sequence[Buffer] = (), *, timeout: float | None
+        self,
+        node: str,
+        method: str,
+        header: bytes,
+        body: Sequence[Buffer] = (),
+        *,
+        timeout: float | None,
+        job: str = "",
     ) -> Incoming:
         call = Call(node, method, json.loads(header), b"".join(bytes(part) for part in body))
         self.changes(call)
@@ -164,7 +171,7 @@ class Links:
         return incoming
 
     async def call_again(
-        self, node: str, method: str, header: bytes, body: Sequence[Buffer] = (), *, timeout: float
+        self, node: str, method: str, header: bytes, body: Sequence[Buffer] = (), *, timeout: float, job: str = ""
     ) -> Incoming:
         return await self.call(node, method, header, body, timeout=timeout)
 

@@ -10,6 +10,7 @@ from federation.errors import KeyongError, UnavailableError, VerificationError
 from federation.wire._generated.link_pb2 import Head
 from federation.wire.body import Body, Buffer
 from federation.wire.patience import Patience
+from federation.wire.places import Place
 
 
 class LinkLostError(UnavailableError):
@@ -74,6 +75,8 @@ class Inbound:
     assembly: Assembly | None = None
     task: asyncio.Task[None] | None = None
     ending: bool = False
+    proceed: asyncio.Event | None = None
+    """Set once the other end takes a large answer's body; None where it takes it at once."""
 
 
 @dataclass
@@ -84,6 +87,8 @@ class Outbound:
     assembly: Assembly | None = None
     size: int = 0
     patience: Patience | None = None
+    job: str = ""
+    place: Place | None = None
 
     def refuse(self, error: KeyongError) -> None:
         """Give up what arrives, and tell whoever waits for the answer why."""

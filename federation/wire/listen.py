@@ -23,6 +23,7 @@ from federation.wire.frame import METHOD, SERVICE, Chunk
 from federation.wire.health import health_handler
 from federation.wire.meter import Meter
 from federation.wire.peer import Handler, Peer, place_of
+from federation.wire.places import Places
 from federation.wire.room import Room
 
 log = structlog.get_logger("keyong.wire")
@@ -69,6 +70,7 @@ class Listener:
         body_limit: longest body taken, and the most that one member's open bodies take over all its links.
         requests: longest body by method; see :class:`Peer`.
         ready: what members' health checks are told.
+        places: in which large answers arrive, those of all links together; None: all at once.
         meter: counts the bytes that cross.
     """
 
@@ -86,6 +88,7 @@ class Listener:
         spool: Path,
         ready: Callable[[], Awaitable[bool]] = _always,
         meter: Meter | None = None,
+        places: Places | None = None,
     ) -> None:
         self._address = address
         self._identity = identity
@@ -99,6 +102,7 @@ class Listener:
         self._spool = spool
         self._ready = ready
         self._meter = meter or Meter()
+        self._places = places
         self._server: grpc.aio.Server | None = None
         self._running: dict[Peer, asyncio.Task[None]] = {}
         self.port = 0
@@ -164,6 +168,7 @@ class Listener:
             room=self._rooms.setdefault(member, Room(self._body_limit)),
             spool=self._spool,
             tell=True,
+            places=self._places,
         )
         peer.member, peer.fingerprint = member, fingerprint
         task = self._running[peer] = asyncio.create_task(peer.run())

@@ -30,6 +30,7 @@ class Patience:
     def __init__(self, limit: asyncio.Timeout, seconds: float | None) -> None:
         self._limit = limit
         self._seconds = seconds
+        self._left: float | None = None
 
     def moved(self, count: int) -> None:
         """So many bytes were handed on, or have arrived."""
@@ -38,3 +39,16 @@ class Patience:
             return
         latest = asyncio.get_running_loop().time() + self._seconds
         self._limit.reschedule(min(latest, when + count / SLOWEST_LINE))
+
+    def pause(self) -> None:
+        """The other end waits for us from here on: nothing counts until :meth:`resume`."""
+        when = self._limit.when()
+        if when is not None and not self._limit.expired():
+            self._left = when - asyncio.get_running_loop().time()
+            self._limit.reschedule(None)
+
+    def resume(self) -> None:
+        """Count on, with what was left."""
+        if self._left is not None:
+            self._limit.reschedule(asyncio.get_running_loop().time() + self._left)
+            self._left = None

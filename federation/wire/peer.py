@@ -18,8 +18,8 @@ from pathlib import Path
 import structlog
 
 from federation.errors import KeyongError, UnavailableError
-from federation.wire._generated.link_pb2 import Cancel, Fault, Frame, Head
-from federation.wire.body import Body, BodyError, Buffer, chunks, total_bytes
+from federation.wire._generated.link_pb2 import Cancel, Fault, Frame, Head, Proceed
+from federation.wire.body import MEMORY_BYTES, Body, BodyError, Buffer, chunks, total_bytes
 from federation.wire.exchange import (
     Assembly,
     FrameOrderError,
@@ -35,6 +35,7 @@ from federation.wire.faults import RemoteError, error_of, fault_of
 from federation.wire.frame import Chunk
 from federation.wire.heap import LARGE_BODIES
 from federation.wire.patience import SLOWEST_LINE, STALL_SECONDS, Patience
+from federation.wire.places import Places
 from federation.wire.request_id import carry, current
 from federation.wire.room import Room
 
@@ -78,6 +79,7 @@ class Peer:
             ``body_limit`` where none is given.
         spool: folder for large bodies.
         lent: methods whose large bodies a session is given; see :class:`Body`.
+        places: in which large answers to our calls arrive; None: all at once.
         tell: whether refusals may carry their reason to the other end, or the bare code only (invariant 7).
     """
 
@@ -94,6 +96,7 @@ class Peer:
         requests: Mapping[str, int] | None = None,
         room: Room | None = None,
         lent: frozenset[str] = frozenset(),
+        places: Places | None = None,
     ) -> None:
         self._send_frame = send
         self._frames = frames
@@ -105,6 +108,7 @@ class Peer:
         self._bodies = room or Room(body_limit)
         self._spool = spool
         self._lent = lent
+        self._places = places
         self._tell = tell
         self._room = asyncio.Semaphore(_FRAMES_AHEAD)
         self._outbox: asyncio.Queue[Frame | Chunk] = asyncio.Queue()
@@ -195,11 +199,18 @@ class Peer:
         return True
 
     async def call(
-        self, method: str, header: bytes, body: Sequence[Buffer] = (), *, timeout: float | None = None
+        self,
+        method: str,
+        header: bytes,
+        body: Sequence[Buffer] = (),
+        *,
+        timeout: float | None = None,
+        job: str = "",
     ) -> Incoming:
         """Begin an exchange and wait for its answer.
 
         Args:
+            job: on whose behalf; between jobs the places of large answers are shared fairly.
             timeout: seconds that the answer may take; while bytes of this exchange move, the count waits with them
                 (see :class:`Patience`).
 
@@ -212,13 +223,19 @@ class Peer:
             raise self._loss()
         number = self._next
         self._next += 2
-        out = self._outbound[number] = Outbound()
+        out = self._outbound[number] = Outbound(job=job)
         sending = total_bytes(body)
         LARGE_BODIES.began(sending)
         try:
             async with asyncio.timeout(timeout) as limit:
                 out.patience = Patience(limit, timeout)
-                head = Head(method=method, header=header, body_bytes=sending, request=current())
+                head = Head(
+                    method=method,
+                    header=header,
+                    body_bytes=sending,
+                    request=current(),
+                    await_proceed=self._places is not None,
+                )
                 await self._write(Frame(exchange=number, open=head))
                 for piece in chunks(body):
                     if out.answer.done():  # refused before all of it was sent
@@ -235,6 +252,8 @@ class Peer:
             raise
         finally:
             self._outbound.pop(number, None)
+            if out.place is not None:
+                out.place.leave()
             self._bodies.give(out.size)
             for size in (sending, out.size):
                 LARGE_BODIES.ended(size)
@@ -306,7 +325,7 @@ class Peer:
         elif part == "reply" and ours:
             out = self._outbound.get(number)
             if out is not None and out.assembly is None and not out.answer.done():
-                self._assemble_answer(out, frame.reply)
+                self._assemble_answer(number, out, frame.reply)
         elif part == "chunk":
             self._chunk(number, ours, frame.chunk)
         elif part == "fault" and ours:
@@ -315,6 +334,10 @@ class Peer:
                 out.refuse(error_of(frame.fault))
         elif part == "cancel" and not ours:
             self._give_up(number)
+        elif part == "proceed" and not ours:
+            inbound = self._inbound.get(number)
+            if inbound is not None and inbound.proceed is not None:
+                inbound.proceed.set()
 
     def _give_up(self, number: int) -> None:
         inbound = self._inbound.get(number)
@@ -357,15 +380,29 @@ class Peer:
             self._bodies.give(head.body_bytes)
             raise
 
-    def _assemble_answer(self, out: Outbound, head: Head) -> None:
+    def _assemble_answer(self, number: int, out: Outbound, head: Head) -> None:
         try:
             out.assembly = self._assemble(head, self._body_limit)
             out.size = head.body_bytes
             LARGE_BODIES.began(out.size)
         except BodyError as error:
             out.refuse(error)
+            self._note(Frame(exchange=number, cancel=Cancel()))  # it need not wait to send what nobody takes
             return
+        if self._places is not None and out.assembly.body.large:
+            if out.patience is not None:
+                out.patience.pause()
+            out.place = self._places.ask(out.job, lambda: self._proceed(number, out))
         self._finish(out)
+
+    def _proceed(self, number: int, out: Outbound) -> None:
+        """There is a place for an answer's body."""
+        if out.patience is not None:
+            out.patience.resume()
+        # Not by _note: this is called for another link's end too, whose reader must not fail for this one's.
+        task = asyncio.create_task(self._write_quietly(Frame(exchange=number, proceed=Proceed())))
+        self._notes.add(task)
+        task.add_done_callback(self._notes.discard)
 
     def _chunk(self, number: int, ours: bool, data: Buffer) -> None:
         exchange: Outbound | Inbound | None = self._outbound.get(number) if ours else self._inbound.get(number)
@@ -401,6 +438,8 @@ class Peer:
                 return
             if out.patience is not None:
                 out.patience.moved(size)
+            if out.place is not None:
+                out.place.moved(size)
             self._finish(out)
             return
         inbound = self._inbound.get(number)
@@ -441,26 +480,32 @@ class Peer:
     def _start(self, number: int, inbound: Inbound) -> None:
         assembly, inbound.assembly = inbound.assembly, None
         assert assembly is not None
-        inbound.task = asyncio.create_task(self._answer(number, assembly.message(), assembly.head.request))
+        inbound.proceed = asyncio.Event() if assembly.head.await_proceed else None
+        inbound.task = asyncio.create_task(self._answer(number, inbound, assembly.message(), assembly.head.request))
         # Here and not in the handler: one that is cancelled before it began never comes to its own end.
         inbound.task.add_done_callback(lambda _: self._forget(number))
 
-    async def _answer(self, number: int, message: Incoming, request: str) -> None:
+    async def _answer(self, number: int, inbound: Inbound, message: Incoming, request: str) -> None:
         carry(request)
         try:
             fault, reply = await self._handle(message)
             if reply is None:
                 await self._write(Frame(exchange=number, fault=fault))
                 return
-            await self._send_answer(number, message.method, reply)
+            await self._send_answer(number, inbound, message.method, reply)
         except LinkLostError:
             log.info("answer-not-delivered", method=message.method[:40])  # it can be asked for again
 
-    async def _send_answer(self, number: int, method: str, reply: Outgoing) -> None:
+    async def _send_answer(self, number: int, inbound: Inbound, method: str, reply: Outgoing) -> None:
         size = total_bytes(reply.body)
         LARGE_BODIES.began(size)
         try:
             await self._write(Frame(exchange=number, reply=Head(method=method, header=reply.header, body_bytes=size)))
+            if inbound.proceed is not None and size > MEMORY_BYTES:
+                # Flow control holds it where no word comes, so that none that is lost can hold it for ever.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(STALL_SECONDS):
+                        await inbound.proceed.wait()
             for piece in chunks(reply.body):
                 await self._write(Chunk(number, piece))
         finally:

@@ -29,7 +29,7 @@ class Node:
     def version(self, node: str) -> int:
         return self.speaks
 
-    async def call_again(self, node: str, method: str, header: bytes, body: Sequence[Buffer], *, timeout: float) -> Any:
+    async def call_again(self, node: str, method: str, header: bytes, body: Sequence[Buffer], **_: Any) -> Any:
         request = Invoke.from_bytes(header)
         self.bytes.append(total_bytes(body))
         if request.withheld and self.held != request.body:

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\nlink.proto\x12\x0ekeyong.link.v1\"\xd1\x01\n\x05\x46rame\x12\x10\n\x08\x65xchange\x18\x01 \x01(\x04\x12$\n\x04open\x18\x02 \x01(\x0b\x32\x14.keyong.link.v1.HeadH\x00\x12%\n\x05reply\x18\x03 \x01(\x0b\x32\x14.keyong.link.v1.HeadH\x00\x12\x0f\n\x05\x63hunk\x18\x04 \x01(\x0cH\x00\x12&\n\x05\x66\x61ult\x18\x05 \x01(\x0b\x32\x15.keyong.link.v1.FaultH\x00\x12(\n\x06\x63\x61ncel\x18\x06 \x01(\x0b\x32\x16.keyong.link.v1.CancelH\x00\x42\x06\n\x04part\"K\n\x04Head\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\x0e\n\x06header\x18\x02 \x01(\x0c\x12\x12\n\nbody_bytes\x18\x03 \x01(\x04\x12\x0f\n\x07request\x18\x04 \x01(\t\"\x96\x01\n\x05\x46\x61ult\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0c\n\x04hint\x18\x03 \x01(\t\x12\x31\n\x06params\x18\x04 \x03(\x0b\x32!.keyong.link.v1.Fault.ParamsEntry\x1a-\n\x0bParamsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x08\n\x06\x43\x61ncel2B\n\x04Link\x12:\n\x06\x41ttach\x12\x15.keyong.link.v1.Frame\x1a\x15.keyong.link.v1.Frame(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\nlink.proto\x12\x0ekeyong.link.v1\"\xfd\x01\n\x05\x46rame\x12\x10\n\x08\x65xchange\x18\x01 \x01(\x04\x12$\n\x04open\x18\x02 \x01(\x0b\x32\x14.keyong.link.v1.HeadH\x00\x12%\n\x05reply\x18\x03 \x01(\x0b\x32\x14.keyong.link.v1.HeadH\x00\x12\x0f\n\x05\x63hunk\x18\x04 \x01(\x0cH\x00\x12&\n\x05\x66\x61ult\x18\x05 \x01(\x0b\x32\x15.keyong.link.v1.FaultH\x00\x12(\n\x06\x63\x61ncel\x18\x06 \x01(\x0b\x32\x16.keyong.link.v1.CancelH\x00\x12*\n\x07proceed\x18\x07 \x01(\x0b\x32\x17.keyong.link.v1.ProceedH\x00\x42\x06\n\x04part\"b\n\x04Head\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\x0e\n\x06header\x18\x02 \x01(\x0c\x12\x12\n\nbody_bytes\x18\x03 \x01(\x04\x12\x0f\n\x07request\x18\x04 \x01(\t\x12\x15\n\rawait_proceed\x18\x05 \x01(\x08\"\x96\x01\n\x05\x46\x61ult\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0c\n\x04hint\x18\x03 \x01(\t\x12\x31\n\x06params\x18\x04 \x03(\x0b\x32!.keyong.link.v1.Fault.ParamsEntry\x1a-\n\x0bParamsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x08\n\x06\x43\x61ncel\"\t\n\x07Proceed2B\n\x04Link\x12:\n\x06\x41ttach\x12\x15.keyong.link.v1.Frame\x1a\x15.keyong.link.v1.Frame(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,15 +34,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FAULT_PARAMSENTRY']._loaded_options = None
   _globals['_FAULT_PARAMSENTRY']._serialized_options = b'8\001'
   _globals['_FRAME']._serialized_start=31
-  _globals['_FRAME']._serialized_end=240
-  _globals['_HEAD']._serialized_start=242
-  _globals['_HEAD']._serialized_end=317
-  _globals['_FAULT']._serialized_start=320
-  _globals['_FAULT']._serialized_end=470
-  _globals['_FAULT_PARAMSENTRY']._serialized_start=425
-  _globals['_FAULT_PARAMSENTRY']._serialized_end=470
-  _globals['_CANCEL']._serialized_start=472
-  _globals['_CANCEL']._serialized_end=480
-  _globals['_LINK']._serialized_start=482
-  _globals['_LINK']._serialized_end=548
+  _globals['_FRAME']._serialized_end=284
+  _globals['_HEAD']._serialized_start=286
+  _globals['_HEAD']._serialized_end=384
+  _globals['_FAULT']._serialized_start=387
+  _globals['_FAULT']._serialized_end=537
+  _globals['_FAULT_PARAMSENTRY']._serialized_start=492
+  _globals['_FAULT_PARAMSENTRY']._serialized_end=537
+  _globals['_CANCEL']._serialized_start=539
+  _globals['_CANCEL']._serialized_end=547
+  _globals['_PROCEED']._serialized_start=549
+  _globals['_PROCEED']._serialized_end=558
+  _globals['_LINK']._serialized_start=560
+  _globals['_LINK']._serialized_end=626
 # @@protoc_insertion_point(module_scope)
