@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from federation.wire import peer as peer_module
 from federation.wire import places as module
+from federation.wire._generated import link_pb2
 from federation.wire._generated.link_pb2 import Frame, Head
 from federation.wire.body import CHUNK_BYTES, MEMORY_BYTES, Body, BodyError
 from federation.wire.dial import refuse_all
@@ -303,3 +305,22 @@ async def test_an_answer_there_is_no_room_for_is_called_off_at_once(tmp_path: Pa
         with pytest.raises(BodyError):
             await link.call("large", b"", timeout=WAIT)
         await once(lambda: not hub.ends[link]._inbound)
+
+
+def test_ends_of_the_release_before_pass_over_what_they_do_not_know() -> None:
+    """Their frames are today's without ``await_proceed`` and ``proceed``; a frame of no kind they know is passed over."""
+    file = descriptor_pb2.FileDescriptorProto()
+    link_pb2.DESCRIPTOR.CopyToProto(file)
+    kept = {"Frame": "proceed", "Head": "await_proceed"}
+    for message in file.message_type:
+        fields = [field for field in message.field if field.name != kept.get(message.name)]
+        del message.field[:]
+        message.field.extend(fields)
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    older = message_factory.GetMessageClass(pool.FindMessageTypeByName("keyong.link.v1.Frame"))
+    asked = older.FromString(Frame(exchange=2, open=Head(method="job.invoke", await_proceed=True)).SerializeToString())
+    assert asked.open.method == "job.invoke" and not hasattr(asked.open, "await_proceed")
+    assert (
+        older.FromString(Frame(exchange=2, proceed=link_pb2.Proceed()).SerializeToString()).WhichOneof("part") is None
+    )
