@@ -45,7 +45,7 @@ long: setup ## what `make test` leaves out because a shorter test shows the same
 	@KEYONG_LONG=1 $(PY) -m pytest -n $(WORKERS) --dist loadgroup --timeout 1800 -m "long or hypothesis"
 
 crash: setup ## a thousand kills of node, coordinator and requester, a thousand of the ledger, every fault of a disk
-	@KEYONG_CRASH_CYCLES=1000 KEYONG_ALL_FAULTS=1 $(PY) -m pytest -s --timeout 7200 tests/faults tests/federation/ledger/test_ledger_crash.py
+	@KEYONG_LONG=1 KEYONG_CRASH_CYCLES=1000 KEYONG_ALL_FAULTS=1 $(PY) -m pytest -s --timeout 7200 tests/faults tests/federation/ledger/test_ledger_crash.py
 
 attack: setup ## job code that was written to steal, at every tier and with each layer taken away; by root also as an ordinary user
 	@KEYONG_ATTACK=1 $(PY) -m pytest -n 2 --timeout 900 tests/adversarial/attacks
@@ -58,7 +58,7 @@ network: setup ## jobs on bad lines, between network namespaces (10 minutes)
 	@KEYONG_NETWORK=1 $(PY) -m pytest -n0 --timeout 900 tests/network
 
 load: setup ## a hundred nodes and fifty jobs on one coordinator (5 minutes)
-	@KEYONG_LOAD=1 $(PY) -m pytest -n0 --timeout 900 tests/load
+	@KEYONG_LONG=1 KEYONG_LOAD=1 $(PY) -m pytest -n0 --timeout 900 tests/load
 
 soak: setup ## a day's work in 20 minutes, and whether anything grows (SOAK_SECONDS=90 for a short one)
 	@$(PY) -m tests.load.soak --seconds $(or $(SOAK_SECONDS),1200) --out soak
