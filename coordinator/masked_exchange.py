@@ -9,31 +9,28 @@ attempt alone can be gone on with.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import structlog
 
 from coordinator.answers import Answer, code_from, read_masked, verify_answer, verify_receipt
+from coordinator.attempt import Attempt
 from coordinator.broadcast import Broadcast, Named
 from coordinator.cohort import Cohort
 from coordinator.exchange import REPLAY, Exchange, JobDeniedError, NodesAwayError, RoundFailedError
 from coordinator.links import Links
 from coordinator.mask_setup import MaskedCohort, MaskSetup
+from coordinator.opening import WITHDRAWN, Openings
 from coordinator.recording import Asked, Recording
-from coordinator.sums import Sum, Sums, model_sums
+from coordinator.sums import Sums, model_sums
 from federation.crypto import SigningKey
 from federation.errors import KeyongError, UnavailableError, VerificationError
 from federation.home import Home, now
 from federation.jobs.codec import Content
 from federation.secagg import (
     Announcements,
-    MaskContext,
     Scope,
-    WithdrawnError,
-    check_acknowledgements,
-    residual_masks,
     threshold,
 )
 from federation.statements import (
@@ -41,19 +38,13 @@ from federation.statements import (
     Invocation,
     JobPlan,
     KeyAnnouncement,
-    ReleasedShares,
     SurvivorSet,
     Withdrawal,
 )
 from federation.wire.messages import (
-    Envelopes,
     Invoked,
     MaskAbort,
-    MaskOpen,
-    MaskSurvivors,
     Opening,
-    pack,
-    unpack,
 )
 from federation.wire.patience import ANSWER_SECONDS
 from federation.wire.peer import Incoming
@@ -62,31 +53,9 @@ log = structlog.get_logger("keyong.coordinator")
 
 ATTEMPTS = 3
 """How often a round is tried; nodes take no more."""
-WITHDRAWN = WithdrawnError.code
 
 Call = Callable[[str, Envelope, Named, tuple[str, ...]], Awaitable[Incoming]]
 Seal = Callable[[str, str, str, int], Envelope]
-
-
-@dataclass
-class _Attempt:
-    """One attempt of a round, as far as it has come."""
-
-    number: int
-    attempt: int
-    masked: MaskedCohort
-    context: MaskContext
-    invocations: dict[str, Envelope]
-    sum: Sum
-    inputs: dict[str, Envelope] = field(default_factory=dict)
-    """Each node's word on the vector that is in the sum."""
-    fallen: dict[str, str] = field(default_factory=dict)
-    away: set[str] = field(default_factory=set)
-    adding: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-    @property
-    def need(self) -> int:
-        return self.masked.announcements.scope.threshold
 
 
 class MaskedExchanges:
@@ -114,7 +83,6 @@ class MaskedExchanges:
         sums: Sums | None = None,
     ) -> None:
         self._home = home
-        self._key = key
         self._links = links
         self._envelope = envelope
         self._plan = plan
@@ -126,8 +94,7 @@ class MaskedExchanges:
         self._sums = sums or model_sums(plan)
         self._setup = MaskSetup(home, links, plan, envelope.digest, cohort)
         self._announced = ""
-        self._late: dict[str, tuple[_Attempt, Exchange, bytes, bytes]] = {}
-        """Nodes whose vector is in an opened sum and who were lost before they released a share: what to tell them."""
+        self._openings = Openings(home, key, links, envelope.digest, plan, cohort, recording, self._noted)
 
     async def run(self, result: Exchange, broadcast: Broadcast, asked: Asked | None) -> None:
         """Make the exchange, or go on with one that was asked before; fills in ``result``.
@@ -142,7 +109,7 @@ class MaskedExchanges:
         content = broadcast.digest
         first = 1
         self._links.withdrawals.expect(self._envelope.digest)
-        await self._tell_late()
+        await self._openings.tell_late()
         try:
             if asked is not None and asked.survivors:
                 await self._go_on(result, broadcast, asked)
@@ -158,7 +125,7 @@ class MaskedExchanges:
                 one = await self._begin(result, masked, attempt, content)
                 await self._gather(one, broadcast, result)
                 enough = len(one.inputs) >= max(one.need, plan.minimal_participants)
-                if enough and await self._open_up(one, result, await self._name_survivors(one)):
+                if enough and await self._openings.open_up(one, result, await self._openings.name_survivors(one)):
                     await self._take(one, result, sent)
                     return
                 await self._give_up(one, result)
@@ -170,13 +137,13 @@ class MaskedExchanges:
 
     # -- asking -------------------------------------------------------------------------------------------------------
 
-    async def _begin(self, result: Exchange, masked: MaskedCohort, attempt: int, content: str) -> _Attempt:
+    async def _begin(self, result: Exchange, masked: MaskedCohort, attempt: int, content: str) -> Attempt:
         await self._note_keys(masked)
         invocations = {node: self._seal(node, result.stage, content, attempt) for node in masked.participants}
         sealed = {node: envelope.to_bytes() for node, envelope in invocations.items()}
         await asyncio.to_thread(self._recording.ask, result.round, result.stage, content, sealed)
         context = masked.announcements.context(result.round, attempt, result.stage, content)
-        return _Attempt(result.round, attempt, masked, context, invocations, self._sums(result))
+        return Attempt(result.round, attempt, masked, context, invocations, self._sums(result))
 
     async def _note_keys(self, masked: MaskedCohort) -> None:
         if self._announced != masked.announcements.cohort:
@@ -184,13 +151,13 @@ class MaskedExchanges:
             await asyncio.to_thread(self._recording.announced, sealed)
             self._announced = masked.announcements.cohort
 
-    async def _gather(self, one: _Attempt, broadcast: Broadcast, result: Exchange) -> None:
+    async def _gather(self, one: Attempt, broadcast: Broadcast, result: Exchange) -> None:
         await asyncio.gather(*(self._ask(node, one, broadcast, result) for node in one.masked.participants))
         for node, code in one.fallen.items():
             result.fallen[node] = code
             self._cohort.fell(node, code, away=node in one.away)
 
-    async def _ask(self, node: str, one: _Attempt, broadcast: Broadcast, result: Exchange) -> None:
+    async def _ask(self, node: str, one: Attempt, broadcast: Broadcast, result: Exchange) -> None:
         envelope = one.invocations[node]
         invocation = Invocation.read(envelope)
         try:
@@ -210,7 +177,7 @@ class MaskedExchanges:
             log.warning("node-fell-out", node=node, code=one.fallen[node], reason=str(error)[:500])
 
     async def _refused(
-        self, node: str, asked: Envelope, invocation: Invocation, incoming: Incoming, one: _Attempt, result: Exchange
+        self, node: str, asked: Envelope, invocation: Invocation, incoming: Incoming, one: Attempt, result: Exchange
     ) -> None:
         answer = await asyncio.to_thread(verify_answer, self._home, self._plan, asked, invocation, incoming, now())
         await self._noted(answer, result)
@@ -223,130 +190,9 @@ class MaskedExchanges:
         elif receipt.outcome == "ok":
             raise VerificationError("{node} sent a reply without masks", code="reply", node=node)
 
-    # -- opening ------------------------------------------------------------------------------------------------------
+    # -- taking -------------------------------------------------------------------------------------------------------
 
-    async def _name_survivors(self, one: _Attempt) -> Envelope:
-        survivors = SurvivorSet(
-            issued=now(),
-            expires=self._plan.expires,
-            plan=self._envelope.digest,
-            cohort=one.context.cohort,
-            round=one.number,
-            attempt=one.attempt,
-            survivors=tuple(sorted(one.inputs)),
-        ).seal(self._key)
-        await asyncio.to_thread(self._recording.survivors, one.number, survivors.to_bytes())
-        return survivors
-
-    async def _open_up(self, one: _Attempt, result: Exchange, survivors: Envelope) -> bool:
-        """Have the survivors acknowledged, then opened; whether the sum is without masks now.
-
-        Raises:
-            RoundFailedError: shares were released, and too few of them.
-        """
-        scope = one.masked.announcements.scope
-        public = lambda node: self._home.roster.member(node).public  # noqa: E731
-        plan = self._envelope.digest
-        header = MaskSurvivors(
-            plan=plan,
-            survivors=pack(survivors),
-            inputs=tuple(pack(one.inputs[node]) for node in sorted(one.inputs)),
-            withdrawals=self._withdrawn(one),
-        ).to_bytes()
-        acknowledged: dict[str, Envelope] = {}
-
-        async def acknowledge(node: str) -> None:
-            incoming = await self._links.call_again(node, "mask.survivors", header, timeout=ANSWER_SECONDS)
-            envelope = unpack(Envelopes.from_bytes(incoming.header).envelopes[0])
-            check_acknowledgements(survivors, [envelope], scope, public, now(), least=1)
-            acknowledged[node] = envelope
-
-        await self._each(sorted(one.inputs), acknowledge, one, result)
-        if len(acknowledged) < one.need:
-            return False
-        opened = MaskOpen(
-            plan=plan,
-            acknowledgements=tuple(pack(acknowledged[node]) for node in sorted(acknowledged)),
-            withdrawals=self._withdrawn(one),
-        ).to_bytes()
-        released: dict[str, ReleasedShares] = {}
-
-        async def release(node: str) -> None:
-            incoming = await self._links.call_again(node, "mask.open", opened, timeout=ANSWER_SECONDS)
-            shares = await self._opening(node, one, incoming, result)
-            if shares is not None:
-                released[node] = shares
-
-        await self._each(sorted(acknowledged), release, one, result)
-        if released and len(released) < one.need:
-            raise RoundFailedError(
-                "{count} nodes opened round {round}, it takes {need}; its sum stays closed ({reasons})",
-                hint="plan the job again: nodes that opened a round do not take it a second time",
-                count=len(released),
-                round=one.number,
-                need=one.need,
-                reasons=", ".join(f"{node}: {code}" for node, code in sorted(result.fallen.items())),
-            )
-        if not released:
-            return False
-        keys = await asyncio.to_thread(
-            residual_masks, one.masked.announcements, one.context, frozenset(one.inputs), released
-        )
-        await one.sum.add_masks(keys)
-        self._late |= {node: (one, result, header, opened) for node in one.inputs if node not in released}
-        return True
-
-    async def _tell_late(self) -> None:
-        """Let nodes that are back settle the step whose sum was opened without their share."""
-        for node in sorted(set(self._late) & set(self._cohort.live)):
-            one, result, header, opened = self._late.pop(node)
-            try:
-                await self._links.call(node, "mask.survivors", header, timeout=ANSWER_SECONDS)
-                incoming = await self._links.call(node, "mask.open", opened, timeout=ANSWER_SECONDS)
-                await self._opening(node, one, incoming, result)
-            except KeyongError as error:
-                log.info("late-opening-not-taken", node=node, code=code_from(error.code))
-
-    async def _opening(self, node: str, one: _Attempt, incoming: Incoming, result: Exchange) -> ReleasedShares | None:
-        told = Opening.from_bytes(incoming.header)
-        asked = one.invocations[node]
-        invocation = Invocation.read(asked)
-        answer = await asyncio.to_thread(
-            verify_receipt, self._home, self._plan, asked, invocation, told.receipt, told.proof, now()
-        )
-        await self._noted(answer, result)
-        if not told.shares:
-            one.fallen[node] = answer.receipt.code or answer.receipt.outcome
-            return None
-        shares = ReleasedShares.open(unpack(told.shares), [self._home.roster.member(node).public], now())
-        context = one.context
-        said = (shares.node, shares.plan, shares.cohort, shares.round, shares.attempt)
-        if said != (node, context.plan, context.cohort, context.round, context.attempt):
-            raise VerificationError("the shares of {node} are for another round", code="reply", node=node)
-        return shares
-
-    async def _each(
-        self, nodes: Sequence[str], ask: Callable[[str], Awaitable[None]], one: _Attempt, result: Exchange
-    ) -> None:
-        async def safely(node: str) -> None:
-            try:
-                await ask(node)
-            except KeyongError as error:
-                code = code_from(error.code)
-                log.warning("round-not-opened", node=node, code=code, reason=str(error)[:500])
-                if code != WITHDRAWN:  # it is another who withdrew
-                    one.fallen[node] = code
-                    if isinstance(error, UnavailableError) or code == "no-such-job":
-                        one.away.add(node)
-
-        await asyncio.gather(*(safely(node) for node in nodes))
-
-    def _withdrawn(self, one: _Attempt) -> tuple[str, ...]:
-        return tuple(
-            pack(envelope) for envelope in self._links.withdrawals.of(self._envelope.digest, one.number, one.attempt)
-        )
-
-    async def _take(self, one: _Attempt, result: Exchange, sent: Content) -> None:
+    async def _take(self, one: Attempt, result: Exchange, sent: Content) -> None:
         """The sum is open: what it says, and who is out of the job for good because it is not in it."""
         result.contributed = sorted(one.inputs)
         count = len(one.inputs)
@@ -365,7 +211,7 @@ class MaskedExchanges:
 
     # -- giving up ----------------------------------------------------------------------------------------------------
 
-    async def _give_up(self, one: _Attempt, result: Exchange) -> None:
+    async def _give_up(self, one: Attempt, result: Exchange) -> None:
         """Tell those whose vectors came that this attempt opens nothing; their steps end, the next begins anew."""
         header = MaskAbort(plan=self._envelope.digest, round=one.number, attempt=one.attempt).to_bytes()
         withdrew = [envelope for envelope in self._links.withdrawals.of(self._envelope.digest, one.number, one.attempt)]
@@ -373,11 +219,11 @@ class MaskedExchanges:
 
         async def abort(node: str) -> None:
             incoming = await self._links.call_again(node, "mask.abort", header, timeout=ANSWER_SECONDS)
-            if await self._opening(node, one, incoming, result) is not None:
+            if await self._openings.settle(node, one, incoming, result) is not None:
                 raise RoundFailedError("{node} has opened round {round} already", node=node, round=one.number)
             self._cohort.fell(node, one.fallen.get(node, "round-aborted"), away=True)
 
-        await self._each([node for node in sorted(one.inputs) if node not in one.away], abort, one, result)
+        await self._openings.each([node for node in sorted(one.inputs) if node not in one.away], abort, one, result)
         for node, code in one.fallen.items():
             if code != "round-aborted":
                 result.fallen[node] = code
@@ -420,7 +266,7 @@ class MaskedExchanges:
         public = lambda node: self._home.roster.member(node).public  # noqa: E731
         announcements = Announcements.open(envelopes, scope, public, now())
         invocations = {node: Envelope.from_bytes(asked.invocations[node]) for node in said.survivors}
-        one = _Attempt(
+        one = Attempt(
             result.round,
             said.attempt,
             MaskedCohort(announcements, envelopes, {}),
@@ -430,7 +276,7 @@ class MaskedExchanges:
         )
         await asyncio.gather(*(self._ask(node, one, broadcast, result) for node in said.survivors))
         result.fallen |= one.fallen
-        if set(one.inputs) != set(said.survivors) or not await self._open_up(one, result, survivors):
+        if set(one.inputs) != set(said.survivors) or not await self._openings.open_up(one, result, survivors):
             raise RoundFailedError(
                 "round {round} was being opened when the job was interrupted, and cannot be any more ({reasons})",
                 hint="plan the job again",

@@ -32,7 +32,7 @@ def outputs(world: MaskedWorld) -> HeldOutputs:
 
 
 async def held(world: MaskedWorld) -> HeldRow:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not (rows := outputs(world).rows()):
             await asyncio.sleep(SOON)
     return rows[0]
@@ -49,7 +49,7 @@ async def begun(world: MaskedWorld) -> tuple[Any, asyncio.Task[Any], HeldRow]:
     job = await world.job(world.plan(review_seconds=7200)).open()
     asking = asyncio.create_task(job.exchange(world.model()))
     row = await held(world)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while sum(bool(world.entries(mill, "stage")) for mill in world.mills[:3]) < 3:
             await asyncio.sleep(SOON)
     assert not asking.done() and not world.entries("mill-d", "stage"), "its vector waits for its owner"
@@ -93,6 +93,9 @@ async def test_the_others_vectors_wait_as_long_as_an_owner_may_take(
 
     monkeypatch.setattr(opener, "decided", decided)
     _, asking, row = await begun(world)
+    async with asyncio.timeout(60):
+        while len(waited) < 3:  # they begin to wait a moment after their vectors are on record
+            await asyncio.sleep(SOON)
     assert len(waited) == 3 and min(waited) > 7200
     decide(world, row, "released")
     assert (await asking).contributed == world.mills
