@@ -153,7 +153,8 @@ def test_every_invariant_has_its_row() -> None:
 @pytest.mark.parametrize("file", ["pyproject.toml", "powerline/client_app.py", "powerline/server_app.py"])
 def test_the_readme_shows_the_minimal_app_whole(file: str) -> None:
     listing = (ROOT / "examples" / "minimal" / "app" / file).read_text(encoding="utf-8").rstrip()
-    assert listing in (ROOT / "README.md").read_text(encoding="utf-8")
+    for page in ("README.md", "README.zh.md"):
+        assert listing in (ROOT / page).read_text(encoding="utf-8")
 
 
 def test_every_setting_has_its_row() -> None:
