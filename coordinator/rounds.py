@@ -1,21 +1,19 @@
-"""One exchange of a job: the same content to every node of the cohort, their replies added as they come."""
+"""The exchanges of a job, one after the other: the same content to every node of the cohort, and what comes of it on record."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import structlog
 
-from coordinator.aggregate_file import finish
-from coordinator.answers import Answer, ReceiptError, code_from, read_encoded, read_single, verify_answer
+from coordinator.answers import Answer, ReceiptError
 from coordinator.broadcast import Broadcast, Hashed, Named, Sender
 from coordinator.cohort import Cohort
 from coordinator.exchange import (
-    REPLAY,
     Exchange,
     JobDeniedError,
     NodesAwayError,
@@ -25,13 +23,13 @@ from coordinator.exchange import (
 )
 from coordinator.links import Links
 from coordinator.masked_exchange import MaskedExchanges
+from coordinator.open_exchange import OpenExchanges
 from coordinator.recording import Answered, Asked, Recording
 from coordinator.sums import Sums
 from federation.crypto import SigningKey
-from federation.errors import KeyongError, UnavailableError
+from federation.errors import KeyongError
 from federation.home import Home, now
 from federation.jobs.codec import Content, ContentError, decode, header_bytes
-from federation.secagg import Accumulator, Layout, reply_digest
 from federation.statements import Envelope, Invocation, JobPlan
 from federation.wire.messages import pack
 from federation.wire.offload import offload
@@ -43,9 +41,6 @@ log = structlog.get_logger("keyong.coordinator")
 
 MARGIN_SECONDS = 30.0
 """Beyond what the plan gives a step: verifying, signing, the line's own delay. Bytes on the way do not count."""
-
-ATTEMPTS = 3
-"""How often a node is asked for one exchange whose step was killed each time; it refuses more."""
 
 
 class Rounds:
@@ -81,12 +76,11 @@ class Rounds:
         self._recording = recording
         self._on_answer = on_answer
         self._on_fallen = on_fallen
-        self._adding = asyncio.Lock()
         self._sender = Sender(links, envelope.digest)
-        self._writing = asyncio.Lock()
         self._hashing: tuple[memoryview, asyncio.Future[Hashed]] | None = None
         self.leaving = False
         """Whether who is cancelled from here on goes on later: steps at the nodes are then not called off."""
+        self._open = OpenExchanges(home, links, plan, cohort, recording, self._call, self._seal, on_answer, on_fallen)
         self._masked = MaskedExchanges(
             home, key, links, envelope, plan, cohort, recording, self._call, self._seal, on_answer, sums
         )
@@ -131,58 +125,10 @@ class Rounds:
         if recorded is not None:
             return _replayed(self.count, stage, sent, recorded)
         await self._muster()
-        if self._plan.masked:
-            return await self._exchange_masked(
-                Exchange(self.count, stage, sent, content=broadcast.digest), broadcast, asked
-            )
-        invocations = await self._begin(stage, broadcast, asked)
-        output = self._plan.outputs.of(stage)  # type: ignore[arg-type]
-        layout = Layout.derive(sent.arrays, output)
-        summing = self._plan.aggregation == "sum"
-        accumulator = Accumulator(layout, self._plan.encoding, len(self._plan.cohort)) if summing else None
         result = Exchange(self.count, stage, sent, content=broadcast.digest)
-        away: set[str] = set()
-        noting: list[asyncio.Future[None]] = []
-
-        async def ask(node: str, invocation: Envelope) -> None:
-            try:
-                answer, incoming = await self._settled(node, invocation, broadcast)
-                result.answers.append(answer)
-                noting.append(asyncio.ensure_future(self._on_answer(answer)))  # kept on disk while the reply is added
-                if answer.receipt.outcome != "ok":
-                    result.fallen[node] = answer.receipt.code or answer.receipt.outcome
-                    if answer.receipt.outcome == "killed" or result.fallen[node] == REPLAY:
-                        away.add(node)
-                    elif answer.receipt.outcome == "denied" and not answer.receipt.decision.permit:
-                        result.clauses[node] = answer.receipt.decision.model_dump(mode="json")
-                    return
-                # One at a time: of all replies that lie in the spool, one is in memory.
-                async with self._adding:
-                    taken = (node, incoming, answer, accumulator, layout, result)
-                    await offload(len(incoming.body), self._take, *taken)
-            except KeyongError as error:
-                result.fallen[node] = code_from(error.code)
-                if isinstance(error, UnavailableError) or error.code == "no-such-job":
-                    away.add(node)
-                log.warning("node-fell-out", node=node, code=result.fallen[node], reason=str(error)[:500])
-                return
-            result.contributed.append(node)
-
-        try:
-            await _together([ask(node, invocation) for node, invocation in invocations.items()])
-        finally:
-            await asyncio.gather(*noting)
-        for node, code in result.fallen.items():
-            self._cohort.fell(node, code, away=node in away)
-        if result.fallen:
-            await self._on_fallen(result)
-        if len(result.contributed) < self._plan.minimal_participants:
-            raise self._too_few(result)
-        if accumulator is not None:
-            size = 8 * (layout.narrow_size + layout.wide_size)
-            count = len(result.contributed)
-            result.aggregate, result.body = await offload(size, finish, accumulator, count, sent.arrays)
-        return result
+        if self._plan.masked:
+            return await self._exchange_masked(result, broadcast, asked)
+        return await self._open.run(result, broadcast, asked)
 
     def foresee(self, body: memoryview) -> None:
         """Hash a body that will probably be sent, while the app makes up its mind."""
@@ -213,19 +159,7 @@ class Rounds:
         raw = header_bytes(header)
         broadcast = await offload(len(body), Broadcast, raw, body)
         await self._muster()
-        ((node, invocation),) = (await self._begin(stage, broadcast, None)).items()
-        result = Exchange(self.count, stage, Content(), content=broadcast.digest)
-        answer, incoming = await self._settled(node, invocation, broadcast)
-        await self._on_answer(answer)
-        if answer.receipt.outcome != "ok":
-            result.fallen[node] = answer.receipt.code or answer.receipt.outcome
-            if answer.receipt.outcome == "denied" and not answer.receipt.decision.permit:
-                result.clauses[node] = answer.receipt.decision.model_dump(mode="json")
-            await self._on_fallen(result)
-            raise self._too_few(result)
-        if (incoming.digest or reply_digest([incoming.body])) != answer.receipt.output:
-            raise ReceiptError("the reply of {node} is not the one its receipt names", node=node)
-        return answer, incoming
+        return await self._open.single(Exchange(self.count, stage, Content(), content=broadcast.digest), broadcast)
 
     async def _exchange_masked(self, result: Exchange, broadcast: Broadcast, asked: Asked | None) -> Exchange:
         try:
@@ -283,40 +217,6 @@ class Rounds:
                 reasons=reasons,
             )
 
-    async def _begin(self, stage: str, broadcast: Broadcast, asked: Asked | None) -> dict[str, Envelope]:
-        """The invocation of each live node, on record; those that were sent before are sent again as they were."""
-        before = asked.invocations if asked is not None else {}
-        invocations = {}
-        for node in self._cohort.live:
-            if node in before:
-                invocations[node] = Envelope.from_bytes(before[node])
-            else:
-                content = await offload(len(broadcast.body), broadcast.named, self._links.version(node))
-                invocations[node] = self._seal(node, stage, content.digest)
-        await self._record(stage, broadcast.digest, invocations)
-        return invocations
-
-    async def _record(self, stage: str, digest: str, invocations: Mapping[str, Envelope]) -> None:
-        sealed = {node: envelope.to_bytes() for node, envelope in invocations.items()}
-        async with self._writing:
-            await asyncio.to_thread(self._recording.ask, self.count, stage, digest, sealed)
-
-    def _too_few(self, result: Exchange) -> KeyongError:
-        reasons = ", ".join(f"{node}: {code}" for node, code in sorted(result.fallen.items()))
-        if set(result.fallen) == set(result.clauses):
-            return JobDeniedError("nodes refused round {round} ({reasons})", round=self.count, reasons=reasons)
-        # What a node has lost of this round it will not have when it is asked again.
-        back = sum(result.fallen.get(node) != REPLAY for node in self._cohort.away)
-        kind = NodesAwayError if len(result.contributed) + back >= self._plan.minimal_participants else RoundFailedError
-        return kind(
-            "{left} of {planned} nodes answered round {round}, the plan needs {minimum} ({reasons})",
-            left=len(result.contributed),
-            planned=len(self._plan.cohort),
-            round=self.count,
-            minimum=self._plan.minimal_participants,
-            reasons=reasons,
-        )
-
     def _count(self, stage: str) -> None:
         # Nodes refuse beyond the same bounds; asked here, no node has to, and the app's author reads why.
         rounds = self._plan.rounds
@@ -342,27 +242,6 @@ class Rounds:
             content=digest,
         ).seal(self._key)
 
-    async def _settled(self, node: str, envelope: Envelope, broadcast: Broadcast) -> tuple[Answer, Incoming]:
-        """A node's verified answer. A node that lost the job opens it again, a step that was killed is tried again."""
-        while True:
-            invocation = Invocation.read(envelope)
-            content = await offload(len(broadcast.body), broadcast.signed_for, invocation.content)
-            try:
-                incoming = await self._call(node, envelope, content)
-            except KeyongError as error:
-                if error.code != "no-such-job" or not await self._cohort.reopen(node):
-                    raise
-                incoming = await self._call(node, envelope, content)
-            at = now()
-            answer = await asyncio.to_thread(verify_answer, self._home, self._plan, envelope, invocation, incoming, at)
-            if answer.receipt.outcome != "killed" or invocation.attempt >= ATTEMPTS:
-                return answer, incoming
-            if not await self._cohort.reopen(node):
-                return answer, incoming
-            await self._on_answer(answer)
-            envelope = self._seal(node, invocation.stage, invocation.content, invocation.attempt + 1)
-            await self._record(invocation.stage, broadcast.digest, {node: envelope})
-
     async def _call(self, node: str, envelope: Envelope, content: Named, boxes: tuple[str, ...] = ()) -> Incoming:
         # With each step's time that of a start: a node that was restarted in between makes its session anew.
         plan = self._plan
@@ -378,23 +257,6 @@ class Rounds:
                 with contextlib.suppress(KeyongError, asyncio.CancelledError):
                     await calling
             raise
-
-    def _take(
-        self,
-        node: str,
-        incoming: Incoming,
-        answer: Answer,
-        accumulator: Accumulator | None,
-        layout: Layout,
-        result: Exchange,
-    ) -> None:
-        plan = self._plan
-        if accumulator is not None:
-            accumulator.add(read_encoded(answer, incoming, layout, plan.encoding, len(plan.cohort)))
-        else:
-            output = plan.outputs.of(result.stage)  # type: ignore[arg-type]
-            result.replies[node] = read_single(answer, incoming, result.sent, output)
-        result.weights[node] = answer.receipt.weight
 
 
 def _replayed(number: int, stage: str, sent: Content, recorded: Answered) -> Exchange:
@@ -415,14 +277,3 @@ def _replayed(number: int, stage: str, sent: Content, recorded: Answered) -> Exc
 def _look_away(calling: asyncio.Future[Incoming]) -> None:
     if not calling.cancelled():
         calling.exception()
-
-
-async def _together(work: Sequence[Awaitable[None]]) -> None:
-    """Wait for all; where one fails by an error of our own, end the others first, so that none goes on unseen."""
-    tasks = [asyncio.ensure_future(one) for one in work]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

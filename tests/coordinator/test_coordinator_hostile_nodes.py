@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import coordinator.intake
+import coordinator.open_exchange
 import coordinator.rounds
 from coordinator.answers import verify_answer
 from coordinator.cohort import Cohort
@@ -87,7 +88,7 @@ async def test_without_the_look_at_each_reply_one_node_voids_the_round_for_all(q
 
         return EncodedReply.from_buffers(incoming.body, layout, encoding)
 
-    monkeypatch.setattr(coordinator.rounds, "read_encoded", unjudged)
+    monkeypatch.setattr(coordinator.open_exchange, "read_encoded", unjudged)
     quiet.nodes[1].encoded = with_totals(ONE, 2)
     with pytest.raises(Exception, match="void"):
         await _exchange(quiet)
@@ -111,7 +112,7 @@ async def test_without_the_proof_check_an_unrecorded_receipt_counts(quiet: Conso
             return verify_answer(*args)
 
     quiet.nodes[1].proof = lambda proof: b"garbage"
-    monkeypatch.setattr(coordinator.rounds, "verify_answer", trusting)
+    monkeypatch.setattr(coordinator.open_exchange, "verify_answer", trusting)
     monkeypatch.setattr("asyncio.to_thread", _here)  # the patch above is not for several threads
     assert not (await _exchange(quiet)).fallen
 
