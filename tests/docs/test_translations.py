@@ -29,7 +29,8 @@ class Section:
     heading: str
     level: int
     blocks: list[str] = field(default_factory=list)
-    tables: list[str] = field(default_factory=list)
+    tables: list[list[int]] = field(default_factory=list)
+    """Of each table, of each row, how many cells."""
     items: int = 0
     links: set[str] = field(default_factory=set)
     names: set[str] = field(default_factory=set)
@@ -88,11 +89,11 @@ def sections(page: Path) -> list[Section]:
         elif token.type in ("fence", "code_block"):
             here.blocks.append(block_of(token))
         elif token.type == "table_open":
-            here.tables.append("")
+            here.tables.append([])
         elif token.type == "tr_open":
-            here.tables[-1] += "a row of "
+            here.tables[-1].append(0)
         elif token.type in ("th_open", "td_open"):
-            here.tables[-1] += "|"
+            here.tables[-1][-1] += 1
         elif token.type == "list_item_open":
             here.items += 1
         elif token.type == "inline":
@@ -139,6 +140,8 @@ def told(mine: Any, its: Any) -> str:
     """What is in one alone, in few words."""
     if isinstance(mine, set):
         return f"missing {sorted(mine - its)}, not in the English page {sorted(its - mine)}"
+    if isinstance(mine, list) and isinstance((*mine, *its)[0], list):
+        return f"rows of the tables {[len(one) for one in mine]}, translated {[len(one) for one in its]}"
     if isinstance(mine, list) and len(mine) == len(its):
         return "; ".join(f"{a!r} became {b!r}" for a, b in zip(mine, its, strict=True) if a != b)
     return f"{mine!r} became {its!r}"
