@@ -1,13 +1,15 @@
-"""The table of attacks in docs/security.md, as the catalogue has it; the tests show that the catalogue is right."""
+"""The table of attacks in docs/security.md, in either language, as the catalogue has it; the tests show that it is right."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from pathlib import Path
 
+from tests.adversarial.attacks.chinese import CHINESE
 from tests.adversarial.attacks.ground import GROUPS, catalogue
+from tests.adversarial.attacks.words import Words
 
-PAGE = Path(__file__).parents[3] / "docs" / "security.md"
+DOCS = Path(__file__).parents[3] / "docs"
 BEGIN, END = "<!-- attacks: written by tests/adversarial/attacks -->", "<!-- end of attacks -->"
 
 LAYERS = {
@@ -23,56 +25,65 @@ LAYERS = {
 }
 """Layers that can be left out one at a time, each of which something rests on."""
 SECOND_WALLS = {
-    "network-namespace": "The filter refuses every socket but a local one, and Landlock the host's abstract ones; without "
+    "network-namespace": ". The filter refuses every socket but a local one, and Landlock the host's abstract ones; without "
     "those two, TCP, UDP and the host's abstract sockets open up.",
-    "read-only": "Landlock grants no writing outside of scratch, and the files are another user's where root runs the "
+    "read-only": ". Landlock grants no writing outside of scratch, and the files are another user's where root runs the "
     "node; where an ordinary user does, it alone holds off a change of their mode and times.",
-    "own-uid": "Where root starts the node. Read-only `/proc/sys` and Landlock each hold off what root's uid would open "
+    "own-uid": ". Where root starts the node. Read-only `/proc/sys` and Landlock each hold off what root's uid would open "
     "(`core_pattern`).",
-    "proc-sys": "The same wall from its other side.",
+    "proc-sys": ". The same wall from its other side.",
 }
 """Layers that are a second wall: what gets past them meets another."""
-HEADINGS = {
-    "files": "Files and devices",
-    "network": "Network",
-    "processes": "Processes",
-    "kernel": "Kernel",
-    "resources": "Resources",
-    "replies": "The way out",
-}
-
 
 TIERS = ("T3", "T2", "T1")
-HELD = "held off"
-CONCEDED = {"T3": "gVisor's own", "T2": "**succeeds**", "T1": "**succeeds**"}
-"""How the page says that an attack is conceded at a tier: at T3 it reaches the session's own kernel, which is gVisor's."""
+ENGLISH = Words(
+    count="{count} attacks.",
+    columns=("the job", "T3", "T2", "T1", "succeeds at T2 without"),
+    headings={
+        "files": "Files and devices",
+        "network": "Network",
+        "processes": "Processes",
+        "kernel": "Kernel",
+        "resources": "Resources",
+        "replies": "The way out",
+    },
+    held="held off",
+    # What is conceded at T3 reaches the session's own kernel, which is gVisor's.
+    conceded={"T3": "gVisor's own", "T2": "**succeeds**", "T1": "**succeeds**"},
+    layers=LAYERS,
+    comma=", ",
+    walls_above="Layers that are a second wall:",
+    walls=SECOND_WALLS,
+)
+"""What docs/security.md says."""
+PAGES = {DOCS / "security.md": ENGLISH, DOCS / "zh" / "security.md": CHINESE}
 
 
-def table() -> str:
-    """The generated part of the page."""
+def table(words: Words) -> str:
+    """The generated part of the page.
+
+    Raises:
+        KeyError: The language has no words for an attack, a group or a layer.
+    """
     by_group = defaultdict(list)
     for one in catalogue().values():
         by_group[one.name.partition(".")[0]].append(one)
-    lines = [f"{len(catalogue())} attacks.", ""]
+    lines = [words.count.format(count=len(catalogue())), ""]
     for group in GROUPS:
-        lines += [
-            f"### {HEADINGS[group]}",
-            "",
-            "| the job | T3 | T2 | T1 | succeeds at T2 without |",
-            "|---|---|---|---|---|",
-        ]
+        lines += [f"### {words.headings[group]}", "", f"| {' | '.join(words.columns)} |", "|---|---|---|---|---|"]
         for one in by_group[group]:
-            cells = [HELD if tier not in one.conceded else CONCEDED[tier] for tier in TIERS]
-            alone = ", ".join(LAYERS[layer] for layer in LAYERS if layer in one.only) or "-"
-            lines.append(f"| {one.text} | {cells[0]} | {cells[1]} | {cells[2]} | {alone} |")
+            cells = [words.held if tier not in one.conceded else words.conceded[tier] for tier in TIERS]
+            alone = words.comma.join(words.layers[layer] for layer in LAYERS if layer in one.only) or "-"
+            text = one.text if words.attacks is None else words.attacks[one.name]
+            lines.append(f"| {text} | {cells[0]} | {cells[1]} | {cells[2]} | {alone} |")
         lines.append("")
-    lines += ["Layers that are a second wall:", ""]
-    lines += [f"- `{layer}`. {why}" for layer, why in SECOND_WALLS.items()]
+    lines += [words.walls_above, ""]
+    lines += [f"- `{layer}`{words.walls[layer]}" for layer in SECOND_WALLS]
     return "\n".join(lines) + "\n"
 
 
-def written(page: str) -> str:
+def written(page: str, words: Words) -> str:
     """The page with its generated part as it should be."""
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n\n{table()}\n{END}{after}"
+    return f"{before}{BEGIN}\n\n{table(words)}\n{END}{after}"
