@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from federation.policy._sentences import ACTIONS, OPERANDS, OPERATORS, PURPOSE_NAMES, SENTENCES, UNITS, WORDS
 from federation.policy.decision import speaks_of_protection
 from federation.policy.duties import amount_due, tracked_duties
-from federation.policy.model import AnyConstraint, Constraint, Duty, LogicalConstraint, Policy, demanded, terms_of
+from federation.policy.model import (
+    AnyConstraint,
+    Constraint,
+    Duty,
+    LogicalConstraint,
+    Permission,
+    Policy,
+    demanded,
+    terms_of,
+)
 from federation.policy.values import DATASET_PREFIX, MEMBER_PREFIX, UnreadableValueError, parse_duration
 from federation.policy.vocabulary import BILATERAL, TRACKED_DUTIES, UNBOUNDED
 from federation.policy.vocabulary import OPERANDS as KNOWN
@@ -31,8 +41,9 @@ def describe(policy: Policy, lang: Language) -> list[str]:
             dataset=policy.target.removeprefix(DATASET_PREFIX).split(":", 1)[-1],
         )
     ]
-    for permission in policy.permission:
-        sentences.append(say["may"].format(action=_action(permission.action, lang)))
+    for actions, permission in _alike(policy.permission):
+        named = WORDS[lang]["comma"].join(_action(action, lang) for action in actions)
+        sentences.append(say["may"].format(action=named))
         sentences.extend(_constraint(constraint, lang) for constraint in permission.constraint)
         if not speaks_of_protection(permission):
             sentences.append(say["masked"])
@@ -62,6 +73,17 @@ def name_of(term: str, lang: Language) -> str:
         if term in table[lang]:
             return table[lang][term]
     return term
+
+
+def _alike(permissions: Sequence[Permission]) -> list[tuple[list[str], Permission]]:
+    """Permissions one after the other that differ in nothing but their action are read as one: uses count together anyway."""
+    found: list[tuple[list[str], Permission]] = []
+    for one in permissions:
+        if found and one.model_copy(update={"action": found[-1][1].action}) == found[-1][1]:
+            found[-1][0].append(one.action)
+        else:
+            found.append(([one.action], one))
+    return found
 
 
 def _action(action: str, lang: Language) -> str:

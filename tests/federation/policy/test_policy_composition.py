@@ -203,6 +203,22 @@ def test_a_policy_in_plain_chinese(policy_json) -> None:
     assert len(sentences) == len(describe(parse_policy(policy_json(protection="fed:none")), "en"))
 
 
+def test_permissions_that_differ_in_their_action_alone_are_read_as_one(policy_json) -> None:
+    raw = policy_json(min_tier=None, code=None)
+    (alone,) = raw["permission"]
+    told = describe(parse_policy(raw), "en")
+    raw["permission"] = [alone, {**alone, "action": "fed:evaluate"}]
+    both = describe(parse_policy(raw), "en")
+    assert both[1] == "Permitted: training models, evaluating models, where all of the following holds."
+    assert both[2:] == told[2:]
+
+    other = json.loads(json.dumps(alone))
+    other["constraint"] = other["constraint"][1:]
+    raw["permission"] = [alone, {**other, "action": "fed:evaluate"}]
+    apart = describe(parse_policy(raw), "en")
+    assert len(apart) > len(both) and sum(one.startswith("Permitted") for one in apart) == 2
+
+
 @pytest.mark.parametrize("lang", ["en", "zh"])
 def test_inv5_silence_about_protection_is_described_as_masked(lang, bare_json) -> None:
     count = {"leftOperand": "odrl:count", "operator": "lteq", "rightOperand": {"@value": "1", "@type": "xsd:integer"}}
