@@ -39,7 +39,7 @@ class Place:
     def __init__(self, places: Places, job: str, let_in: Callable[[], None]) -> None:
         self._places = places
         self.job = job
-        self.let_in = let_in
+        self._let_in: Callable[[], None] | None = let_in
         self._came = 0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -47,14 +47,22 @@ class Place:
         """So many bytes of the body have arrived."""
         self._came += count
 
+    def begin(self) -> None:
+        """There is a place from now on."""
+        self._look()
+        let_in, self._let_in = self._let_in, None  # it knows the body, which would live until cycles are collected
+        if let_in is not None:
+            let_in()
+
     def leave(self) -> None:
         """The body is there, or given up; without complaint where its place is another's already."""
+        self._let_in = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         self._places.left(self)
 
-    def look(self) -> None:
+    def _look(self) -> None:
         """Keep the place while the body comes fast."""
         self._came = 0
         self._timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._judge)
@@ -63,7 +71,7 @@ class Place:
         if self._came < LEAST_BYTES:
             self.leave()
         else:
-            self.look()
+            self._look()
 
 
 class Places:
@@ -105,8 +113,7 @@ class Places:
             self._served[job] = self._turn
             self._held.add(place)
             self._tidy(job)
-            place.look()
-            place.let_in()
+            place.begin()
 
     def _tidy(self, job: str) -> None:
         """Forget a job that neither waits nor holds anything."""

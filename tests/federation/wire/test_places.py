@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import weakref
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -98,14 +100,14 @@ async def test_a_body_that_comes_fast_keeps_its_place(monkeypatch: pytest.Monkey
     monkeypatch.setattr(module, "LOOK_SECONDS", 0.02)
     room = Room(1)
     fast, _ = room.ask("job", "fast"), room.ask("job", "next")
-    look = Place.look
+    look = Place._look
 
     def looked(place: Place) -> None:
         look(place)
         place.moved(LEAST_BYTES)
         judged.set()
 
-    monkeypatch.setattr(Place, "look", looked)
+    monkeypatch.setattr(Place, "_look", looked)
     fast.moved(LEAST_BYTES)
     await asyncio.wait_for(judged.wait(), WAIT)
     assert room.let_in == ["fast"]
@@ -193,6 +195,22 @@ async def test_so_many_large_answers_arrive_at_once(count: int | None, arriving:
         answers = await asyncio.gather(*(link.call("large", b"", timeout=WAIT) for link in links))
     assert all(len(answer.body) == len(LARGE) for answer in answers)
     assert max(arriving) == (count or 6)
+
+
+async def test_an_answer_is_given_back_with_its_last_reader(tmp_path: Path) -> None:
+    """Not when cycles are collected: a coordinator would hold the replies of several rounds."""
+    async with members(tmp_path, Places(1)) as hub:
+        links = [hub.link() for _ in range(3)]
+        gc.collect()
+        gc.disable()
+        try:
+            asked = [asyncio.create_task(link.call("large", b"", timeout=WAIT)) for link in links]
+            held = []
+            while asked:
+                held.append(weakref.ref(await asked.pop()))
+            assert [one() for one in held] == [None] * 3
+        finally:
+            gc.enable()
 
 
 async def test_whatever_else_a_link_carries_does_not_wait_behind_its_large_answer(tmp_path: Path) -> None:
