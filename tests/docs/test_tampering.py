@@ -47,3 +47,9 @@ def test_every_error_of_a_ledger_that_does_not_hold_is_on_the_page() -> None:
     """No tampering of its own: bytes that are no ledger, no note, no proof; a caller's mistake."""
     named = set(re.findall(r"`(\w+Error)`", PAGE))
     assert {name for name, kind in ERRORS.items() if issubclass(kind, ledger.LedgerError)} - reading <= named
+
+
+def test_the_chinese_page_names_the_same_row_by_row() -> None:
+    pages = (PAGE, (ROOT / "docs" / "zh" / "tampering.md").read_text(encoding="utf-8"))
+    named = [[re.findall(r"`([^`]+)`", line) for line in page.splitlines() if line.startswith("| ")] for page in pages]
+    assert named[0] == named[1]
