@@ -5,8 +5,10 @@ KEYONG_SHARED ?= ../shared
 # One more than the smallest machine has cores: tests wait for one another's processes much of the time.
 WORKERS ?= 3
 export KEYONG_SHARED
+# Where it is set, each of some thousand processes compiles this tree anew.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo grid-load emissions turbofan test lint types unit long attack crash network load soak container bench bench-smoke proto text lock clean help
+.PHONY: setup demo grid-load emissions turbofan test lint types compiled unit long attack crash network load soak container bench bench-smoke proto text lock clean help
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -27,7 +29,7 @@ turbofan: setup ## five fleets train an estimate of engines' remaining life (nee
 	@$(PY) -m examples.turbofan.run --data "$(KEYONG_SHARED)/data/cmapss_fd001"
 
 test: setup ## the tests; the longest are in `make long`
-	@$(MAKE) --no-print-directory -j 2 --output-sync lint types
+	@$(MAKE) --no-print-directory -j 3 --output-sync types lint compiled
 	@$(MAKE) --no-print-directory unit
 
 lint: setup ## style, and the arrows between packages
@@ -37,6 +39,9 @@ lint: setup ## style, and the arrows between packages
 
 types: setup ## static types
 	@.venv/bin/mypy
+
+compiled: setup ## every test imported once: the workers of `unit` find it compiled
+	@told=$$($(PY) -m pytest --collect-only -qq 2>&1) || { echo "$$told"; exit 1; }
 
 unit: setup ## the tests alone
 	@$(PY) -m pytest -n $(WORKERS) --dist loadgroup

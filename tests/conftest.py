@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Generator, Iterator
@@ -55,6 +56,12 @@ def pytest_xdist_make_scheduler(config: Any, log: Any) -> Any:
             return path if path.startswith(DRIVING_PROCESSES) else super()._split_scope(nodeid)
 
     return ByFile(config, log)
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays to the end: no collection of garbage looks through all of it again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
