@@ -82,6 +82,7 @@ CODES = (
     "max-output-bytes",
     "memory-unavailable",
     "metered-time",
+    "min-group-size",
     "min-participants",
     "min-tier",
     "no-answer",

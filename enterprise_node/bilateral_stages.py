@@ -23,6 +23,7 @@ from enterprise_node._threads import in_thread
 from enterprise_node.admission import AdmittedStep
 from enterprise_node.bilateral_rules import CONTEXT_FILE, MODEL_FILE, ROTATIONS_FILE
 from enterprise_node.bilateral_session import KeysSession, evaluated
+from enterprise_node.group_size import check_group, counting
 from enterprise_node.materialise import materialise_apart
 from enterprise_node.query_rules import described
 from enterprise_node.query_session import QuerySession
@@ -163,7 +164,9 @@ class BilateralStages:
         seconds = float(plan.round_seconds) + plan.setup_seconds
         try:
             grant = self._grant(self._home, job.dataset, names, job.admitted.agreement_digest)
+            grant = counting(grant, job.admitted, job.dataset)
             snapshot = await materialise_apart(grant, folder / "data", seconds=seconds, log=log.bind(plan=plan.id))
+            check_group(job.admitted, snapshot)
             job.laps.lap("materialise")
             job.session = await start(folder, self._request(job, snapshot, tier, seconds), self._spool)
         except BaseException:

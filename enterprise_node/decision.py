@@ -30,7 +30,7 @@ def judge(
 
     Args:
         facts: what the line found out itself: ``action``, ``now``, ``accepted`` (entities the owner accepted),
-            ``columns`` (all columns of the dataset, as the rules leave them), ``rules`` (their digest) and ``tier``.
+            ``columns`` (all columns of the dataset, as the rules leave them), ``rules`` (their digest), ``tier`` and ``group``.
         uses_taken: uses reserved before this plan's; None where that cannot be read, which denies.
         continuing: this plan holds its reserved use already.
         leak_taken: bits that other plans have reserved or carried out under this agreement; None where that is not known.
@@ -54,6 +54,7 @@ def judge(
         participants=len(admitted.entities & facts["accepted"]),
         columns=columns_for(admitted, facts["action"], facts["columns"]),
         rules=facts.get("rules") or None,
+        group_size=facts.get("group"),
         protection=plan.protection,
         now=facts["now"],
         uses_taken=uses_taken,

@@ -58,6 +58,7 @@ class Order:
         password: of the source; never in anything that is shown.
         counting: also count the values that the rules change.
         unit, unit_rows: column of the privacy unit (empty: each row is one), and the most rows of one that go in; 0 for all.
+        units: also count the privacy units.
     """
 
     place: str
@@ -74,6 +75,7 @@ class Order:
     counting: bool = False
     unit: str = ""
     unit_rows: int = 0
+    units: bool = False
 
     def document(self) -> dict[str, Any]:
         """As JSON."""
@@ -95,12 +97,14 @@ class Extracted:
         changed: for each column with a rule, how many values it changed; empty unless asked for.
         values: of a live source, what tells one reading of it from another: for each column what its values in order hash to
             (64 bits, no secret), and under the empty name the number of rows.
+        units: privacy units, rows where each is one; -1 unless asked for.
     """
 
     rows: int
     files: Mapping[str, str]
     changed: Mapping[str, int] = field(default_factory=dict)
     values: Mapping[str, str] = field(default_factory=dict)
+    units: int = -1
 
 
 def extract(order: Order) -> Extracted:
@@ -132,6 +136,7 @@ def extract(order: Order) -> Extracted:
             changed = making.count_changes() if order.counting else {}
             named = making.file_names() if reading.kind == "files" else {}
             values = making.hash_values(folder / DATA_FILE) if reading.live else {}
+            units = making.count_units(rows) if order.units else -1
     except UsageError as error:
         _check_unchanged(order, reading)  # what stopped us may be the writer's half of a line
         if reading.live:  # a row that was not there when the source was registered
@@ -144,7 +149,7 @@ def extract(order: Order) -> Extracted:
             "the source gives no row now", hint="look at the table or query", code="dataset-empty"
         )
     copy_files(Path(order.place), staged.listing, named, folder / FILES_FOLDER)
-    return Extracted(rows, _digests(folder), changed, values)
+    return Extracted(rows, _digests(folder), changed, values, units)
 
 
 def _check_unchanged(order: Order, reading: Reading) -> None:
@@ -193,7 +198,8 @@ class _Making:
                 self._found |= self._make_keyed(f"keyed_{position}", name, kind)
 
     def _check_unit(self) -> None:
-        if self._order.unit and self._order.unit_rows and self._order.unit not in self._fields:
+        needed = self._order.unit_rows or self._order.units
+        if self._order.unit and needed and self._order.unit not in self._fields:
             raise DatasetChangedError(
                 "the dataset's source has no column {name} any more",
                 hint="register the dataset again and publish it",
@@ -234,6 +240,14 @@ class _Making:
         )
         found = self._connection.execute(f"SELECT {counts} FROM {self._origin}").fetchone() or ()
         return {name: int(count) for (name, _), count in zip(judged, found, strict=True)}
+
+    def count_units(self, rows: int) -> int:
+        """How many privacy units the rows are of; those without one are one together."""
+        if not self._order.unit:
+            return rows
+        unit = f"trim(CAST({self._fields[self._order.unit]} AS VARCHAR))"
+        found = self._connection.execute(f"SELECT count(DISTINCT coalesce({unit}, '')) FROM {self._origin}").fetchone()
+        return int(found[0]) if found else 0
 
     def hash_values(self, made: Path) -> dict[str, str]:
         """What the values of each column that was written hash to, row by row, and the number of rows."""

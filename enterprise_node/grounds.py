@@ -10,6 +10,7 @@ from enterprise_node.acceptance import Acceptances
 from enterprise_node.admission import NO_ISOLATION, AdmittedPlan, admit_plan, check_cohort
 from enterprise_node.approvals import Approvals
 from enterprise_node.bilateral_rules import check_bilateral
+from enterprise_node.group_size import planned_group
 from enterprise_node.job import Job
 from enterprise_node.protection import check_available
 from enterprise_node.query_rules import check_plan, described
@@ -138,6 +139,7 @@ class Grounds:
             "columns": dataset.shown_names,
             "rules": read_rules(dataset.rules).digest,
             "tier": str(self.tier),
+            "group": planned_group(admitted.plan, dataset) if admitted.demands(action).group_bounded else None,
             "private": dataset.privacy_unit is not None,
         }
 

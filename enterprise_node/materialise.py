@@ -38,6 +38,7 @@ class Snapshot:
         rules: digest of the rules it was made by; empty where there are none.
         changed: how many values each rule changed; empty unless asked for.
         values: of a live source, what tells one reading from another (`Extracted.values`).
+        subjects: privacy units, or rows where each is one; -1 unless asked for (`Grant.units`).
     """
 
     folder: Path
@@ -46,6 +47,7 @@ class Snapshot:
     rules: str = ""
     changed: Mapping[str, int] = field(default_factory=dict)
     values: Mapping[str, str] = field(default_factory=dict)
+    subjects: int = -1
 
     def discard(self) -> None:
         """Remove the folder; without complaint if it is gone."""
@@ -66,6 +68,7 @@ class Grant:
         kept: key and code maps; needed where a rule rests on them.
         unit, unit_rows: the dataset's privacy unit, see `Order`.
         agreement: digest of the agreement, which pseudonyms and shifts hang on; empty for the owner alone.
+        units: how many privacy units there are is to be counted.
         secret: of the owner: what the snapshot's digest is keyed with, for receipts show it to others.
     """
 
@@ -79,6 +82,7 @@ class Grant:
     unit: str = ""
     unit_rows: int = 0
     secret: bytes = field(default=b"", repr=False)
+    units: bool = False
 
     @property
     def shown(self) -> tuple[Column, ...]:
@@ -112,6 +116,7 @@ class Grant:
             counting=counting,
             unit=self.unit,
             unit_rows=self.unit_rows,
+            units=self.units,
         )
 
 
@@ -201,8 +206,8 @@ def seal(
     beside = {name: one for name, one in files.items() if name.startswith(f"{FILES_FOLDER}/")}
     if beside:
         parts[FILES_FOLDER] = digest(canonical_json(beside))
-    changed, values = (made.changed, made.values) if made else ({}, {})
-    return Snapshot(folder, keyed_digest(secret, canonical_json(parts)), rows, rules, changed, values)
+    changed, values, units = (made.changed, made.values, made.units) if made else ({}, {}, -1)
+    return Snapshot(folder, keyed_digest(secret, canonical_json(parts)), rows, rules, changed, values, units)
 
 
 @contextmanager

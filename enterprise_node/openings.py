@@ -6,9 +6,14 @@ Written in the transaction of the OUTCOME, before a share leaves, and read in th
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
 
 from federation.secagg import Opened
 
@@ -29,6 +34,14 @@ SCHEMA_2 = (
         PRIMARY KEY (data_version, plan, reading)) STRICT""",
 )
 """Sets of before say nothing of the others' data: they are compared by companies alone, as sums without noise."""
+
+UNKNOWN_PLAN: Final = "unknown"
+"""Stands where a ledger of this node was lost: that sums may have been opened, and nobody knows between whom."""
+_TABLES: Final = {
+    "opened_set": "data_version, plan, members, round, forgiven, data, noised",
+    "opened_content": "plan, stage, content, members",
+    "opened_reading": "data_version, plan, reading",
+}
 
 
 @dataclass(frozen=True)
@@ -99,6 +112,44 @@ def forgive(connection: sqlite3.Connection, data_version: str) -> int:
     return connection.execute(
         "UPDATE opened_set SET forgiven = 1 WHERE data_version = ? AND NOT forgiven", (data_version,)
     ).rowcount
+
+
+def carry_over(connection: sqlite3.Connection, lost: Path | None, data_versions: Iterable[str]) -> int:
+    """Go on from a ledger that was lost: what its file still says, and for each of these versions that it is not all.
+
+    The file may be years old or beyond reading, and ends before what was lost. So every version of data that this node holds
+    counts as opened between companies that nobody knows: no sum without noise fits beside that until the owner says so.
+
+    Args:
+        lost: the lost ledger's database, which need not be there; it is read as a copy, for it is evidence. None where the
+            ledger here is itself what is left.
+
+    Returns:
+        How many sets the file still knew.
+    """
+    carried = _copied(connection, lost) if lost is not None else 0
+    known = {str(row[0]) for row in connection.execute("SELECT DISTINCT data_version FROM opened_set")}
+    connection.executemany(
+        "INSERT OR IGNORE INTO opened_set (data_version, plan, members, round) VALUES (?, ?, '{}', 0)",
+        [(version, UNKNOWN_PLAN) for version in sorted(known.union(data_versions))],
+    )
+    return carried
+
+
+def _copied(connection: sqlite3.Connection, lost: Path) -> int:
+    carried = 0
+    with suppress(sqlite3.Error, OSError), tempfile.TemporaryDirectory(prefix="keyong-lost-") as folder:
+        for name in (lost.name, f"{lost.name}-wal"):
+            if (lost.parent / name).exists():
+                shutil.copyfile(lost.parent / name, Path(folder) / name)
+        with closing(sqlite3.connect((Path(folder) / lost.name).as_uri() + "?mode=rw", uri=True)) as before:
+            for table, columns in _TABLES.items():
+                rows = before.execute(f"SELECT {columns} FROM {table}").fetchall()  # noqa: S608  # our own names
+                marks = ", ".join("?" for _ in columns.split(","))
+                put = f"INSERT OR IGNORE INTO {table} ({columns}) VALUES ({marks})"  # noqa: S608
+                connection.executemany(put, rows)
+                carried += len(rows) if table == "opened_set" else 0
+    return carried
 
 
 def _text(members: object) -> str:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 from enterprise_node import attributes, budgets, leaks, metering, openings
 from enterprise_node.admission import AdmittedPlan, AdmittedStep
@@ -342,6 +343,17 @@ class Record:
             return {"sets": found[-1]}
 
         self.ledger.append("openings-allowed", {"dataset": dataset, "data_version": data_version}, apply=apply)
+        return found[-1]
+
+    def carry_openings(self, lost: Path | None, data_versions: Sequence[str]) -> int:
+        """Go on from the openings of a ledger that was lost, on record; see :func:`openings.carry_over`."""
+        found: list[int] = []
+
+        def apply(connection: sqlite3.Connection) -> Mapping[str, object]:
+            found.append(openings.carry_over(connection, lost, data_versions))
+            return {"sets": found[-1]}
+
+        self.ledger.append("openings-carried", {"data_versions": sorted(data_versions)}, apply=apply)
         return found[-1]
 
     def open_steps(self) -> list[int]:

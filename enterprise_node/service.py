@@ -82,6 +82,9 @@ class NodeService:
         self._store = NodeStore(self._engine)
         self._holdings = Holdings(self._engine)
         self._record = Record(home.open_ledger())
+        if home.openings_lost:  # before any sum is opened
+            self._record.carry_openings(None, [row.data_version for row in self._store.datasets()])
+            home.mark_openings_lost(False)
         acceptances = Acceptances(home, self._store)
         acceptances.bind(self._record.ledger)
         self.metrics = NodeMetrics()

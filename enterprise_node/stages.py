@@ -14,6 +14,7 @@ from enterprise_node.admission import AdmittedStep
 from enterprise_node.bilateral_stages import BilateralStages
 from enterprise_node.datasets import data_secret
 from enterprise_node.decision import columns_for
+from enterprise_node.group_size import check_group, counting
 from enterprise_node.job import CLOSED, Job
 from enterprise_node.materialise import Grant, materialise_apart
 from enterprise_node.output_gate import check_reply
@@ -139,9 +140,11 @@ class Stages:
         granted = frozenset(name for name in every if all(name in names for names in shown))
         try:
             grant = grant_of(self._home, dataset, granted, job.admitted.agreement_digest)
+            grant = counting(grant, job.admitted, dataset)
             # A start may take as long as a round, and what its plan gives it beside that.
             seconds = float(plan.round_seconds) + plan.setup_seconds
             snapshot = await materialise_apart(grant, folder / "data", seconds=seconds, log=log.bind(plan=plan.id))
+            check_group(job.admitted, snapshot)
             job.laps.lap("materialise")
             request = SessionRequest(
                 bundle=job.bundle,

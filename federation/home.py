@@ -9,6 +9,7 @@ Layout below the home folder (0700):
     ledger/                 this party's ledger
     ledger-renewed-at       when its ledger was followed by a new one, where it was
     restored-at             when it was made anew from a backup, where it was
+    openings-lost           that the backup may be an older state, until the node's ledger takes account of it
     accepted-tier           the weakest isolation its owner accepted here, where that is not the default
 """
 
@@ -42,6 +43,7 @@ from federation.statements import Envelope, Member, Roster, RosterHistory, insta
 from federation.statements.roster import DEFAULT_TIER, Role, UnknownMemberError, open_successor
 
 RESTORED = "restored-at"
+OPENINGS_LOST = "openings-lost"
 RENEWED = "ledger-renewed-at"
 KEY_ROLES = ("statement", "ledger", "witness")
 _ROSTER_FILE = re.compile(r"[0-9].*\.json\Z")
@@ -241,6 +243,18 @@ class Home:
     def mark_restored(self) -> None:
         """Remember that this home was made anew from a backup, now."""
         write_private(self.path / RESTORED, (instant_text(now()) + "\n").encode(), replace=True)
+
+    @property
+    def openings_lost(self) -> bool:
+        """Whether this home may have helped to open sums that its ledger does not know: its backup may be an older state."""
+        return (self.path / OPENINGS_LOST).exists()
+
+    def mark_openings_lost(self, lost: bool = True) -> None:
+        """Remember that, or that the ledger accounts for it now."""
+        if lost:
+            write_private(self.path / OPENINGS_LOST, b"", replace=True)
+        else:
+            (self.path / OPENINGS_LOST).unlink(missing_ok=True)
 
     @property
     def renewed_at(self) -> datetime | None:

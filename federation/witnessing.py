@@ -32,6 +32,7 @@ from federation.ledger import (
     parse_note,
     verify_note,
 )
+from federation.organisations import organisations
 from federation.peer_times import PeerTimes
 from federation.statements import Member, Roster
 
@@ -78,32 +79,43 @@ class Quorum:
 
     Attributes:
         keys: of every witness that ever was one, those that ended with their end.
-        needed: organisations that make a history final, of those in the newest roster.
-        current: keys that have not ended; what makes the newest state final is signed with these.
+        needed: organisations that make a history final, of those in the newest roster. An organisation counts once, under
+            whatever names its members were entered (:func:`federation.organisations.organisations`).
+        current: of the newest roster's witnesses; what makes the newest state final is signed with these.
     """
 
     keys: tuple[VerifierKey, ...]
     needed: int
     _members: Mapping[str, Member]
+    _organisations: Mapping[str, str]
     current: tuple[VerifierKey, ...] = ()
 
     @classmethod
     def of(cls, rosters: Sequence[Roster], owner: str) -> Quorum:
         """The quorum for ``owner``'s ledger; ``rosters`` in order, the newest last."""
+        belongs = organisations(rosters)
         members: dict[str, Member] = {}
         eligibly: dict[str, set[str]] = {}
+        newest: tuple[Member, ...] = ()
         for roster in rosters:
             if all(one.id != owner for one in roster.members):
                 continue
-            for member in eligible(roster, owner):
+            outside = {belongs[owner], belongs[roster.coordinator.id]}
+            newest = tuple(one for one in eligible(roster, owner) if belongs[one.id] not in outside)
+            for member in newest:
                 members[witness_name(roster.consortium, member.id)] = member
                 eligibly.setdefault(member.id, set()).add(member.witness_key)
         known = [
             key for member, held in eligibly.items() for key in witness_keys(rosters, member) if key.public.text in held
         ]
-        newest = next(one for one in reversed(rosters) if any(member.id == owner for member in one.members))
-        needed = quorum(one.entity for one in eligible(newest, owner))
-        return cls(tuple(known), needed, members, tuple(key for key in known if key.until is None))
+        now = {one.witness_key for one in newest}
+        return cls(
+            tuple(known),
+            quorum(belongs[one.id] for one in newest),
+            members,
+            belongs,
+            tuple(key for key in known if key.until is None and key.public.text in now),
+        )
 
     def members(self, names: Iterable[str]) -> tuple[str, ...]:
         """The members behind witnesses' names."""
@@ -115,7 +127,7 @@ class Quorum:
 
     def reached(self, names: Iterable[str]) -> bool:
         """Whether these witnesses are of enough organisations."""
-        return len({self._members[name].entity for name in names}) >= self.needed
+        return len({self._organisations[self._members[name].id] for name in names}) >= self.needed
 
 
 class Witnessing:

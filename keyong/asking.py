@@ -156,12 +156,13 @@ def prepare(client: Client, text: str, purpose: str, datasets: Sequence[str] = (
     rows = max(choice.published.description.rows_at_most for choice in chosen)
     query = plan_of(question, columns, rows, _UNKNOWN, private)
     least = max(demanded_participants(parse_policy(choice.agreement.policy), QUERY) for choice in chosen)
+    groups = max(demands(parse_policy(choice.agreement.policy), QUERY).group for choice in chosen)
     demanded = [choice.published.description for choice in chosen]
     rounding = max(one.rounding for one in demanded)
     rules = query.rules.model_copy(
         update={
             "contributors": max(query.rules.contributors, least),
-            "subjects": max(query.rules.subjects, *(one.least_subjects for one in demanded)),
+            "subjects": max(query.rules.subjects, groups, *(one.least_subjects for one in demanded)),
             "rounding": rounding if rounding > 1 and query.noise is None else None,
         }
     )

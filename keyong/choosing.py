@@ -197,6 +197,7 @@ def _failing(
             code=code,
             tier="T2",
             participants=1000,
+            group_size=2**40,
             columns=tuple(column.name for column in description.columns),
             rules=description.rules or None,
             protection="fed:bilateral" if action in BILATERAL_ACTIONS else protection_of([agreement]),

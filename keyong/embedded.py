@@ -63,6 +63,11 @@ class StatementCheck:
         self._rosters = rosters
         self._continues = continues
 
+    @property
+    def entities(self) -> dict[str, str]:
+        """The legal entity of each member that ever was one, as the newest roster with it names it."""
+        return {member.id: member.entity for roster in self._rosters.chain for member in roster.members}
+
     def on_entry(self, entry: Entry, fields: Mapping[str, Any]) -> int:
         """Verify every statement that the entry holds; returns how many that were.
 

@@ -67,10 +67,10 @@ def _fields(ledger: Ledger, index: int, fields: Collection[str]) -> tuple[str, .
     ledger.entry(index)  # raises where there is none
     there = ledger.fields(index).keys()
     missing = sorted(set(fields) - there)
-    if missing or not there:
-        raise UsageError(
-            "entry {index} has no field {field} to erase", index=index, field=", ".join(missing) or "at all"
-        )
+    if not there:
+        raise UsageError("entry {index} has no field left to erase", index=index)
+    if missing:
+        raise UsageError("entry {index} has no field {field} to erase", index=index, field=", ".join(missing))
     return tuple(sorted(fields or there))
 
 

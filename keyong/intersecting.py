@@ -13,6 +13,8 @@ from federation.bilateral import LEAST_KEYS, LEAST_STEP, Box, intersection_micro
 from federation.crypto import digest
 from federation.errors import UnavailableError, UsageError
 from federation.home import now
+from federation.policy import demands, parse_policy
+from federation.policy.vocabulary import INTERSECT
 from federation.privacy import STANDARD, half_width
 from federation.query import unpack_parts
 from federation.statements import Envelope, JobPlan
@@ -147,7 +149,7 @@ def prepare_intersection(
     box = Box.fresh()
     plan = IntersectionPlan(
         column=column,
-        least=least,
+        least=max(least, demands(parse_policy(choice.agreement.policy), INTERSECT).group),
         step=step,
         unit_keys=unit_keys,
         variance=size_variance(unit_keys, rho) if rho else "0",

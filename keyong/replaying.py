@@ -12,6 +12,7 @@ from typing import Any
 
 from federation.ledger import Entry
 from federation.policy import Difference, Policy, check_parties, decide_again, parse_policy, shown_columns, tariff_of
+from federation.policy.vocabulary import EVALUATE, SCORE, TRAIN
 from federation.statements import (
     CLOCK_SKEW,
     Agreement,
@@ -68,6 +69,8 @@ class DecisionReplay:
     _agreements: set[str] = field(default_factory=set)
     _sealed_agreements: bool = False
     _columns: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    _rows: dict[str, int] = field(default_factory=dict)
+    """Of each version of a dataset the least rows that its description names."""
     _approvals: dict[str, int] = field(default_factory=dict)
     """Of each approval the entry that grants it, or -1 where it was refused or withdrawn since."""
     _plans: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
@@ -85,6 +88,7 @@ class DecisionReplay:
             case "dataset" if isinstance(fields.get("description"), bytes):
                 description = DatasetDescription.read(Envelope.from_bytes(fields["description"]))
                 self._columns[description.data_version] = tuple(column.name for column in description.columns)
+                self._rows[description.data_version] = description.rows_at_least
             case "approval":
                 granted = fields.get("state") == "granted"
                 self._approvals[str(fields.get("approval", ""))] = entry.index if granted else -1
@@ -165,6 +169,8 @@ class DecisionReplay:
         known |= {"uses_taken": len(taken), "continuing": plan in taken}
         if "action" in known and data_version in self._columns:
             known["columns"] = shown_columns(contract.policy, known["action"], self._columns[data_version])
+        if known.get("action") in (TRAIN, EVALUATE, SCORE) and data_version in self._rows:
+            known["group_size"] = self._rows[data_version]
         differences = decide_again(contract.policy, record, known)
         if record.permit:
             differences += _not_in_force(contract, entry) + self._not_approved(record)

@@ -10,7 +10,7 @@ from pathlib import Path
 from federation.crypto import make_private_dir, write_private
 from federation.errors import UnavailableError, UsageError
 from federation.home import Home
-from federation.ledger import TruncatedError, Verdict, verify_ledger
+from federation.ledger import Checkpoint, TruncatedError, Verdict, parse_note, verify_ledger
 from keyong._backup_folder import SEALED_KEYS, BackupError, Manifest, make_folders, open_keys
 from keyong.backing_up import flush, ledger_key
 
@@ -84,6 +84,7 @@ def restore(
         _check_whose(home, manifest)
         verdict = _verify(home, checkpoints, progress)
         home.mark_restored()  # a node has forgotten steps that it took, so nothing planned before is taken again
+        home.mark_openings_lost(not _whole(verdict, checkpoints))
         flush(part)
         if target.exists():
             target.rmdir()
@@ -98,6 +99,11 @@ def restore(
         shutil.rmtree(part, ignore_errors=True)
     keys = (target / "keys" / "ledger.key").exists()
     return Restored(Home(target), manifest, verdict.entries, verdict.last_time, keys)
+
+
+def _whole(verdict: Verdict, checkpoints: Sequence[bytes]) -> bool:
+    """Whether a checkpoint from elsewhere is of the ledger as it is in the backup: then nothing is known to be missing."""
+    return any(Checkpoint.parse(parse_note(data).text).size == verdict.entries for data in checkpoints)
 
 
 def _check_free(target: Path) -> None:

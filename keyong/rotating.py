@@ -25,6 +25,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from coordinator import rekeying
+from coordinator.enrolment import RootAbsentError
 from federation.crypto import SigningKey, TlsIdentity, make_private_dir, read_private, write_private
 from federation.errors import KeyongError, UnavailableError, UsageError
 from federation.home import KEY_ROLES, Home, now
@@ -84,6 +85,19 @@ def rotate(home: Home, roles: Collection[str] = ROLES) -> Exchanged:
         return exchange.finish()
 
 
+def _check_one_signature(roster: Roster) -> None:
+    """Raise before anything is begun where the next roster takes several root holders: the coordinator cannot sign it at once,
+    and a ledger whose key is being exchanged takes no entry until the roster is there."""
+    if roster.root.threshold == 1:
+        return
+    raise RootAbsentError(
+        "keys are exchanged with a roster that the coordinator signs at once, and this one takes {count} root signatures",
+        hint="holders of root keys lower the threshold for that time: keyong consortium propose FILE --threshold 1, then approve"
+        " and adopt; after `keyong keys rotate` they propose --threshold {count}",
+        count=roster.root.threshold,
+    )
+
+
 @contextlib.contextmanager
 def _nobody_serves(home: Home) -> Iterator[None]:
     with contextlib.ExitStack() as held:
@@ -107,6 +121,7 @@ class _Exchange:
         """Make new keys; the old ones are in force."""
         home.member  # who is not in the roster has nothing to exchange  # noqa: B018
         home.check_keys()
+        _check_one_signature(home.history.latest)
         chosen = tuple(role for role in ROLES if role in roles)
         if not chosen:
             raise UsageError("no key is named to be exchanged", hint="name roles: {roles}", roles=", ".join(ROLES))

@@ -3,8 +3,10 @@
 The new ledger commits to the last checkpoint of the old one that others cosigned: it stands in the roster, signed by the old
 key, and in the new ledger's first entry. What the old one held beyond that is in receipts that others keep, and nowhere else.
 
-What the node's own tables said of uses, budgets and openings is lost with it. So nothing that was agreed before is good for the
-new ledger, and every dataset's privacy budget is nothing until its owner sets it anew.
+What the node's own tables said of uses and budgets is lost with it. So nothing that was agreed before is good for the new
+ledger, and every dataset's privacy budget is nothing until its owner sets it anew. Sums that were opened with the node's help are
+carried over as far as the old file knows them; beyond that, no sum without noise is opened on data from before but by the
+owner's word.
 """
 
 from __future__ import annotations
@@ -226,9 +228,11 @@ def _put_in_place(home: Home, me: Member, key: SigningKey) -> None:
     home.mark_renewed()
     home.mark_restored()
     with home.open_ledger() as ledger:
-        record = Record(ledger)
-        for row in node_store(home).datasets():
+        record, rows = Record(ledger), node_store(home).datasets()
+        for row in rows:
             record.set_limits(row.id, Limits(0, 0))
+        lost = home.path / f"ledger-{me.ledger_number - 1}" / "ledger.db"
+        record.carry_openings(lost, [row.data_version for row in rows])
     shutil.rmtree(home.path / FOLDER)
 
 

@@ -122,7 +122,11 @@ class ExportReader:
         try:
             return str.encode(value)
         except (TypeError, UnicodeEncodeError):
-            raise LedgerUnreadableError("line {line} of the export is damaged", line=self._line_number) from None
+            raise LedgerUnreadableError(
+                "line {line} of the export is damaged, or the file ends there",
+                hint="fetch it again from whoever made it; `keyong ledger export` writes it anew",
+                line=self._line_number,
+            ) from None
 
     def _next(self) -> dict[str, Any] | None:
         data = self._file.readline(MAX_LINE_BYTES + 1)
@@ -134,7 +138,15 @@ class ExportReader:
                 raise ValueError
             value = json.loads(data)
         except (ValueError, RecursionError):
-            raise LedgerUnreadableError("line {line} of the export is damaged", line=self._line_number) from None
+            raise LedgerUnreadableError(
+                "line {line} of the export is damaged, or the file ends there",
+                hint="fetch it again from whoever made it; `keyong ledger export` writes it anew",
+                line=self._line_number,
+            ) from None
         if not isinstance(value, dict):
-            raise LedgerUnreadableError("line {line} of the export is damaged", line=self._line_number)
+            raise LedgerUnreadableError(
+                "line {line} of the export is damaged, or the file ends there",
+                hint="fetch it again from whoever made it; `keyong ledger export` writes it anew",
+                line=self._line_number,
+            )
         return value

@@ -44,6 +44,7 @@ _FORMS: dict[str, _Form] = {
     "not-before": _Form("odrl:dateTime", "gteq", "xsd:dateTime"),
     "pay-amount": _Form("odrl:payAmount", "lteq", "xsd:decimal"),
     "total-bytes": _Form("fed:totalOutputBytes", "lteq", "xsd:integer"),
+    "group-size": _Form("fed:minGroupSize", "gteq", "xsd:integer"),
     "reply-bytes": _Form("fed:maxOutputBytes", "lteq", "xsd:integer"),
     "region": _Form("odrl:spatial", "isPartOf"),
     "industry": _Form("odrl:industry", "isPartOf"),

@@ -210,6 +210,8 @@ class Demands:
         slot_seconds: width of the slots at whose ends answers leave; 0 for none.
         leak_bounded: the bits that leave are limited.
         rho_bounded: the privacy budget is limited.
+        group: fewest subjects behind any figure that leaves, the most that a permission demands; 0 where none does.
+        group_bounded: something is said of them.
         unbounded: answers without noise are permitted in words: each permission must satisfy a ``fed:rho``, and one of
             those is ``fed:unbounded``, so that no other permission lets such answers through unsaid.
     """
@@ -219,6 +221,8 @@ class Demands:
     slot_seconds: int = 0
     leak_bounded: bool = False
     rho_bounded: bool = False
+    group: int = 0
+    group_bounded: bool = False
     unbounded: bool = False
 
 
@@ -229,12 +233,15 @@ def demands(policy: Policy, action: str) -> Demands:
     constraints = [one for permission in permissions for one in every(permission.constraint)]
     banned = [one for prohibition in policy.prohibition for one in every(prohibition.constraint)]
     slots = [int(term) for one in constraints if one.left == "fed:releaseSlot" for term in terms_of(one)]
+    groups = [int(term) for one in constraints if one.left == "fed:minGroupSize" for term in terms_of(one)]
     return Demands(
         approval=CONSENT in duties,
         review=REVIEW in duties,
         slot_seconds=max(slots, default=0),
         leak_bounded=any(one.left == "fed:maxLeakBits" for one in constraints),
         rho_bounded=any(one.left == "fed:rho" for one in [*constraints, *banned]),
+        group=max(groups, default=0),
+        group_bounded=any(one.left == "fed:minGroupSize" for one in [*constraints, *banned]),
         unbounded=any(UNBOUNDED in terms_of(one) for one in constraints if one.left == "fed:rho")
         and all(any(one.left == "fed:rho" for one in demanded(each.constraint)) for each in permissions),
     )

@@ -14,7 +14,7 @@ from enum import Enum
 from federation.policy.model import AnyConstraint, Constraint, LogicalConstraint, every, terms_of
 from federation.policy.request import Request
 from federation.policy.values import SETS, Scalar, UnreadableValueError, part_of, read_left, read_right, right_text
-from federation.policy.vocabulary import LATER_OPERANDS, OPERANDS, PURPOSES, TIERS, Kind, purpose_is_a
+from federation.policy.vocabulary import OPERANDS, PURPOSES, TIERS, Kind, purpose_is_a
 from federation.statements import Judged
 
 
@@ -135,8 +135,7 @@ def judge_one(constraint: Constraint, request: Request, place: str) -> Finding:
     """Judge one comparison; whatever cannot be read or is not in the vocabulary is unknown, and says so in its note."""
     operand = OPERANDS.get(constraint.left)
     if operand is None:
-        reason = "not supported by this release" if constraint.left in LATER_OPERANDS else "unknown operand"
-        return _finding(constraint, Truth.UNKNOWN, "", place, reason, "unsupported")
+        return _finding(constraint, Truth.UNKNOWN, "", place, "unknown operand", "unsupported")
     if constraint.operator not in operand.operators:
         return _finding(constraint, Truth.UNKNOWN, "", place, "unknown operator", "unsupported")
     left = read_left(operand.kind, request.operand(constraint.left))

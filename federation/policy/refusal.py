@@ -202,6 +202,15 @@ def _unsatisfied(record: DecisionRecord, judged: Judged) -> PolicyDeniedError:
                 left=left,
                 right=right,
             )
+        case "min-group-size":
+            return PolicyDeniedError(
+                "a figure may rest on as few as {left} subjects, and the agreement demands {right}",
+                record=record,
+                code="min-group-size",
+                hint="a query with noise (--rho) shows cells of any size; a dataset as small as that cannot be used under it",
+                left=left,
+                right=right,
+            )
         case "protection":
             return PolicyDeniedError(
                 "the plan's protection is {left}, and the agreement permits {right}",

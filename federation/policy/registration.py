@@ -30,7 +30,6 @@ from federation.policy.vocabulary import (
     DUTIES,
     DUTY_OPERANDS,
     LATER_ACTIONS,
-    LATER_OPERANDS,
     OPERANDS,
     PERMITTED_ACTIONS,
     PROFILE,
@@ -205,13 +204,6 @@ def _check_constraint(constraint: AnyConstraint, place: str, depth: int) -> None
 def _check_comparison(constraint: Constraint, place: str, operators: tuple[str, ...] = ()) -> None:
     operand = OPERANDS.get(constraint.left)
     if operand is None:
-        if constraint.left in LATER_OPERANDS:
-            raise PolicyError(
-                "{place}: {operand} is not supported by this release",
-                place=place,
-                operand=constraint.left,
-                hint="leave it out, or wait for a release that can judge it: nothing in an agreement is ever skipped",
-            )
         raise PolicyError(
             "{place}: the operand {operand} is not known here",
             place=place,

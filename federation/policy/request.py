@@ -26,6 +26,8 @@ class Request:
         participants: distinct accepted legal entities in the cohort, without the requester's and the coordinator's own.
         columns: names of the columns the job will be shown.
         rules: digest of the owner's desensitisation rules in force; None where there are none.
+        group_size: fewest subjects behind any figure that leaves: of a query's cells, of an intersection; otherwise rows of the
+            dataset, at least, as the catalog says them. 0 where figures over any number leave (a query under noise).
         protection: ``fed:masked`` or ``fed:none``.
         now: the node's clock, with its zone.
         uses_taken: uses of this agreement reserved before this decision.
@@ -72,6 +74,7 @@ class Request:
     consent: str | None = None
     consent_missing: str = ""
     reviewed: bool = False
+    group_size: int | None = None
     leak_bits: int | None = None
     slot_seconds: int | None = None
     rules: str | None = None
@@ -112,6 +115,7 @@ FIELDS = {
     "fed:codeDigest": "code",
     "fed:minTier": "tier",
     "fed:minParticipants": "participants",
+    "fed:minGroupSize": "group_size",
     "fed:protection": "protection",
     "fed:column": "columns",
     "fed:rules": "rules",

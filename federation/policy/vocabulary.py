@@ -1,8 +1,8 @@
 """The terms a policy may use: actions and what includes them, operands and how they compare, purposes.
 
 One closed table for registration, evaluation and description, so that none of them can know a term the others do not.
-Terms of ODRL 2.2 carry the prefix ``odrl:``; ours, ``fed:``, are the profile :data:`PROFILE`. Names that the profile
-reserves but this release cannot evaluate are listed apart: they are refused with that reason, never skipped.
+Terms of ODRL 2.2 carry the prefix ``odrl:``; ours, ``fed:``, are the profile :data:`PROFILE`. Actions that the profile
+reserves but this release does not carry out are listed apart: they are refused with that reason, never skipped.
 """
 
 from __future__ import annotations
@@ -140,6 +140,7 @@ OPERANDS: dict[str, Operand] = {
     "fed:codeDigest": Operand("code-digest", "digest", ONE_OF),
     "fed:minTier": Operand("min-tier", "tier", ("gteq",)),
     "fed:minParticipants": Operand("min-participants", "integer", ("gteq",)),
+    "fed:minGroupSize": Operand("min-group-size", "integer", ("gteq",)),
     "fed:protection": Operand("protection", "protection", ("eq", "isAnyOf")),
     "fed:column": Operand("column", "name", SET_OPERATORS),
     "fed:rules": Operand("rules", "digest", ONE_OF),
@@ -150,8 +151,6 @@ OPERANDS: dict[str, Operand] = {
     "fed:releaseSlot": Operand("release-slot", "integer", ("gteq",)),
     "fed:rho": Operand("rho", "rho", ("lteq",)),
 }
-
-LATER_OPERANDS = ("fed:minGroupSize",)
 
 PURPOSE_PARENTS: dict[str, str] = {
     "fed:ProcessOptimization": "fed:ProductionImprovement",

@@ -35,7 +35,7 @@ class Opened:
         plan: digest of the plan.
         stage: of the plan; stages that release arrays alike go by one name.
         content: digest of the broadcast content; empty before there is one.
-        members: legal entity of each node.
+        members: legal entity of each node; none where a record was lost, so that nobody knows them.
         data: dataset and version of each node, as the plan names them; a record of before does not say.
         noised: every reply in it carries noise.
         readings: what this node read of a live source: for each column what its values hash to, and the number of rows under the
@@ -86,6 +86,11 @@ def _within(wanted: Opened, one: Opened) -> None:
 
 
 def _across(wanted: Opened, one: Opened) -> None:
+    if not one.members:
+        raise DifferenceError(
+            "which sums were opened on this data before is not known here: the ledger of that time was lost",
+            hint="plan with noise (`--rho`), or have the data's owner allow it (`keyong node openings --allow`)",
+        )
     apart = _apart(one.members, wanted.members) | {
         wanted.members[node]
         for node in set(one.data) & set(wanted.data) & set(wanted.members)

@@ -34,6 +34,9 @@ def check(
         int | None,
         typer.Option(min=0, metavar="N", help="Companies that would take part, requester and coordinator not counted."),
     ] = None,
+    group_size: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="The fewest subjects behind any figure that would leave.")
+    ] = None,
     column: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="A column that would be read; repeat it. Default: all granted."),
@@ -94,6 +97,7 @@ def check(
         code=bundle_folder(app.expanduser()).digest if app is not None else code,
         tier=tier,
         participants=participants,
+        group_size=group_size,
         columns=tuple(column or shown_columns(policy, asked, _columns(home, held, policy, asked))) or None,
         rules=rules or _rules(home, held),
         protection=clauses.qualified(protection, clauses.PROTECTIONS),

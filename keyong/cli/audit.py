@@ -113,7 +113,7 @@ def _show(found: Audit) -> None:
                 one.member.id,
                 one.member.entity,
                 _integrity(one),
-                one.state or "-",
+                translate_data(one.state) if one.state else "-",
                 one.verdict.entries if one.verdict else "-",
             )
             for one in found.ledgers

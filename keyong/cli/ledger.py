@@ -260,14 +260,15 @@ def _tell_replay(again: DecisionReplay) -> None:
             }
         )
     else:
-        table(
-            ("entry", "what", "recorded", "judged again"),
-            (
-                (one.index, difference.what, difference.recorded, difference.again)
-                for one in again.findings
-                for difference in one.differences
-            ),
-        )
+        if again.findings:
+            table(
+                ("entry", "what", "as recorded", "judged again"),
+                (
+                    (one.index, difference.what, difference.recorded, difference.again)
+                    for one in again.findings
+                    for difference in one.differences
+                ),
+            )
         facts(
             (
                 ("decisions as recorded", again.same),

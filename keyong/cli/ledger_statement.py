@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -46,8 +47,8 @@ def statement(
         for folder in receipts or ():
             _add_receipts(found, folder.expanduser(), check)
     accounts = _chosen(found, agreement, month)
-    _write(accounts, csv, page)
-    _tell(found, accounts)
+    _write(accounts, csv, page, check.entities)
+    _tell(found, accounts, check.entities)
 
 
 def _add_receipts(found: Accounts, folder: Path, check: StatementCheck) -> None:
@@ -75,7 +76,7 @@ def _chosen(found: Accounts, agreement: str | None, month: str | None) -> list[A
     ]
 
 
-def _write(accounts: list[Account], csv: Path | None, page: Path | None) -> None:
+def _write(accounts: list[Account], csv: Path | None, page: Path | None, entities: Mapping[str, str]) -> None:
     from keyong.accounts import COLUMNS, csv_rows
 
     if csv is not None:
@@ -89,7 +90,7 @@ def _write(accounts: list[Account], csv: Path | None, page: Path | None) -> None
     if page is not None:
         from keyong.account_page import page as render
 
-        page.expanduser().write_text(render(accounts), encoding="utf-8")
+        page.expanduser().write_text(render(accounts, entities), encoding="utf-8")
         narrate("wrote {path}", path=page)
 
 
@@ -98,7 +99,7 @@ def _inert(cell: str) -> str:
     return "'" + cell if cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell
 
 
-def _tell(found: Accounts, accounts: list[Account]) -> None:
+def _tell(found: Accounts, accounts: list[Account], entities: Mapping[str, str]) -> None:
     if as_json():
         emit(
             {
@@ -108,25 +109,28 @@ def _tell(found: Accounts, accounts: list[Account]) -> None:
             }
         )
         return
+    from keyong.pages import words
+
     for one in accounts:
         facts(
             (
                 ("month", one.month),
                 ("agreement", f"{one.id} ({one.title})"),
-                ("provider", one.provider),
-                ("consumer", one.consumer),
+                ("provider", f"{entities.get(one.provider, '?')} ({one.provider})"),
+                ("consumer", f"{entities.get(one.consumer, '?')} ({one.consumer})"),
                 ("dataset", one.dataset),
                 ("uses", one.uses),
                 ("seconds", one.seconds),
                 ("bytes", one.bytes),
                 ("amount", f"{one.amount:f} {one.tariff.currency}".strip()),
-                ("figure", one.figure),
+                ("figure to compare", one.figure),
             )
         )
         table(
             ("job", "purpose", "uses", "steps", "seconds", "bytes", "rows", "amount"),
             (
-                (job.plan[7:19], job.purpose, job.uses, " ".join(f"{name}:{count}" for name, count in job.steps),
+                (job.plan[7:19], words.term(job.purpose), job.uses,
+                 ", ".join(f"{words.outcome(name)} {count}" for name, count in job.steps),
                  job.seconds, job.bytes, job.rows or "-", f"{job.amount:f}")
                 for job in one.jobs
             ),

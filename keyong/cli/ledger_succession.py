@@ -60,8 +60,8 @@ def begin(
     """Begin the new ledger, once the roster names it; the old one is kept beside it as evidence.
 
     What agreements had used is not known to it: plans and agreements from before are refused, and each dataset's privacy budget
-    is nothing until it is set anew (`keyong budget set`). Sums that were opened before are forgotten, too: think of that
-    before you sign agreements about the same rows.
+    is nothing until it is set anew (`keyong budget set`). Nor is it known which sums were opened on the data: none without noise
+    is opened beside them until you allow it (`keyong node openings --allow`).
 
     $ keyong ledger begin
     """

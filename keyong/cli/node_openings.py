@@ -66,7 +66,7 @@ def openings(
             (
                 names.get(one.data_version, "-"),
                 one.plan.removeprefix("sha256:")[:8],
-                ", ".join(sorted(set(one.members.values()))),
+                ", ".join(sorted(set(one.members.values()))) or translate("not known"),
                 translate("yes") if one.forgiven else "",
             )
             for one in found

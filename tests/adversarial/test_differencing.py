@@ -6,6 +6,7 @@ The attacker is the coordinator together with the requester, who choose cohorts,
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -16,12 +17,17 @@ import numpy as np
 import pytest
 
 from enterprise_node.datasets import inspect_source
+from enterprise_node.record import Record
+from enterprise_node.service import NodeService
 from federation.errors import KeyongError
 from federation.jobs.codec import Content
+from federation.ledger import Ledger
 from federation.secagg import multiplier_for, noised_encoding, threshold
 from federation.statements import MetricSpec, OutputSchema, StageOutput
 from keyong import registering
-from tests.masked import MaskedWorld, masked_world, trained
+from keyong.backing_up import back_up
+from keyong.restoring import restore
+from tests.masked import RUNTIME, MaskedWorld, masked_world, trained
 
 WEAK = pytest.mark.parametrize("weak", [False, True], ids=["as-it-is", "without-the-rule"])
 
@@ -206,3 +212,96 @@ async def test_a_sum_with_less_noise_than_is_paid_for_does_not_open(
         with pytest.raises(KeyongError):
             await job.exchange(Content(arrays=still))
         assert [call.method for call in job.links.calls].count("mask.open") == opened
+
+
+def begin_anew(world: MaskedWorld, mill: str, *, carried: bool) -> None:
+    """A mill's ledger is lost, and a new one begun; of the old file a copy from before the first sum is all there is."""
+    home = world.homes[mill]
+    origin = world.nodes[mill]._record.ledger.origin
+    world.stop(mill)
+    (home.path / "ledger").rename(home.path / "ledger-1")
+    for name in ("ledger.db", "ledger.db-wal", "ledger.db-shm"):
+        (home.path / "ledger-1" / name).unlink(missing_ok=True)
+    (home.path / "ledger").mkdir(mode=0o700)
+    Ledger.create(home.path / "ledger", origin, home.key("ledger")).close()
+    if carried:
+        with home.open_ledger() as ledger:
+            Record(ledger).carry_openings(home.path / "ledger-1" / "ledger.db", [world.versions[mill]])
+    world.nodes[mill] = NodeService(home, RUNTIME)
+
+
+@WEAK
+async def test_inv5_a_ledger_begun_anew_forgets_no_sum(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weak: bool
+) -> None:
+    """Sums over four, and after every mill lost its ledger, over three of them: the difference is the fourth's part."""
+    with masked_world(tmp_path, monkeypatch) as world:
+        first = sum_of(await (await world.job(world.plan(), "one").open()).exchange(world.model()))
+        for mill in world.mills:
+            begin_anew(world, mill, carried=not weak)
+        job = await world.job(world.plan(world.mills[:3]), "two").open()
+        if weak:
+            second = sum_of(await job.exchange(world.model()))
+            assert np.allclose(first - second, update_of("mill-d", world), atol=1e-4)
+            return
+        assert job.cohort.out == dict.fromkeys(world.mills[:3], "differencing")
+        same = await world.job(world.plan(), "same").open()
+        assert set(same.cohort.out.values()) == {"differencing"}, "nor the same companies: nobody knows that they are"
+        assert [one.members for one in world.nodes["mill-a"]._record.openings()] == [{}]
+        for mill in world.mills:
+            assert world.nodes[mill]._record.forgive(world.versions[mill], "passes") == 1
+        allowed = await (await world.job(world.plan(), "allowed").open()).exchange(world.model())
+        assert len(allowed.contributed) == 4, "the owners' word"
+
+
+async def test_a_lost_ledger_s_file_still_tells_of_its_sums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the file knows is carried over, its own set included; the owner's word on one of them stays the owner's word."""
+    with masked_world(tmp_path, monkeypatch) as world:
+        await (await world.job(world.plan(), "one").open()).exchange(world.model())
+        lost = world.nodes["mill-a"]._record.ledger.folder / "ledger.db"
+        known = world.nodes["mill-a"]._record.openings()
+        (tmp_path / "new").mkdir()
+        with Ledger.create(tmp_path / "new", "keyong/new/mill-a", world.homes["mill-a"].key("ledger")) as ledger:
+            record = Record(ledger)
+            assert record.carry_openings(lost, ["sha256:" + "e" * 64]) == len(known) == 1
+            found = {(one.data_version, one.plan): one.members for one in record.openings()}
+        version = world.versions["mill-a"]
+        assert found[version, known[0].plan] == known[0].members
+        assert found[version, "unknown"] == found["sha256:" + "e" * 64, "unknown"] == {}
+
+
+@WEAK
+async def test_inv5_a_restored_node_opens_nothing_beside_what_it_may_have_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weak: bool
+) -> None:
+    """Each mill is put back to a backup from before the first sum; the mark that restoring leaves is what refuses."""
+    with masked_world(tmp_path, monkeypatch) as world:
+        for mill in world.mills:
+            back_up(world.homes[mill], tmp_path / f"{mill}.backup")
+        first = sum_of(await (await world.job(world.plan(), "one").open()).exchange(world.model()))
+        for mill in world.mills:
+            world.stop(mill)
+            old = world.homes[mill].path.rename(tmp_path / f"{mill}.old")
+            again = restore(tmp_path / f"{mill}.backup", world.homes[mill].path).home
+            shutil.copytree(old / "keys", again.path / "keys")
+            if weak:
+                again.mark_openings_lost(False)
+            world.homes[mill], world.nodes[mill] = again, NodeService(again, RUNTIME)
+            assert not again.openings_lost
+        job = await world.job(world.plan(world.mills[:3]), "two").open()
+        if weak:
+            second = sum_of(await job.exchange(world.model()))
+            assert np.allclose(first - second, update_of("mill-d", world), atol=1e-4)
+            return
+        assert job.cohort.out == dict.fromkeys(world.mills[:3], "differencing")
+
+
+def test_a_backup_that_is_the_newest_state_has_forgotten_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with masked_world(tmp_path, monkeypatch) as world:
+        home = world.homes["mill-a"]
+        back_up(home, tmp_path / "copy")
+        newest = (home.path / "ledger" / "ledger.checkpoint").read_bytes()
+        assert not restore(tmp_path / "copy", tmp_path / "again", checkpoints=[newest]).home.openings_lost
+        assert restore(tmp_path / "copy", tmp_path / "other").home.openings_lost

@@ -90,17 +90,17 @@ async def test_csv_and_pages_say_the_same_in_both_languages(world: Any) -> None:
     assert rows[0]["month"] == month_of(world.clock())
     for lang, word in (("en", "Statement of use"), ("zh", "使用结算单")):
         with speaking(lang):
-            shown = page(accounts)
+            shown = page(accounts, {"mill": "Mill Ltd"})
         assert word in shown and accounts[0].figure in shown and f"{accounts[0].amount:f} CNY" in shown
         assert "<script" not in shown and "http" not in shown
     with speaking("en"):
-        assert "<b>" not in page([]) and "Nothing was used." in page([])
+        assert "<b>" not in page([], {}) and "Nothing was used." in page([])
 
 
 async def test_a_title_cannot_bring_markup_into_a_page(world: Any) -> None:
     await used(world)
     (account,) = provider_side(world).accounts()
-    assert "<img" not in page([replace(account, title="<img src=x onerror=alert(1)>")])
+    assert "<img" not in page([replace(account, title="<img src=x onerror=alert(1)>")], {})
 
 
 async def test_metered_decisions_replay_as_they_were(world: Any) -> None:

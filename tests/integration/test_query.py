@@ -188,6 +188,23 @@ def test_explanation_asks_nobody(mills: Consortium) -> None:
     json.dumps(document)
 
 
+def test_inv1_an_agreements_smallest_group_binds_the_plan_and_every_node(mills: Consortium) -> None:
+    """At mill-a no alloy has 230 passes: its part of each stays at home, and two companies are too few to show one."""
+    purpose = ("--purpose", "fed:Research", "--expires", "30d", "--action", "aggregateQuery")
+    mills.agree(mills.mills, *purpose, "--set", "group-size=230")
+    sql = "SELECT alloy, COUNT(*) AS n FROM passes GROUP BY alloy"
+
+    def ask(text: str) -> list[dict[str, Any]]:
+        return list(mills.institute.ok("query", text, "--purpose", "fed:Research", "--yes").json["rows"])
+
+    assert all(row["suppressed"] for row in ask(sql)), "198 passes of an alloy are fewer than 230"
+    (row,) = ask("SELECT COUNT(*) AS n FROM passes")
+    assert (row["n"], row["suppressed"]) == (sum(ROWS.values()), False)
+    intent = [one for one in mills.entries(mills.mill("a")) if one["kind"] == "intent"][-1]
+    judged = next(one for one in intent["fields"]["decision"]["constraints"] if one["operand"] == "fed:minGroupSize")
+    assert (judged["left"], judged["right"]) == ("230", "230"), "the plan is as strict as the agreement"
+
+
 @pytest.mark.long
 def test_noise_is_added_paid_for_and_ends_with_the_budget(mills: Consortium) -> None:
     """A dataset with a privacy unit is answered with noise only; the identical query costs nothing and says the same."""

@@ -17,7 +17,7 @@ from federation.ledger import LedgerUnavailableError, Witness, WitnessRefusedErr
 from federation.ledger.witness import AddCheckpoint
 from federation.statements import Envelope, KeyChange, Revocation
 from federation.witnessing import log_key, witness_name
-from keyong import rosters, rotating
+from keyong import rooting, rosters, rotating
 from keyong.registering import node_store
 from tests.keyong.conftest import Process, Run
 from tests.keyong.parties import Parties, copied
@@ -212,6 +212,35 @@ def test_a_refusal_leaves_the_old_keys(parties: Parties, monkeypatch: pytest.Mon
     home.check_keys()
     parties.ledgers["mill-a"] = home.open_ledger()
     parties.ledgers["mill-a"].append("note", {})
+
+
+def test_under_a_quorum_of_root_keys_nothing_is_begun_until_it_lowers_the_threshold(
+    parties: Parties, monkeypatch: pytest.MonkeyPatch, keyong: Run, tmp_path: Path
+) -> None:
+    """The refusal comes before a key is made or the ledger stops, and names the way; that way is walked."""
+    institute, mill = parties.homes["institute"], parties.homes["mill-a"]
+    file = tmp_path / "proposal.json"
+    key = rooting.root_key(parties.homes["mill-b"], make=True).public.text
+
+    def agreed(threshold: int, **changes: list[str]) -> None:
+        rooting.save(file, rooting.propose(institute, threshold=threshold, **changes))
+        proposal = rooting.read_proposal(parties.homes["mill-b"], file)
+        rooting.save(file, rooting.approve(parties.homes["mill-b"], proposal))
+        rooting.adopt(institute, file)
+        spread(parties)
+
+    agreed(2, add=[key])
+    before = parties.ledgers["mill-a"].size
+    ran = keyong("--home", mill.path, "keys", "rotate")
+    assert ran.code == 2 and "consortium propose FILE --threshold 1" in ran.err and "--threshold 2" in ran.err
+    assert parties.ledgers["mill-a"].size == before and not (mill.path / "next-keys").exists()
+    parties.ledgers["mill-a"].append("note", {"text": "the ledger goes on"})
+    old = mill.member.statement_key
+    agreed(1)
+    exchange(parties, "mill-a", monkeypatch)
+    agreed(2)
+    assert mill.history.latest.root.threshold == 2 and mill.member.statement_key != old
+    assert keyong("verify", mill.path, "--root", parties.fingerprint).code == 0
 
 
 def test_a_member_of_an_older_release_reads_a_roster_without_the_new_fields(parties: Parties) -> None:

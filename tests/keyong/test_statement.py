@@ -102,5 +102,16 @@ def test_as_csv_and_as_a_page(parties: Parties, used: dict[str, str], keyong: Ke
         rows = list(csv.DictReader(file))
     assert sum(Decimal(row["amount"]) for row in rows) == Decimal(found["amount"])
     assert found["figure"] in (tmp_path / "may.html").read_text(encoding="utf-8")
+    for lang, said in (
+        ("en", ("optimising processes", "training models", "done 2")),
+        ("zh", ("工艺优化", "训练模型", "完成 2")),
+    ):
+        page = (*files[2:3], tmp_path / f"{lang}.html")
+        ran = keyong("--home", parties.homes["mill-a"].path, "--lang", lang, "ledger", "statement", *page)
+        shown = (tmp_path / f"{lang}.html").read_text(encoding="utf-8")
+        assert all(
+            text in shown for text in (*said, "mill-a Ltd <small>mill-a</small>", "lab Ltd <small>lab</small>")
+        ), shown
+        assert "fed:" not in shown and "fed:" not in ran.out and "mill-a Ltd (mill-a)" in ran.out
     ran = keyong("--home", parties.homes["mill-a"].path, "--lang", "zh", "ledger", "statement")
     assert ran.code == 0 and found["figure"] in ran.out

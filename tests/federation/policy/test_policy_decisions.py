@@ -26,7 +26,7 @@ def compare(left: str, operator: str, right: Any) -> dict[str, Any]:
 
 HOLDS = compare("odrl:count", "lteq", typed("9", "xsd:integer"))
 FAILS = compare("odrl:count", "lteq", typed("0", "xsd:integer"))
-UNKNOWN = compare("fed:minGroupSize", "lteq", typed("1", "xsd:integer"))
+UNKNOWN = compare("fed:minCellSize", "lteq", typed("1", "xsd:integer"))
 NONE_TOO = compare("fed:protection", "isAnyOf", [{"@id": "fed:masked"}, {"@id": "fed:none"}])
 
 

@@ -108,6 +108,13 @@ OUTPUTS: list[tuple[str, str, Any, dict[str, Any], str]] = [
         "at time slots of 5 seconds, and the agreement demands 60 or more",
     ),
     (
+        "min-group-size",
+        "fed:minGroupSize",
+        {"@value": "25", "@type": "xsd:integer"},
+        {"group_size": 10},
+        "may rest on as few as 10 subjects, and the agreement demands 25",
+    ),
+    (
         "rho",
         "fed:rho",
         {"@value": "0.1", "@type": "xsd:decimal"},
@@ -161,7 +168,7 @@ def test_inv7_what_could_not_be_established_is_said_to_be_that(policy_json, ask)
                         "action": "fed:train",
                         "constraint": [
                             {
-                                "leftOperand": "fed:minGroupSize",
+                                "leftOperand": "fed:minCellSize",
                                 "operator": "lteq",
                                 "rightOperand": {"@value": "1", "@type": "xsd:decimal"},
                             }
@@ -170,7 +177,7 @@ def test_inv7_what_could_not_be_established_is_said_to_be_that(policy_json, ask)
                 ]
             },
             "unsupported",
-            "cannot judge (fed:minGroupSize)",
+            "cannot judge (fed:minCellSize)",
         ),
         (
             {

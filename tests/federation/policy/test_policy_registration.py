@@ -101,7 +101,7 @@ BAD: list[tuple[str, dict[str, Any]]] = [
     ("prohibition/0/remedy", {"prohibition": [{"action": "odrl:distribute", "remedy": []}]}),
     (
         "prohibition/0/constraint/0",
-        {"prohibition": [{"action": "odrl:use", "constraint": [COUNT | {"leftOperand": "fed:minGroupSize"}]}]},
+        {"prohibition": [{"action": "odrl:use", "constraint": [COUNT | {"leftOperand": "fed:minCellSize"}]}]},
     ),
     ("obligation", {"obligation": [{"action": "odrl:inform"}]}),
     ("@type", {"@type": "Set"}),
