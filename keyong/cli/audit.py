@@ -12,7 +12,7 @@ import typer
 
 from keyong.cli._commands import Commands
 from keyong.cli._output import as_json, emit, facts, line, narrate, progress_bar, table
-from keyong.text import explain, mark, translate
+from keyong.text import explain, mark, translate, translate_data
 
 if TYPE_CHECKING:
     from keyong.auditing import Audit, Audited, ForkFound

@@ -23,7 +23,8 @@ ANSWERS = {
 }  # fmt: skip
 EXAMPLES = {
     "elapsed-time": "90d", "metered-time": "2h", "interval": "15m", "not-before": "2026-01-01T00:00:00Z",
-    "pay-amount": "5000.50", "group-size": "25", "total-bytes": "1000000", "reply-bytes": "5000", "region": "CN", "industry": "C31",
+    "pay-amount": "5000.50", "group-size": "25", "total-bytes": "1000000", "reply-bytes": "5000",
+    "region": "CN", "industry": "C31",
     "runtime": "sha256:" + "a" * 64, "version": "sha256:" + "b" * 64, "event": "tested,signed", "recipient": "mill-b",
     "output": "Metrics,ModelUpdate", "banned-column": "name", "compensate-within": "30d", "delete-within": "7d",
     "attribute-within": "1d", "compensate-amount": "500", "anonymize": "yes",
