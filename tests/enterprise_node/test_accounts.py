@@ -94,7 +94,7 @@ async def test_csv_and_pages_say_the_same_in_both_languages(world: Any) -> None:
         assert word in shown and accounts[0].figure in shown and f"{accounts[0].amount:f} CNY" in shown
         assert "<script" not in shown and "http" not in shown
     with speaking("en"):
-        assert "<b>" not in page([], {}) and "Nothing was used." in page([])
+        assert "<b>" not in page([], {}) and "Nothing was used." in page([], {})
 
 
 async def test_a_title_cannot_bring_markup_into_a_page(world: Any) -> None:

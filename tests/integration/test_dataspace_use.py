@@ -86,6 +86,13 @@ def test_a_job_runs_under_grants_and_stops_with_one(mills: Negotiated) -> None:
     mill.ok("transfer", "suspend", theirs, "--reason", "maintenance")
     assert mills.job().code == 3, "two companies are too few, and the third's grant is suspended"
     mill.ok("transfer", "start", theirs)
+    (agreement, _) = grants["mill-a"]
+    name = agreement.removeprefix("sha256:")[:12]
+    mills.institute.ok("agreement", "suspend", name, "--reason", "the consumer may, too")
+    until(lambda: not mills._holds_live(mill, agreement), "the consumer's suspension did not reach the provider")
+    assert mills.job().code == 3
+    mills.institute.ok("agreement", "resume", name)
+    until(lambda: mills._holds_live(mill, agreement), "nor did its end")
     assert mills.job().code == 0, "the grant is live again"
 
 
