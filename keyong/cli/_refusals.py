@@ -90,6 +90,10 @@ CODES: dict[str, tuple[str, str]] = {
         mark("the node's isolation is weaker than its roster entry, the plan or the agreement accepts"),
         mark("its owner can raise it (`keyong doctor`); for made-up data without isolation, agree with --min-tier T0"),
     ),
+    "min-group-size": (
+        mark("the data holds fewer subjects than the agreement demands behind a figure"),
+        mark("ask the provider for an agreement about a larger dataset"),
+    ),
     "no-such-dataset": (mark("the dataset is no longer registered at the node"), mark("see `keyong catalog list`")),
     "runtime-differs": (
         mark("the node runs jobs in another runtime"),
