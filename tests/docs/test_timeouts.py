@@ -55,8 +55,8 @@ def constants() -> dict[str, str]:
     return found
 
 
-def listed() -> dict[str, str]:
-    return {name: value.strip() for name, value, _ in ROW.findall(PAGE.read_text(encoding="utf-8"))}
+def listed(page: Path = PAGE) -> dict[str, str]:
+    return {name: value.strip() for name, value, _ in ROW.findall(page.read_text(encoding="utf-8"))}
 
 
 def test_every_time_is_on_the_page_with_its_value() -> None:
@@ -65,6 +65,10 @@ def test_every_time_is_on_the_page_with_its_value() -> None:
     assert not missing, f"add to docs/timeouts.md, each with its reason: {missing}"
     assert not set(page) - set(code), "the page lists what the code no longer has"
     assert page == code, {name: (page[name], code[name]) for name in code if page[name] != code[name]}
+
+
+def test_the_chinese_page_has_the_same_values() -> None:
+    assert listed(PAGE.parent / "zh" / PAGE.name) == listed()
 
 
 def test_every_row_has_a_reason() -> None:
