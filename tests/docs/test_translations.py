@@ -17,7 +17,6 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 ENGLISH_ALONE = {"benchmarks.md", "data-model.md"}
 """Pages for those who work on the code; the records in docs/decisions are not asked for either."""
-BEING_WRITTEN = {path.name for path in DOCS.glob("*.md")}
 PAGES = [ROOT / "README.md", *sorted(path for path in DOCS.glob("*.md") if path.name not in ENGLISH_ALONE)]
 MARKDOWN = MarkdownIt("commonmark").enable("table")
 
@@ -32,6 +31,7 @@ class Section:
     tables: list[list[int]] = field(default_factory=list)
     """Of each table, of each row, how many cells."""
     items: int = 0
+    paragraphs: int = 0
     links: set[str] = field(default_factory=set)
     names: set[str] = field(default_factory=set)
     figures: set[str] = field(default_factory=set)
@@ -96,6 +96,8 @@ def sections(page: Path) -> list[Section]:
             here.tables[-1][-1] += 1
         elif token.type == "list_item_open":
             here.items += 1
+        elif token.type == "paragraph_open":
+            here.paragraphs += 1
         elif token.type == "inline":
             read_inline(page, token, here)
     return found
@@ -132,6 +134,9 @@ def differences(english: Path, chinese: Path) -> Iterator[str]:
             mine, its = getattr(one, kind), getattr(other, kind)
             if mine != its:
                 yield f"{where}: {kind} differ: {told(mine, its)}"
+        # A translation may explain the English within a formula in a paragraph of its own; it may leave none out.
+        if one.paragraphs > other.paragraphs:
+            yield f"{where}: {one.paragraphs} paragraphs, translated {other.paragraphs}"
         if one.figures - other.figures:
             yield f"{where}: figures that the translation lacks: {sorted(one.figures - other.figures)}"
 
@@ -150,8 +155,6 @@ def told(mine: Any, its: Any) -> str:
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_a_page_says_the_same_in_chinese(page: Path) -> None:
     chinese = chinese_of(page)
-    if page.name in BEING_WRITTEN and not chinese.exists():
-        return
     assert chinese.exists(), f"{name_of(page)} has no {name_of(chinese)}"
     found = list(differences(page, chinese))
     assert not found, f"{name_of(chinese)} lags behind {name_of(page)}:\n" + "\n".join(found)
@@ -160,8 +163,6 @@ def test_a_page_says_the_same_in_chinese(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_pages_name_each_other_at_their_beginning(page: Path) -> None:
     chinese = chinese_of(page)
-    if page.name in BEING_WRITTEN and not chinese.exists():
-        return
     for one, other in ((page, chinese), (chinese, page)):
         begins = one.read_text(encoding="utf-8").split("\n## ")[0]
         targets = re.findall(r"\]\(([^)#\s]+)\)", begins)
@@ -170,7 +171,7 @@ def test_pages_name_each_other_at_their_beginning(page: Path) -> None:
         )
 
 
-@pytest.mark.parametrize("page", sorted((DOCS / "zh").glob("*.md")), ids=name_of)
+@pytest.mark.parametrize("page", [ROOT / "README.zh.md", *sorted((DOCS / "zh").glob("*.md"))], ids=name_of)
 def test_a_chinese_page_has_an_english_one_and_links_to_chinese_ones(page: Path) -> None:
     english = english_of(page)
     assert english.exists(), f"{name_of(page)} translates nothing"
@@ -178,8 +179,6 @@ def test_a_chinese_page_has_an_english_one_and_links_to_chinese_ones(page: Path)
         for child in token.children or []:
             if child.type == "link_open" and not re.match(r"[a-z]+:|#", str(child.attrs["href"])):
                 file = (page.parent / unquote(str(child.attrs["href"])).partition("#")[0]).resolve()
-                if file.name in BEING_WRITTEN:
-                    continue
                 there = file != english and file != chinese_of(file) and chinese_of(file).exists()
                 assert not (there and file in PAGES), f"{name_of(page)}: {child.attrs['href']} is to be had in Chinese"
 
@@ -187,6 +186,8 @@ def test_a_chinese_page_has_an_english_one_and_links_to_chinese_ones(page: Path)
 PAGE = """# Keys
 
 Read the [other](other.md) at 40 s.
+
+And more.
 
 ## What `rotate` does
 
@@ -209,6 +210,7 @@ Read the [other](other.md) at 40 s.
         ("rotate        #", "list        #", "What `rotate` does.*blocks"),
         ("| tls | `keys-kept` |\n", "", "What `rotate` does.*tables"),
         ("keys-kept", "keys-held", "What `rotate` does.*names"),
+        ("And more.\n", "", "section “Keys”.*2 paragraphs, translated 1"),
         ("- One.", "One.", "What `rotate` does.*items"),
     ],
 )
