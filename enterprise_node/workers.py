@@ -24,9 +24,8 @@ log = structlog.get_logger("keyong.node")
 
 WORKER = ("-m", "keyong_job", "client")
 ENVIRONMENT: Mapping[str, str] = {"OMP_NUM_THREADS": "1", "FLWR_TELEMETRY_ENABLED": "0"}
-IMPORTS = ("numpy", "pyarrow.parquet", "torch", "torch._dynamo", "keyong_job.client")
-"""What job code imports first and what takes longest; what a runtime lacks is left out. ``torch._dynamo`` is what the
-first optimiser that is made imports (torch 2.13), some 800 modules."""
+IMPORTS = ("numpy", "pyarrow.parquet", "torch", "keyong_job.client")
+"""What job code imports first and what takes longest; what a runtime lacks is left out."""
 _MOST = Limits(memory_bytes=1 << 40)
 """A plan says how much its job may have, when it comes; nothing of a job runs before."""
 _WAITS = """

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from . import flower
 from .codec import decode, describe
+from .deferral import defer_compiler
 from .failures import CallError, classify, missing_module
 from .frames import Buffer, Channel, FrameError
 from .project import fuse, load_project
@@ -123,5 +124,6 @@ def serve(channel: Channel) -> None:
 
 def main() -> None:
     """Serve the channel that the environment names, then leave."""
+    defer_compiler()
     serve(open_channel())
     finish()

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from . import flower
 from .codec import ContentError
+from .deferral import defer_compiler
 from .failures import CallError, classify, last_of_traceback, missing_module
 from .frames import Channel, FrameError, result_path
 from .grid import ExchangeError, JobGrid
@@ -145,5 +146,6 @@ def serve(channel: Channel) -> None:
 def main() -> None:
     """Serve the channel that the environment names, then leave."""
     _enter_work()
+    defer_compiler()
     serve(open_channel())
     finish()
