@@ -163,9 +163,9 @@ class Line:
         """End a job; see :meth:`OpenJobs.close`."""
         await self._open.close(plan_digest, reason)
 
-    def strike(self, agreement_digest: str, why: str) -> None:
+    def strike(self, agreement: str, why: str) -> None:
         """End at once what runs under an agreement; see :meth:`OpenJobs.strike`."""
-        self._open.strike(agreement_digest, why)
+        self._open.strike(agreement, why)
 
     async def revoke(self, agreement_digest: str, reason: str = "agreement-revoked") -> None:
         """End every job that rests on an agreement, at once."""

@@ -175,18 +175,19 @@ class OpenJobs:
             {digest: reason for digest, job in self.jobs.items() if job.admitted.agreement_digest == agreement_digest}
         )
 
-    def strike(self, agreement_digest: str, why: str) -> None:
+    def strike(self, agreement: str, why: str) -> None:
         """End at once what runs under an agreement that its owner is about to end or to suspend; nothing is written first.
 
         Its steps settle as killed; its jobs close once that is in the store (:meth:`uphold`).
 
         Args:
+            agreement: its digest or its id, whole.
             why: ``revoked`` or ``suspended``.
         """
         for job in self.jobs.values():
-            if job.admitted.agreement_digest == agreement_digest:
+            if agreement in (job.admitted.agreement_digest, job.admitted.agreement.id):
                 job.strike(f"agreement-{why}")
-        self._stages.queries.parked.strike(agreement_digest)
+        self._stages.queries.parked.strike(agreement)
 
     async def uphold(self) -> None:
         """End at once every job whose agreement was revoked or suspended; the owner's command waits for this."""

@@ -29,7 +29,7 @@ IMPORTS = ("numpy", "pyarrow.parquet", "torch", "keyong_job.client")
 _MOST = Limits(memory_bytes=1 << 40)
 """A plan says how much its job may have, when it comes; nothing of a job runs before."""
 _WAITS = """
-import ctypes, gc, importlib, os, runpy, shutil, sys
+import importlib, os, runpy, shutil, sys
 worker, names = sys.argv[1:3], sys.argv[3:]
 for name in names:
     try:
@@ -38,20 +38,14 @@ for name in names:
         pass
 for name in os.listdir(os.environ["TMPDIR"]):  # torch lays out a cache there; a job finds its scratch empty
     shutil.rmtree(os.path.join(os.environ["TMPDIR"], name), ignore_errors=True)
-gc.collect()
-gc.freeze()  # or the job's first step waits for a look through all that was imported here
-libc = ctypes.CDLL(None)
-with open("/proc/self/maps") as maps:
-    for row in maps.readlines():
-        fields = row.split()
-        first, last = (int(part, 16) for part in fields[0].split("-"))
-        if fields[1] == "rw-p" and fields[5:] in ([], ["[heap]"]) and last - first >= 1 << 21:
-            libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), 25)
+try:
+    from keyong_job.memory import settle
+    settle()  # or the job's first step waits for a look through all that was imported here
+except ImportError:
+    pass
 sys.argv = ["-m", *worker[1:]]
 runpy._run_module_as_main(worker[0])
 """
-"""At the end its memory is put together into huge pages (``MADV_COLLAPSE``, Linux 6.1): 60,000 pages that a kill would have to
-give back one by one take longer than a revocation may, and each process that the job forks has them once more."""
 AGAIN_SECONDS = 60.0
 """How soon after a worker could not be started another try is made."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Mapping
 from contextlib import suppress
@@ -28,6 +29,7 @@ from federation.statements import (
 from keyong.client import Client
 
 REVOCATION_VALIDITY = timedelta(days=365)
+_NAMED_IN_FULL = re.compile(r"urn:uuid:[0-9a-f-]{36}|sha256:[0-9a-f]{64}")
 
 
 def offer(
@@ -193,7 +195,7 @@ def suspend(client: Client, name: str, reason: str = "", *, suspended: bool = Tr
     )
     envelope = suspension.seal(client.home.key("statement"))
     if suspended:
-        _strike(client, held, "suspended")
+        _strike(client, held.digest, "suspended")
     correspondence.suspend(client.holdings, client.ledger, envelope, suspension)
     with suppress(NotServingError):
         ask(client.home.path, "node", "/uphold")
@@ -225,13 +227,16 @@ def fulfil(client: Client, name: str, duty: str, plan: str = "", note: str = "")
 def revoke(client: Client, name: str, reason: str = "") -> Holding:
     """End an agreement: here at once, at the other side when the notice arrives.
 
-    What runs under it is ended before anything is written: signature, store and ledger would each keep it alive for their
-    own time. Where the command goes no further than that, a job was ended in vain and the agreement stands.
+    What runs under it is ended before anything is read or written, where it is named in full: store, signature and ledger
+    would each keep it alive for their own time. Where the command goes no further than that, a job was ended in vain and
+    the agreement stands.
     """
+    _strike(client, name, "revoked")
     held = client.holdings.find(name)
     if held.state not in ("in-force", "suspended", "offered"):
         raise UsageError("{name} is {state}; there is nothing to revoke", name=held.id, state=held.state)
-    _strike(client, held, "revoked")
+    if name != held.digest:
+        _strike(client, held.digest, "revoked")
     at = now()
     me = client.home.identity.member
     revocation = Revocation(issued=at, expires=at + REVOCATION_VALIDITY, agreement=held.digest, by=me, reason=reason)
@@ -243,7 +248,8 @@ def revoke(client: Client, name: str, reason: str = "") -> Holding:
     return held
 
 
-def _strike(client: Client, held: Holding, why: str) -> None:
-    """Have the node that serves this home end what runs under an agreement now."""
-    with suppress(NotServingError):
-        ask(client.home.path, "node", f"/strike/{why}/{held.digest}")
+def _strike(client: Client, agreement: str, why: str) -> None:
+    """Have the node that serves this home end what runs under an agreement now; it knows it by its whole id or digest."""
+    if _NAMED_IN_FULL.fullmatch(agreement):
+        with suppress(NotServingError):
+            ask(client.home.path, "node", f"/strike/{why}/{agreement}")

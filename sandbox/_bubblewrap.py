@@ -152,6 +152,7 @@ def fixed_environment(tmp: str, packages: Path, prefix: Path | None) -> dict[str
         "USER": "job",
         "LOGNAME": "job",
         "KEYONG_CHANNEL_FD": "3",
+        "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",  # what a job took is given back in pages of 2 MB when it is ended
         # For a Python that the job starts itself; its first one is isolated by flags.
         "PYTHONPATH": str(packages),
         "PYTHONSAFEPATH": "1",

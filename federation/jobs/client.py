@@ -17,8 +17,9 @@ from .codec import decode, describe
 from .deferral import defer_compiler
 from .failures import CallError, classify, missing_module
 from .frames import Buffer, Channel, FrameError
+from .memory import settle
 from .project import fuse, load_project
-from .session import MAX_BODY, collect, finish, integer, lay_out_imports, open_channel, settle_imports, table
+from .session import MAX_BODY, collect, finish, integer, lay_out_imports, open_channel, table
 
 
 class _Session:
@@ -96,7 +97,7 @@ def serve(channel: Channel) -> None:
     except BaseException as error:  # an app may also raise SystemExit
         channel.send(_report(error, app, importing=True))
         return
-    settle_imports()
+    settle()
     channel.send({"op": "ready"})
     while True:
         try:

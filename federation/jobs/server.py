@@ -20,8 +20,9 @@ from .deferral import defer_compiler
 from .failures import CallError, classify, last_of_traceback, missing_module
 from .frames import Channel, FrameError, result_path
 from .grid import ExchangeError, JobGrid
+from .memory import settle
 from .project import fuse, load_project
-from .session import finish, integer, lay_out_imports, open_channel, settle_imports, table
+from .session import finish, integer, lay_out_imports, open_channel, table
 from .strategies import RefusedError, announce_starts
 
 WORK_VARIABLE = "KEYONG_WORK"
@@ -57,7 +58,7 @@ def _run(channel: Channel, header: Mapping[str, object], app: Path) -> JobGrid:
         raise _ImportFailedError from error
     if not isinstance(server_app, flower.ServerApp):
         raise CallError("app-import")
-    settle_imports()
+    settle()
     try:
         server_app(grid, context)
     except SystemExit as leave:

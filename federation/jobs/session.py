@@ -74,12 +74,6 @@ def lay_out_imports(app: Path) -> None:
     sys.dont_write_bytecode = True
 
 
-def settle_imports() -> None:
-    """Take what is loaded by now, modules above all, out of what `collect` looks through: it stays in any case."""
-    gc.collect()
-    gc.freeze()
-
-
 def collect(size: int) -> None:
     """Give back the messages of an exchange that nobody holds any more, where a body of it was large.
 

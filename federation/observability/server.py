@@ -64,7 +64,7 @@ class Observer:
         self, service: Observed, uphold: Act | None = None, strike: Strike | None = None
     ) -> AsyncIterator[int]:
         """Serve for the block; gives the port, 0 where there is no address. ``uphold`` acts on a changed store, ``strike``
-        on the digest of an agreement, and why."""
+        on the id or digest of an agreement, and why."""
         pages = _Pages(service, uphold)
         named = {f"/strike/{why}/": partial(_struck, strike, why) for why in WHY} if strike is not None else {}
         local, public = Face(pages.local, named), Face(pages.public)

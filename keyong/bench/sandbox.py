@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import select
 import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from threading import Thread
 
 from enterprise_node.materialise import Snapshot
 from enterprise_node.session import JobSession, SessionRequest
@@ -23,9 +20,10 @@ from federation.home import Home
 from federation.observability import ask
 from federation.statements.code import bundle_folder
 from keyong import agreeing, runtime
+from keyong.bench.ending import WAIT_SECONDS, at_work, bare_kill, until_gone
 from keyong.bench.figure import Figure
 from keyong.bench.line import APP, PURPOSE, Line, run_job, stand
-from keyong.bench.processes import below, cpu_seconds, pss_bytes, until_quiet
+from keyong.bench.processes import below, pss_bytes, until_quiet
 from keyong.bench.progress import bar
 from keyong.bench.rows import MEGABYTE, published
 from keyong.client import Client
@@ -38,7 +36,6 @@ STARTS, WARM, COLD, REVOCATIONS, ROUNDS = 60, 5, 3, 10, 60
 CHILDREN = 20
 BUSY_APP = Path(__file__).parent / "busy_app"
 CHILDREN_APP = Path(__file__).parent / "children_app"
-_WAIT_SECONDS = 120.0
 
 
 def measure(
@@ -72,7 +69,7 @@ def _starts(count: int) -> list[Figure]:
         for number in range(count + 3):
             began = time.perf_counter()
             with open_session(spec) as session:
-                session.wait(_WAIT_SECONDS)
+                session.wait(WAIT_SECONDS)
                 taken.append(time.perf_counter() - began)
             advance(number, count + 3)
     taken = taken[3:]  # the first ones read the disk
@@ -166,12 +163,15 @@ def _revocations(line: Line, count: int) -> list[Figure]:
     ways = {"revocation": _revoke, "cancel": _cancel}
     shapes = [(CHILDREN_APP, CHILDREN), (BUSY_APP, 0)]
     taken: dict[str, list[float]] = {name: [] for name in ways}
+    bare: list[float] = []
     both: list[float] = []
+    runs = runtime.load()
     with bar(mark("revocations")) as advance:
         for number in range(count):
             app, children = shapes[number % 2]
             for name, way in ways.items():
                 taken[name].append(_ended(line, f"{name} {number}", way, app, children))
+            bare.append(bare_kill(runs, app, children, _until_at_work))
             if number % 5 == 0:
                 both.append(_ended(line, f"both {number}", _revoke, BUSY_APP, CHILDREN))
             advance(number + 1, count)
@@ -183,10 +183,19 @@ def _revocations(line: Line, count: int) -> list[Figure]:
         "cancel": f"from the requester's word to the coordinator {gone}; p95 of {count}",
     }
     figures = [
-        published(f"{name}-p95", p95(some), spread=_spread(some), note=notes[name]) for name, some in taken.items()
+        published(
+            f"{name}-p95", p95(some), compared_with="bare-kill", other=p95(bare), spread=_spread(some), note=notes[name]
+        )
+        for name, some in taken.items()
     ]
+    plain = f"the same processes without sandbox and line, by SIGKILL to each; p95 of {count}"
+    figures.append(Figure("bare-kill", p95(bare), "s", spread=_spread(bare), note=plain))
     note = f"{CHILDREN} children forked from torch at work: each has its page tables to take down; worst of {len(both)}"
     return [*figures, Figure("revocation-of-both", max(both), "s", spread=_spread(both), note=note)]
+
+
+def _until_at_work(condition: Callable[[], bool]) -> None:
+    until(condition, "{name} does not compute", "a plain process", WAIT_SECONDS)
 
 
 def _revoke(line: Line, agreement: str, _job: str) -> tuple[Client, Callable[[Client], object]]:
@@ -214,17 +223,17 @@ def _ended(
     )  # fmt: skip
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as job:
         try:
-            until(lambda: _at_work(line, children), "no job runs at {name}", node.name, _WAIT_SECONDS)
+            until(lambda: _at_work(line, children), "no job runs at {name}", node.name, WAIT_SECONDS)
             processes = [process for process in below([service]) if process != service]
             assert job.stdout is not None
             name = next(event["job"] for event in map(json.loads, job.stdout) if event.get("event") == "started")
             client, act = way(line, agreement, name)
             with client:
                 client.status()  # the link is made before the clock starts
-                taken = _until_gone(processes, lambda: act(client))
+                taken = until_gone(processes, lambda: act(client))
         finally:
             job.terminate()
-    until(lambda: set(below([service])) == {service}, "a job is still there at {name}", node.name, _WAIT_SECONDS)
+    until(lambda: set(below([service])) == {service}, "a job is still there at {name}", node.name, WAIT_SECONDS)
     return taken
 
 
@@ -233,11 +242,7 @@ def _at_work(line: Line, children: int) -> bool:
     found = [process for process in below([line.services[0].pid]) if process != line.services[0].pid]
     _, told = ask(line.nodes[0].home, "node", "/status")
     opened = any(job["session"] for job in json.loads(told)["jobs"])
-    if not opened or len(found) <= children + 1:
-        return False
-    before = sum(map(cpu_seconds, found))
-    time.sleep(0.5)  # what is measured is a job at work
-    return sum(map(cpu_seconds, found)) > before + 0.1
+    return opened and at_work(found, children + 2)
 
 
 def _permit(line: Line, app: Path, title: str) -> str:
@@ -248,33 +253,6 @@ def _permit(line: Line, app: Path, title: str) -> str:
         protection="none",
     )  # fmt: skip
     return str(agreement["id"])
-
-
-def _until_gone(processes: Iterable[int], act: Callable[[], object]) -> float:
-    """Seconds from the act's begin to the end of the last process; the act may take longer."""
-    watched = select.poll()
-    handles = set()
-    for process in processes:
-        try:
-            handles.add(os.pidfd_open(process))
-        except ProcessLookupError:
-            continue
-    for handle in handles:
-        watched.register(handle, select.POLLIN)
-    left = set(handles)
-    began = time.perf_counter()
-    acting = Thread(target=act)
-    acting.start()
-    try:
-        while left:
-            for handle, _ in watched.poll(_WAIT_SECONDS * 1000):
-                watched.unregister(handle)
-                left.discard(handle)
-        return time.perf_counter() - began
-    finally:
-        acting.join()
-        for handle in handles:
-            os.close(handle)
 
 
 def p95(values: list[float]) -> float:

@@ -226,7 +226,8 @@ def be_more_than_expected() -> object:
 
 @act
 def find_a_foreign_variable() -> object:
-    known = {"PATH", "HOME", "TMPDIR", "LANG", "USER", "LOGNAME", "PWD", "LD_LIBRARY_PATH", "KEYONG_CHANNEL_FD"}
+    known = {"PATH", "HOME", "TMPDIR", "LANG", "USER", "LOGNAME", "PWD", "LD_LIBRARY_PATH"}
+    known |= {"KEYONG_CHANNEL_FD", "GLIBC_TUNABLES"}
     with open(f"/proc/{os.getppid()}/environ", "rb") as file:
         names = {entry.split(b"=")[0].decode() for entry in file.read().split(b"\0") if entry} | set(os.environ)
     return [name for name in names - known if not name.startswith(("PYTHON", "CANARY_"))]

@@ -12,7 +12,7 @@ import pytest
 
 from federation import correspondence
 from federation.observability import Observer, ask
-from federation.statements import Revocation
+from federation.statements import Agreement, Revocation
 from federation.statements.code import CodeBundle
 from federation.wire.messages import Invoked
 
@@ -100,10 +100,14 @@ async def test_inv1_a_revocation_told_to_the_node_leaves_nobody(real: Any) -> No
     await world.line.close()
 
 
-async def test_inv1_processes_end_before_anything_is_written(real: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("called", ["digest", "id"])
+async def test_inv1_processes_end_before_anything_is_written(
+    real: Any, monkeypatch: pytest.MonkeyPatch, called: str
+) -> None:
     """Neither ledger nor store answers: a revocation that is about to be written ends the job all the same, at once."""
     world = real
     agreement, _, step, processes = await _busy(world)
+    name = agreement.digest if called == "digest" else Agreement.read(agreement).id
     handles = [os.pidfd_open(process) for process in processes]
     writes, stuck = asyncio.Event(), asyncio.Event()
 
@@ -125,7 +129,7 @@ async def test_inv1_processes_end_before_anything_is_written(real: Any, monkeypa
         status, _ = await asyncio.to_thread(ask, world.home.path, "node", f"/strike/revoked/{'sha256:' + '0' * 64}")
         assert status == 200
         assert not _gone(handles), "another agreement's"
-        status, _ = await asyncio.to_thread(ask, world.home.path, "node", f"/strike/revoked/{agreement.digest}")
+        status, _ = await asyncio.to_thread(ask, world.home.path, "node", f"/strike/revoked/{name}")
         assert status == 200
         await asyncio.wait_for(writes.wait(), 10)
         assert _gone(handles), "the OUTCOME is written once nobody is left"

@@ -38,7 +38,11 @@ held = torch._dynamo
 """
 USES = {
     "compile": "compiled = torch.compile(lambda x: kept_off(x + 1) + 1, backend=backend)",
-    "submodule": "import torch._dynamo.config as config; config.suppress_errors; compiled = held.optimize(backend)(lambda x: kept_off(x + 1) + 1)",
+    "submodule": """
+import torch._dynamo.config
+torch._dynamo.config.suppress_errors
+compiled = held.optimize(backend)(lambda x: kept_off(x + 1) + 1)
+""",
     "attribute": "compiled = held.optimize(backend)(lambda x: kept_off(x + 1) + 1)",
     "from": "from torch._dynamo import optimize; compiled = optimize(backend)(lambda x: kept_off(x + 1) + 1)",
 }
