@@ -31,14 +31,13 @@ from sandbox.errors import SandboxError
 from sandbox.spec import Evidence, Limits, SessionSpec, Tier
 
 _NAMESPACES = ("user", "net", "ipc", "uts", "mnt")
-_HINT = "install gVisor's runsc (apt-get install runsc, or gvisor.dev) and run the node as root"
 
 
 def find_runsc() -> tuple[Path, str]:
     """Return ``runsc`` and its version; raise where there is none, or this process may not use it."""
     found = shutil.which("runsc", path=_bubblewrap._PLACES)
     if found is None or os.geteuid() != 0:
-        raise SandboxError("T3 needs gVisor: there is no runsc, or this is not root", code="layer", hint=_HINT)
+        raise _absent()
     return Path(found), _version(found, Path(found).stat().st_mtime_ns)
 
 
@@ -47,8 +46,16 @@ def _version(path: str, _changed: int) -> str:
     told = subprocess.run([path, "--version"], capture_output=True, text=True, env={}, timeout=10, check=False).stdout
     match = re.search(r"version (\S+)", told)
     if match is None:
-        raise SandboxError("T3 needs gVisor: there is no runsc, or this is not root", code="layer", hint=_HINT)
+        raise _absent()
     return match.group(1)
+
+
+def _absent() -> SandboxError:
+    return SandboxError(
+        "T3 needs gVisor: there is no runsc, or this is not root",
+        code="layer",
+        hint="install gVisor's runsc (apt-get install runsc, or gvisor.dev) and run the node as root",
+    )
 
 
 def start_gvisor(spec: SessionSpec, *, without: frozenset[str] = frozenset()) -> Started:

@@ -18,21 +18,29 @@ from sandbox.spec import Limits, SessionSpec, Tier
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer as found: ``version`` says what there is, ``fix`` what to do where it is missing (empty otherwise)."""
+    """One layer as found: ``version`` says what there is; where it is missing, ``fix`` what to do, and ``cause`` what was
+    refused, if something was tried."""
 
     name: str
     present: bool
     version: str = ""
     fix: str = ""
+    cause: SandboxError | None = None
+
+    @property
+    def lack(self) -> str:
+        """What is wrong, and the fix."""
+        return f"{self.cause.message} ({self.fix})" if self.cause else self.fix
 
 
 @dataclass(frozen=True)
 class Report:
-    """All layers of this machine, the tiers it has, and why it lacks the others."""
+    """All layers of this machine, the tiers it has, why it lacks the others, and by which layers."""
 
     layers: tuple[Layer, ...]
     tiers: tuple[Tier, ...]
     refusals: Mapping[Tier, str]
+    lacking: Mapping[Tier, tuple[Layer, ...]]
 
 
 def probe(python: Path = Path("/usr/bin/python3")) -> Report:
@@ -43,17 +51,18 @@ def probe(python: Path = Path("/usr/bin/python3")) -> Report:
         if all(layer.present for layer in layers)
         else Layer("session", False, fix="fix the above")
     )
+    lacking = {
+        Tier.T3: (_session(python, Tier.T3),),
+        Tier.T2: tuple(layers),
+        Tier.T1: (_session(python, Tier.T1),),
+    }
+    lacking = {tier: tuple(layer for layer in all_of if not layer.present) for tier, all_of in lacking.items()}
     refusals = {Tier.T0: "is no isolation: for development on made-up data alone (serve --development)"}
-    gvisor = _session(python, Tier.T3)
-    if not gvisor.present:
-        refusals[Tier.T3] = gvisor.fix
-    missing = [layer for layer in layers if not layer.present]
-    if missing:
-        refusals[Tier.T2] = "; ".join(f"{layer.name}: {layer.fix}" for layer in missing)
-    own_uid = _session(python, Tier.T1)
-    if not own_uid.present:
-        refusals[Tier.T1] = own_uid.fix
-    return Report(tuple(layers), tuple(tier for tier in (Tier.T3, Tier.T2, Tier.T1) if tier not in refusals), refusals)
+    for tier, missing in lacking.items():
+        if missing:
+            named = tier is Tier.T2
+            refusals[tier] = "; ".join(f"{one.name}: {one.lack}" if named else one.lack for one in missing)
+    return Report(tuple(layers), tuple(tier for tier in lacking if tier not in refusals), refusals, lacking)
 
 
 def _system() -> Layer:
@@ -123,7 +132,7 @@ def _session(python: Path, tier: Tier) -> Layer:
             with open_session(spec) as session:
                 ending = session.wait(60)
     except SandboxError as error:
-        return Layer("session", False, fix=f"{error.message} ({_session_fix(error)})")
+        return Layer("session", False, fix=_session_fix(error), cause=error)
     if ending.kind != "exited" or ending.exit_code != 0:
         return Layer("session", False, fix=f"a session that does nothing ended with {ending}")
     return Layer("session", True, "canary clean")

@@ -15,7 +15,7 @@ from keyong.cli._output import as_json, emit, narrate, table
 from keyong.text import explain, translate, translate_data
 
 if TYPE_CHECKING:
-    from sandbox import ContainerKind, Report
+    from sandbox import ContainerKind, Layer, Report, Tier
 
 app = Commands()
 UNAVAILABLE = 5
@@ -45,14 +45,17 @@ def doctor(
     $ keyong --home ~/mill-a doctor --format json
     """
     from keyong.cli._context import quiet_logs
-    from sandbox import find_container
+    from sandbox import Tier, find_container
 
     quiet_logs()
     report = _sandbox()
     floor = _floor()
     tiers = [tier.name for tier in report.tiers]
     isolated = any(tier >= floor for tier in tiers) or floor == "T0"
-    layers = [Finding(layer.name, layer.present, layer.version, translate_data(layer.fix)) for layer in report.layers]
+    layers = [
+        Finding(layer.name, layer.present, translate_data(layer.version), "" if layer.present else _lack(layer))
+        for layer in report.layers
+    ]
     others = [_tier(report, floor), _runtime(), *_home(offline)]
     findings = [*layers, *others]
     # A layer that T2 alone needs is missing, but not amiss, where the owner accepted T1.
@@ -63,6 +66,7 @@ def doctor(
             {
                 "ok": sound,
                 "tiers": tiers,
+                "not": {tier.name: _why_not(report, tier) for tier, missing in report.lacking.items() if missing},
                 "floor": floor,
                 "container": container or "",
                 "container_options": list(OPTIONS[container]) if container and "T2" not in tiers else [],
@@ -86,6 +90,10 @@ def doctor(
         _tell_of_container(container, tiers)
         if sound:
             narrate("jobs can run here, isolated at {tiers}", tiers=", ".join(tiers) or floor)
+            if report.lacking[Tier.T3]:
+                narrate(
+                    "stronger isolation can be had: {reason}", reason="; ".join(map(_lack, report.lacking[Tier.T3]))
+                )
         else:
             narrate("jobs cannot run here until what is missing is repaired")
     if not sound:
@@ -117,7 +125,7 @@ def _tier(report: Report, floor: str) -> Finding:
     best = report.tiers[0].name if report.tiers else ""
     if best >= "T2":
         return Finding("isolation", True, best)
-    why = translate("{tier}: {reason}", tier="T2", reason=translate_data(report.refusals[Tier.T2]))
+    why = _why_not(report, Tier.T2)
     if best and best >= floor:
         return Finding(
             "isolation", True, translate("{tier}, accepted by the owner; not more, for {why}", tier=best, why=why)
@@ -134,8 +142,22 @@ def _tier(report: Report, floor: str) -> Finding:
                 why=why,
             ),
         )
-    lower = translate("{tier}: {reason}", tier="T1", reason=translate_data(report.refusals[Tier.T1]))
-    return Finding("isolation", False, fix=f"{why}; {lower}")
+    return Finding("isolation", False, fix=f"{why}; {_why_not(report, Tier.T1)}")
+
+
+def _why_not(report: Report, tier: Tier) -> str:
+    """What this machine lacks for a tier, and the fix."""
+    reasons = "; ".join(map(_lack, report.lacking[tier]))
+    return translate("{tier}: {reason}", tier=tier.name, reason=reasons)
+
+
+def _lack(layer: Layer) -> str:
+    """What is wrong with a layer, and the fix."""
+    if layer.cause is None:
+        return translate_data(layer.fix)
+    message, hint = explain(layer.cause)
+    fix = hint if layer.fix == layer.cause.hint else translate_data(layer.fix)
+    return f"{message}: {fix}" if fix else message
 
 
 def _tell_of_container(container: ContainerKind | None, tiers: list[str]) -> None:

@@ -98,6 +98,8 @@ def _in_call(node: ast.Call, command: bool) -> Iterator[ast.expr]:
         yield from node.args[:1]
         if "hint" in keywords:
             yield keywords["hint"]
+    if name == "Layer":
+        yield from (*node.args, *(keywords[one] for one in ("fix",) if one in keywords))
     if not command:
         return
     if name in FIRST:
