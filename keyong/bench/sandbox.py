@@ -22,6 +22,7 @@ from federation.statements.code import bundle_folder
 from keyong import agreeing, runtime
 from keyong.bench.ending import WAIT_SECONDS, at_work, bare_kill, until_gone
 from keyong.bench.figure import Figure
+from keyong.bench.flushes import flush_seconds
 from keyong.bench.line import APP, PURPOSE, Line, run_job, stand
 from keyong.bench.processes import below, pss_bytes, until_quiet
 from keyong.bench.progress import bar
@@ -145,12 +146,19 @@ def _invocations(line: Line, rounds: int) -> Figure:
     with bar(mark("rounds")) as advance:
         run_job(line, rounds, 10, advance, ("--min-participants", "1"))
     taken: list[float] = []
+    shares: dict[str, list[float]] = {}
     for text in (line.folder / "logs" / f"{line.nodes[0].name}.log").read_text(encoding="utf-8").splitlines():
         if text.startswith("{") and (event := json.loads(text)).get("event") == "step":
             parts = dict(event["parts"])
             if "session" not in parts:  # the first step of the job opened it
                 taken.append(sum(parts.values()))
-    note = f"{len(taken)} steps, all parts of the line: admission to OUTCOME, two entries made durable, the app's call inside"
+                for part, seconds in parts.items():
+                    shares.setdefault(part, []).append(seconds)
+    told = ", ".join(f"{part} {statistics.median(some) * 1000:.1f}" for part, some in shares.items())
+    note = (
+        f"{len(taken)} steps, all parts of the line: admission to OUTCOME, two entries made durable, the app's call inside"
+        f" (ms: {told}; one flush of this disk, right afterwards: {flush_seconds(line.folder) * 1000:.1f})"
+    )
     return published("invocation-p50", statistics.median(taken), spread=_spread(taken), note=note)
 
 
