@@ -23,6 +23,7 @@ def test_code_is_approved_and_each_output_released_also_after_a_crash(consortium
     institute.run(*job, form="text").refused(3, "the owner has to approve this code")
     (waiting,) = mill.ok("node", "approvals", "list").json
     assert (waiting["state"], waiting["requester"], waiting["purpose"]) == ("waiting", "institute", PURPOSE)
+    assert mill.ok("inbox").json["approvals"] == [waiting["id"]], "the owner need not know where to look"
     shown = mill.ok("node", "approvals", "show", waiting["id"][7:15], form="text").out
     assert "client_app.py" in shown and "    1  " in shown and "single out a member" in shown
     assert f"{waiting['leak_bits']}" in shown and 0 < waiting["leak_bits"] < 5000
@@ -31,6 +32,7 @@ def test_code_is_approved_and_each_output_released_also_after_a_crash(consortium
     running = institute.start(*job)
     until(lambda: mill.ok("node", "review", "list").json, "no output is held", seconds=300)
     (held,) = mill.ok("node", "review", "list").json
+    assert mill.ok("inbox").json["reviews"] == [held["id"]] and not institute.ok("inbox").json["reviews"]
     assert mill.service is not None
     mill.service.kill()
     consortium.serve_node(mill)
