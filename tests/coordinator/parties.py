@@ -219,7 +219,7 @@ class FakeNode:
 
     @contextlib.asynccontextmanager
     async def attached(self) -> AsyncIterator[Peer]:
-        async with connect(self.home, self._handle, timeout=5) as peer:
+        async with connect(self.home, self._handle, timeout=30) as peer:
             await greet(peer, self.home, None, serves="node")
             self.peer = peer
             yield peer

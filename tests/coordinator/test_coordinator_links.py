@@ -32,7 +32,7 @@ class Live(Lost):
 async def test_a_broken_link_is_asked_once_and_the_next_one_waited_for() -> None:
     links, broken = Links(lambda peer: None), Lost()
     links.serves(broken)  # type: ignore[arg-type]
-    asking = asyncio.create_task(links.call_again("mill", "job.invoke", b"", timeout=5))
+    asking = asyncio.create_task(links.call_again("mill", "job.invoke", b"", timeout=30))
     for _ in range(20):
         await asyncio.sleep(0)
     assert broken.asked == 1 and not asking.done() and "mill" not in links.online
@@ -47,6 +47,6 @@ async def test_were_it_kept_the_broken_link_would_be_asked_again(monkeypatch: An
     monkeypatch.setattr(links, "_drop", lambda peer: None)
     links.serves(broken)  # type: ignore[arg-type]
     try:
-        await links.call_again("mill", "job.invoke", b"", timeout=5)
+        await links.call_again("mill", "job.invoke", b"", timeout=30)
     except LinkLostError:
         assert broken.asked > 1

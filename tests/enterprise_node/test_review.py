@@ -37,7 +37,7 @@ async def started(world: Any, **changes: Any) -> tuple[Any, asyncio.Task[Any], H
 
 async def held(world: Any) -> HeldRow:
     outputs = HeldOutputs(world.home, world.record.ledger)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not (rows := outputs.rows()):
             await asyncio.sleep(SOON)
     return rows[0]
@@ -70,7 +70,7 @@ async def test_without_that_hold_the_same_output_leaves_at_once(world: Any, monk
     monkeypatch.setattr("enterprise_node.admission.demands", lambda *_: Demands())
     plan = world.plan(world.agreement(review=True), review_seconds=3600)
     await world.open(plan)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         assert (await world.invoke(plan))[0].outcome == "ok"
     await world.line.close()
 

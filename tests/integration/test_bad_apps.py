@@ -148,9 +148,10 @@ IMPORTS = "import os\nimport socket\nimport struct\nfrom flwr.app import ConfigR
     ("behaviours", "codes"),
     [
         ((SHAPE, NAN, CONFIG), ({"output-refused"}, {"output-refused"}, {"output-refused"})),
-        (
+        pytest.param(
             (EXTRA, HUGE, CLAIM),
             ({"output-refused"}, {"limit-memory", "output-refused"}, {"output-refused"}),
+            marks=pytest.mark.long,  # shorter: each of them in tests/enterprise_node/test_output_gate.py
         ),
     ],
 )

@@ -36,6 +36,7 @@ def _begin(consortium: Consortium, app: Path, *more: str) -> Service:
     return running
 
 
+@pytest.mark.long  # shorter: test_live_sources.py kills a node in its step, tests/faults fifty processes
 def test_inv2_a_node_is_killed_in_a_round(consortium: Consortium, stuck: Path) -> None:
     mill = consortium.mill("c")
     running = _begin(consortium, stuck, "--min-participants", "2")

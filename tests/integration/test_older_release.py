@@ -97,7 +97,7 @@ async def serving(recording: dict[str, Any]) -> AsyncIterator[CoordinatorService
     ready = asyncio.Event()
     running = asyncio.create_task(service.run(lambda state: ready.set()))
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await ready.wait()
         yield service
     finally:
@@ -251,7 +251,7 @@ async def test_this_node_at_a_coordinator_of_the_older_release(
 
     running = asyncio.create_task(service.run(told))
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await up.wait()
         for exchange in end.begun():
             answered = await end.play(exchange)

@@ -62,6 +62,7 @@ def test_inv1_expired(consortium: Consortium, brief: dict[str, Any], alone: Path
     done.refused(3, "mill-b", "expired")
 
 
+@pytest.mark.long  # shorter: `code-digest` among the refused plans of tests/enterprise_node/test_line.py
 def test_inv1_one_changed_line_of_code(consortium: Consortium, alone: Path, tmp_path: Path) -> None:
     clauses = ("--purpose", "fed:DefectDetection", "--app", alone, "--expires", "1d", *ALONE)
     consortium.agree([consortium.mill("b")], *clauses)
@@ -75,6 +76,7 @@ def test_inv1_one_changed_line_of_code(consortium: Consortium, alone: Path, tmp_
     assert consortium.job(alone, *arguments, purpose="fed:DefectDetection").code == 0
 
 
+@pytest.mark.long  # shorter: `min-participants` among the refused plans of tests/enterprise_node/test_line.py
 def test_inv1_too_few_participants(consortium: Consortium, alone: Path) -> None:
     done = consortium.job(alone, "--dataset", "mill-a/passes", purpose="fed:RemainingLife")
     done.refused(3, "purpose")

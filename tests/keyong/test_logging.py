@@ -131,7 +131,7 @@ def test_a_reader_that_stopped_holds_nobody_up_and_hears_what_it_missed(monkeypa
         began = time.monotonic()
         for number in range(2000):
             log.info("step", number=number)
-        assert time.monotonic() - began < 5, "who logs waited for who reads"
+        assert time.monotonic() - began < 60, "who logs waited for who reads"
         held = os.read(reading, 2**20)
         log.info("step", number=2000)
         stream.close()

@@ -21,7 +21,7 @@ from keyong.pages.source import open_source
 from keyong.pages.watch import Watch
 from tests.keyong.pages.conftest import Mill, make_mill
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 def programs() -> tuple[str, str] | None:

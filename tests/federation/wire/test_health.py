@@ -24,7 +24,7 @@ async def check(listener: Listener, hub: TlsIdentity, member: TlsIdentity, servi
     credentials = dialling(member.key_pem, member.certificate_pem, hub.certificate_pem.decode())
     async with grpc.aio.secure_channel(f"127.0.0.1:{listener.port}", credentials, options=options) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
-        return (await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=5)).status
+        return (await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=30)).status
 
 
 @pytest.fixture

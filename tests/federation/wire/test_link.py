@@ -29,10 +29,10 @@ async def test_a_member_calls_and_is_called(hub: Any) -> None:
         return Outgoing(message.header + b" back")
 
     async with hub.dial(hub.member("mill"), handler=mine) as peer:
-        assert (await peer.call("x", b"there", timeout=5)).header == b"there"
+        assert (await peer.call("x", b"there", timeout=30)).header == b"there"
         (other,) = hub.peers
         assert other.member == "mill"
-        assert (await other.call("x", b"and", timeout=5)).header == b"and back"
+        assert (await other.call("x", b"and", timeout=30)).header == b"and back"
 
 
 async def test_a_strangers_certificate_is_refused(hub: Any) -> None:
@@ -50,10 +50,10 @@ async def test_without_the_trusted_set_a_stranger_still_fails_at_the_roster(hub:
     hub.listener._who = hub.who
     async with hub.dial(stranger) as peer:
         with pytest.raises((UnreachableError, LinkLostError)):  # refused at once, or cut before it was answered
-            await peer.call("x", b"", timeout=5)
+            await peer.call("x", b"", timeout=30)
     hub.listener._who = who
     async with hub.dial(stranger) as peer:  # with both taken away, it is served
-        assert (await peer.call("x", b"in", timeout=5)).header == b"in"
+        assert (await peer.call("x", b"in", timeout=30)).header == b"in"
 
 
 async def test_another_coordinators_certificate_is_refused(hub: Any) -> None:
@@ -75,7 +75,7 @@ def _handshake(hub: Any, version: ssl.TLSVersion, folder: Any) -> str | None:
     context.minimum_version = context.maximum_version = version
     context.set_alpn_protocols(["h2"])
     host, _, port = hub.address.target.partition(":")
-    with socket.create_connection((host, int(port)), timeout=5) as plain, context.wrap_socket(plain) as link:
+    with socket.create_connection((host, int(port)), timeout=30) as plain, context.wrap_socket(plain) as link:
         return link.version()
 
 
@@ -107,13 +107,13 @@ def test_a_process_that_would_take_tls_1_2_does_not_listen() -> None:
 async def test_a_removed_member_is_cut_at_once_and_does_not_come_back(hub: Any) -> None:
     identity = hub.member("mill")
     async with hub.dial(identity) as peer:
-        await peer.call("x", b"", timeout=5)
+        await peer.call("x", b"", timeout=30)
         del hub.members["mill"]
         for other in list(hub.peers):
             hub.listener.cut(other)
-        assert await peer.ended(2)
+        assert await peer.ended(30)
         with pytest.raises(UnreachableError):
-            await peer.call("x", b"", timeout=5)
+            await peer.call("x", b"", timeout=30)
     with pytest.raises(UnreachableError):
         async with hub.dial(identity, timeout=1.5):
             pass
@@ -133,19 +133,19 @@ async def test_a_link_is_cut_while_its_first_answer_is_on_its_way(hub: Any, monk
 
     monkeypatch.setattr(listen, "Peer", Written)
     async with hub.dial(hub.member("mill")) as peer:
-        asking = asyncio.create_task(peer.call("x", b"", timeout=5))
+        asking = asyncio.create_task(peer.call("x", b"", timeout=30))
         await written.wait()
         for other in list(hub.peers):
             hub.listener.cut(other)
-        assert await peer.ended(2)
+        assert await peer.ended(30)
         await asyncio.gather(asking, return_exceptions=True)
 
 
 async def test_without_the_cut_a_removed_member_would_go_on(hub: Any) -> None:
     async with hub.dial(hub.member("mill")) as peer:
-        await peer.call("x", b"", timeout=5)
+        await peer.call("x", b"", timeout=30)
         hub.members.clear()
-        assert (await peer.call("x", b"still here", timeout=5)).header == b"still here"
+        assert (await peer.call("x", b"still here", timeout=30)).header == b"still here"
 
 
 @pytest.mark.parametrize("mib", [100, pytest.param(400, marks=pytest.mark.long)])
@@ -224,11 +224,11 @@ async def test_links_of_one_member_are_bounded(hub: Any, monkeypatch: pytest.Mon
     monkeypatch.setattr(listen, "LINKS_A_MEMBER", 1)
     identity = hub.member("mill")
     async with hub.dial(identity) as first:
-        await first.call("x", b"", timeout=5)
+        await first.call("x", b"", timeout=30)
         async with hub.dial(identity) as second:
             with pytest.raises(LinkLostError):
-                await second.call("x", b"", timeout=5)
-        assert (await first.call("x", b"ok", timeout=5)).header == b"ok"
+                await second.call("x", b"", timeout=30)
+        assert (await first.call("x", b"ok", timeout=30)).header == b"ok"
 
 
 async def test_malformed_frames_end_the_link_with_a_code_and_the_hub_serves_on(hub: Any) -> None:
@@ -239,10 +239,10 @@ async def test_malformed_frames_end_the_link_with_a_code_and_the_hub_serves_on(h
         await peer._write(Frame(exchange=2, open=Head(method="x")))  # an even number: the hub's own
         assert await peer.ended(5)
         with pytest.raises(KeyongError) as refused:
-            await peer.call("x", b"", timeout=5)
+            await peer.call("x", b"", timeout=30)
         assert refused.value.code == "link-refused"
     async with hub.dial(identity) as peer:
-        assert (await peer.call("x", b"ok", timeout=5)).header == b"ok"
+        assert (await peer.call("x", b"ok", timeout=30)).header == b"ok"
 
 
 async def test_an_address_in_use_says_so(hub: Any) -> None:
@@ -284,7 +284,7 @@ async def test_a_link_is_held_through_whatever_the_other_end_says(hub: Any, monk
             lambda: hub.dial(identity), session, on_down=lambda error: told.append(error.code), jitter=random.Random(1)
         )
     )
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await reached.wait()
     assert told == ["roster-chain", "internal"]
     holding.cancel()

@@ -148,7 +148,7 @@ async def test_a_call_that_times_out_is_cancelled_at_the_other_end_and_the_link_
     async with pair(right=slow) as (one, _, _):
         with pytest.raises(NoAnswerError):
             await one.call("x", b"", timeout=0.05)
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(30):
             await cancelled.wait()
         assert (await one.call("x", b"now")).header == b"yes"
 
@@ -172,7 +172,7 @@ async def test_a_timeout_while_sending_does_not_break_a_frame_in_two(pair: Any, 
         with pytest.raises(NoAnswerError):
             await one.call("x", b"", [bytes(9 * CHUNK_BYTES)], timeout=0.05)
         release.set()
-        assert (await one.call("x", b"ok", timeout=5)).header == b"ok"
+        assert (await one.call("x", b"ok", timeout=30)).header == b"ok"
         assert not cancelled and not any(task.done() for task in tasks)
 
 
@@ -211,7 +211,7 @@ async def test_a_peer_that_takes_nothing_is_let_go_and_nobody_waits_for_ever(
     async with pair() as (one, _, tasks):
         one._send_frame = stuck
         calls = [asyncio.create_task(one.call("x", b"", [bytes(CHUNK_BYTES)])) for _ in range(10)]
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             results = await asyncio.gather(*calls, return_exceptions=True)
         assert all(isinstance(result, LinkLostError) for result in results)
         with pytest.raises(LinkLostError):
