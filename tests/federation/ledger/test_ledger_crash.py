@@ -19,12 +19,23 @@ SCRIPT = Path(__file__).with_name("crash_writer.py")
 ROOT = Path(__file__).parents[3]
 
 
-def test_kill_9_at_random_moments(folder: Path, key: SigningKey) -> None:
+A_LEDGER = 50
+"""Kills of one ledger, which is verified whole after each: of a longer one the last would take minutes."""
+
+
+def test_kill_9_at_random_moments(tmp_path: Path, key: SigningKey) -> None:
+    chance = random.Random(7)
+    for first in range(0, CYCLES, A_LEDGER):
+        folder = tmp_path / f"ledger-{first}"
+        folder.mkdir()
+        _kill(folder, key, chance, min(A_LEDGER, CYCLES - first))
+
+
+def _kill(folder: Path, key: SigningKey, chance: random.Random, cycles: int) -> None:
     with Ledger.create(folder, "keyong/test/crash", key) as ledger:
         vkey = ledger.vkey
-    chance = random.Random(7)
     acknowledged: dict[int, str] = {}
-    for _ in range(CYCLES):
+    for _ in range(cycles):
         process = subprocess.Popen(
             [sys.executable, str(SCRIPT), str(folder)],
             stdout=subprocess.PIPE,
@@ -50,5 +61,5 @@ def test_kill_9_at_random_moments(folder: Path, key: SigningKey) -> None:
         assert verdict.entries > max(acknowledged)
     with Ledger.open(folder, key) as ledger, ledger.reader() as connection:
         stored = {index: leaf.hex() for index, leaf in connection.execute("SELECT idx, leaf FROM entry")}
-    assert len(acknowledged) >= CYCLES
+    assert len(acknowledged) >= cycles
     assert {index: stored.get(index) for index in acknowledged} == acknowledged
