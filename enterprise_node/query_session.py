@@ -60,8 +60,13 @@ class QuerySession(JobSession):
         self._until = time.monotonic() + LIFE_SECONDS
 
     @classmethod
-    async def start(cls, folder: Path, request: SessionRequest, spool: Path) -> QuerySession:
+    async def start(
+        cls, folder: Path, request: SessionRequest, spool: Path, beside: Sequence[tuple[str, str]] = ()
+    ) -> QuerySession:
         """Open the sandbox and load the snapshot into the engine.
+
+        Args:
+            beside: what stands beside the snapshot's columns (`federation.query.loaded_columns`).
 
         Raises:
             SandboxUnavailableError: the isolation that is demanded cannot be had here.
@@ -79,7 +84,12 @@ class QuerySession(JobSession):
         channel = SessionChannel(session.channel, body_limit=MOST_ANSWER, spool=spool)
         started = cls(folder, session, channel, request)
         try:
-            start = {"op": "start", "data": session.path("/data"), "memory_bytes": request.memory_bytes * 3 // 4}
+            start = {
+                "op": "start",
+                "data": session.path("/data"),
+                "memory_bytes": request.memory_bytes * 3 // 4,
+                "beside": [list(one) for one in beside],
+            }
             header, _ = await started._exchange(start, (), request.setup_seconds)
             if header.get("op") != "ready":
                 raise JobFailedError("the engine did not take the snapshot", code="app-exception")

@@ -38,6 +38,7 @@ from federation.query import (
     CellStatement,
     QueryVoidError,
     VectorLayout,
+    categories_of,
     cell_statement,
     columns_of,
     contributes,
@@ -47,6 +48,8 @@ from federation.query import (
     encode_noised,
     fill_slots,
     is_cut,
+    is_undecided,
+    loaded_columns,
     open_flags,
     opened,
     pack_parts,
@@ -148,26 +151,32 @@ class QueryStages:
     async def _evaluate(self, job: Job, query: QueryPlan, tier: Tier) -> QueryWork:
         about = described(job.dataset)
         columns = {column.name: column for column in about.columns}
-        unit = about.privacy_unit
-        work = QueryWork(cell_statement(query, columns, unit if unit in columns else ""))
+        unit = about.privacy_unit if about.privacy_unit in columns else ""
+        work = QueryWork(cell_statement(query, columns, unit, loaded=True, bounded=True))
         distinct = [one for one in query.measures if one.kind == "distinct"]
         if not isinstance(job.session, QuerySession):
             job.session = await self._open(job, query, tier)
         job.laps.lap("session")
         trees = VectorLayout.of(query).trees
-        statements = [work.statement.sql, *(distinct_statement(query, one.columns[0]) for one in distinct)]
-        statements += [tree_statement(query, columns[name]) for name in trees]
+        statements = [work.statement.sql, *(distinct_statement(query, one.columns[0], columns) for one in distinct)]
+        statements += [tree_statement(query, columns[name], columns) for name in trees]
         tables = await job.session.rows(statements, float(job.admitted.plan.round_seconds))
         job.laps.lap("sandbox")
         work.cells = read_rows(query, work.statement, tables[0])
         work.leaves = {name: read_leaves(query, tables.pop()) for name in reversed(trees)}
         for one, table in zip(distinct, tables[1:], strict=True):
             found: dict[int, list[str]] = {}
+            own = categories_of(columns[one.columns[0]])
             for cell, key in table:
-                found.setdefault(int(cell), []).append(str(key))
+                if one.values is None or str(key) in own:  # others' values are theirs to count
+                    found.setdefault(int(cell), []).append(str(key))
             work.keys[one.name] = found
+        if is_undecided(query, [cell.evidence if cell is not None else None for cell in work.cells]):
+            work.statement = cell_statement(query, columns, unit, loaded=True)
+            (table,) = await job.session.rows([work.statement.sql], float(job.admitted.plan.round_seconds))
+            work.cells = read_rows(query, work.statement, table)
         if is_cut(query, work.statement, work.cells):
-            parts = parts_statement(query, columns, unit if unit in columns else "")
+            parts = parts_statement(query, columns, unit, loaded=True)
             (table,) = await job.session.rows([parts], float(job.admitted.plan.round_seconds))
             work.cells = with_parts(query, work.statement, work.cells, table)
         work.mine = contributes(query, [cell.evidence if cell is not None else None for cell in work.cells])
@@ -272,7 +281,8 @@ class QueryStages:
                 body_limit=plan.outputs.maximal_bytes,
                 logs=logs,
             )
-            session = await QuerySession.start(folder, request, self._spool)
+            beside = loaded_columns(one for one in described(dataset).columns if one.name in names)
+            session = await QuerySession.start(folder, request, self._spool, beside)
             session.key = None if described(dataset).live else key
             session.encryption = await encrypting
             return session

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
+
 from keyong.tabulating import SUPPRESSED, shown
 
 if TYPE_CHECKING:
@@ -24,10 +26,10 @@ def bars(answered: Answered) -> Iterator[str]:
     values = [cell.figures.get(measure.name) for cell in cells]
     numbers = [float(value) if isinstance(value, int | float) else 0.0 for value in values]
     most = max((abs(number) for number in numbers), default=0.0) or 1.0
-    wide = max(map(len, names), default=0)
+    wide = max(map(cell_len, names), default=0)
     for name, cell, value, number in zip(names, cells, values, numbers, strict=True):
         told = SUPPRESSED if cell.suppressed else shown(value)
-        yield f"{name.ljust(wide)}  {bar(abs(number) / most)} {told}"
+        yield f"{name}{' ' * (wide - cell_len(name))}  {bar(abs(number) / most)} {told}"
 
 
 def bar(share: float) -> str:

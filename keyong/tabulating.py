@@ -145,7 +145,7 @@ def _figure_columns(answered: Answered, name: str) -> list[str]:
     if answered.prepared.query.noise is not None:
         return [part for number in numbers for part in (number, number + LOW, number + HIGH)]
     measure = next(one for one in answered.prepared.query.measures if one.name == name)
-    return [name, f"{name}.error"] if measure.kind == "distinct" else numbers
+    return [name, f"{name}.error"] if measure.kind == "distinct" and measure.values is None else numbers
 
 
 def _numbers(answered: Answered, name: str) -> list[str]:

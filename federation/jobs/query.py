@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,13 @@ MOST_ROWS = 2_000_000
 """Rows of one answer: cells, or distinct keys of all cells."""
 
 
-def load(place: Path, memory_bytes: int) -> duckdb.DuckDBPyConnection:
-    """Return an engine that holds the snapshot as the table ``data`` and can reach nothing else."""
+def load(place: Path, memory_bytes: int, beside: object = ()) -> duckdb.DuckDBPyConnection:
+    """Return an engine that holds the snapshot as the table ``data`` and can reach nothing else.
+
+    Args:
+        beside: name and expression, both SQL, of each column that is worked out now and stands beside the snapshot's own.
+    """
+    more = "".join(f", {expression} AS {name}" for name, expression in _pairs(beside))
     engine = duckdb.connect(
         config={
             "autoinstall_known_extensions": "false",
@@ -33,10 +39,17 @@ def load(place: Path, memory_bytes: int) -> duckdb.DuckDBPyConnection:
             "temp_directory": "",
         }
     )
-    engine.execute("CREATE TABLE data AS SELECT * FROM read_parquet(?)", [str(place / DATA_FILE)])
+    made = f"CREATE TABLE data AS SELECT *{more} FROM read_parquet(?)"  # noqa: S608 - by this node's trusted side alone
+    engine.execute(made, [str(place / DATA_FILE)])
     engine.execute("SET enable_external_access = false")
     engine.execute("SET lock_configuration = true")
     return engine
+
+
+def _pairs(told: object) -> Iterator[tuple[str, str]]:
+    for one in told if isinstance(told, list) else ():
+        name, expression = one
+        yield str(name), str(expression)
 
 
 def answer(engine: duckdb.DuckDBPyConnection, statements: object) -> bytes:
@@ -69,7 +82,7 @@ def serve(channel: Channel) -> None:
     """Answer frames until the channel closes."""
     header, _ = channel.receive(0)
     try:
-        engine = load(Path(str(header["data"])), integer(header, "memory_bytes"))
+        engine = load(Path(str(header["data"])), integer(header, "memory_bytes"), header.get("beside", []))
     except Exception as error:
         channel.send(_report(error))
         return

@@ -14,23 +14,23 @@ who asks alone.
 6
 """
 
-from federation.query.disclosure import CellEvidence, Total, contributes, opened
+from federation.query.disclosure import CellEvidence, Total, contributes, is_undecided, opened
 from federation.query.errors import QueryFailedError, QuerySchemaError, QueryTextError, QueryVoidError
 from federation.query.figures import Answer, Cell, decode_answer
 from federation.query.flags import open_flags, seal_flags
 from federation.query.intervals import Regression
 from federation.query.layout import Moment, VectorLayout, query_bits, stage_bits
+from federation.query.loading import loaded_columns, name_of
 from federation.query.noised import encode_noised, read_leaves
 from federation.query.noising import draw_noise, query_micro_rho
 from federation.query.parts import pack_parts, unpack_parts
 from federation.query.planning import Private, plan_of
 from federation.query.ring import MODULUS, RING, SLOTS, signed
-from federation.query.schema import check_query, columns_of
+from federation.query.schema import categories_of, check_query, columns_of
 from federation.query.sql import (
     CellStatement,
     cell_statement,
     distinct_statement,
-    name_of,
     parts_statement,
     tree_statement,
 )
@@ -54,6 +54,7 @@ __all__ = [
     "Regression",
     "Total",
     "VectorLayout",
+    "categories_of",
     "cell_statement",
     "check_query",
     "columns_of",
@@ -65,7 +66,9 @@ __all__ = [
     "encode_noised",
     "fill_slots",
     "is_cut",
+    "is_undecided",
     "labels",
+    "loaded_columns",
     "name_of",
     "open_flags",
     "opened",

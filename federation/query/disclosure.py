@@ -56,11 +56,20 @@ def contributes(plan: QueryPlan, cells: Sequence[CellEvidence | None]) -> list[b
 
 def is_safe(plan: QueryPlan, cell: CellEvidence) -> bool:
     """Whether one cell alone may be contributed to."""
-    rules = plan.rules
+    return _is_large(plan, cell) and all(not_dominated(plan.rules, total) for total in cell.totals)
+
+
+def _is_large(plan: QueryPlan, cell: CellEvidence) -> bool:
     parameters = max((len(one.columns) for one in plan.measures if one.kind == "regression"), default=0)
-    if cell.subjects < rules.subjects or (parameters and parameters > Fraction(rules.parameters) * cell.rows):
+    if parameters and parameters > Fraction(plan.rules.parameters) * cell.rows:
         return False
-    return all(not_dominated(rules, total) for total in cell.totals)
+    return cell.subjects >= plan.rules.subjects
+
+
+def is_undecided(plan: QueryPlan, cells: Sequence[CellEvidence | None]) -> bool:
+    """Whether a cell seems dominated by evidence in which the largest subject stands for the second, too: it may not be."""
+    large = (cell for cell in cells if cell is not None and _is_large(plan, cell))
+    return any(not not_dominated(plan.rules, total) for cell in large for total in cell.totals)
 
 
 def not_dominated(rules: Rules, total: Total) -> bool:

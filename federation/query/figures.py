@@ -106,7 +106,10 @@ def _cell(
         elif measure.kind == "distinct":
             start, stop = layout.slots_of(number, measure.name)
             occupied = sum(int(one) != 0 for one in vector[start:stop])
-            figures[measure.name], errors[measure.name] = counted(occupied, stop - start)
+            if measure.values is not None:
+                figures[measure.name] = occupied
+            else:
+                figures[measure.name], errors[measure.name] = counted(occupied, stop - start)
         else:
             figures[measure.name] = _figure(plan, measure, sums)
         if noised is not None:

@@ -488,7 +488,8 @@ def common_columns(datasets: Sequence[Sequence[Column]]) -> dict[str, Column]:
         types = {one.type for one in same}
         if len(types) > 1 and not types <= set(NUMBERS):
             continue
-        categories = tuple(dict.fromkeys(value for one in same for value in one.categories))
+        declared = all(one.categories for one in same)  # one that declares none can be grouped by none
+        categories = tuple(dict.fromkeys(value for one in same for value in one.categories if declared))
         bounded = all(one.minimum is not None and one.maximum is not None for one in same)
         found[column.name] = column.model_copy(
             update={

@@ -78,7 +78,11 @@ class VectorLayout:
         Raises:
             QuerySchemaError: the vector would be too large.
         """
-        slots = tuple(plan.slots for measure in plan.measures if measure.kind == "distinct")
+        slots = tuple(
+            plan.slots if measure.values is None else len(measure.values)
+            for measure in plan.measures
+            if measure.kind == "distinct"
+        )
         layout = cls(plan, slots)
         if layout.size > MOST_ELEMENTS:
             raise QuerySchemaError(

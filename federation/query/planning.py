@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from federation.query.errors import QuerySchemaError
 from federation.query.noising import limbs_needed, within
 from federation.query.ring import LIMB_BITS
+from federation.query.schema import categories_of
 from federation.statements import Column
-from federation.statements.query import ORDERED, Bounded, Measure, QueryNoise, QueryPlan, Rules, UsedColumn
+from federation.statements.query import MOST_CELLS, ORDERED, Bounded, Measure, QueryNoise, QueryPlan, Rules, UsedColumn
 
 if TYPE_CHECKING:
     from federation.query.front import Question
@@ -70,18 +71,25 @@ def plan_of(
         for name in measure.columns:
             centred = name in squared or (private is not None and measure.kind == "mean" and name not in added)
             used[name] = _used(columns[name], centred=centred, private=private is not None)
-    shared = any(one.kind == "distinct" for one in question.measures)
+    measures = tuple(_enumerated(one, columns) if one.kind == "distinct" else one for one in question.measures)
+    hashed = any(one.kind == "distinct" and one.values is None for one in measures)
     exact = QueryPlan(
         axes=question.axes,
-        measures=question.measures,
+        measures=measures,
         where=question.where,
         columns=tuple(used[name] for name in sorted(used)),
         limbs=_limbs(question.measures, columns, used, rows),
-        slots=SLOTS if shared else 0,
+        slots=SLOTS if hashed else 0,
         rules=Rules(),
         context=context,
     )
     return exact if private is None else _noised(exact, columns, rows, private)
+
+
+def _enumerated(measure: Measure, columns: Mapping[str, Column]) -> Measure:
+    """A distinct count with the values that there are, where all of them are declared."""
+    values = categories_of(columns[measure.columns[0]])
+    return measure.model_copy(update={"values": values}) if 0 < len(values) <= MOST_CELLS else measure
 
 
 def _noised(exact: QueryPlan, columns: Mapping[str, Column], rows: int, private: Private) -> QueryPlan:
@@ -90,7 +98,7 @@ def _noised(exact: QueryPlan, columns: Mapping[str, Column], rows: int, private:
     if shared is not None:
         raise QuerySchemaError(
             "{figure}: distinct values that companies share are not counted under noise",
-            hint="LOCAL_DISTINCT counts each company's own",
+            hint="LOCAL_DISTINCT counts each company's own; GROUP BY counts the rows of each declared value",
             code="query-figure",
             figure=shared.name,
         )

@@ -83,6 +83,11 @@ def check_query(plan: QueryPlan, columns: Iterable[Column]) -> None:
         raise QuerySchemaError("the query's disclosure rules are weaker than this node's", code="disclosure-rules")
 
 
+def categories_of(column: Column) -> tuple[str, ...]:
+    """What a column is grouped by."""
+    return ("false", "true") if column.type == "boolean" else tuple(column.categories)
+
+
 def columns_of(plan: QueryPlan) -> frozenset[str]:
     """All columns that a plan names."""
     named = {axis.column for axis in plan.axes} | {name for measure in plan.measures for name in measure.columns}
@@ -113,10 +118,7 @@ def _column(known: Mapping[str, Column], name: str) -> Column:
 
 
 def _check_categories(axis: Categories, column: Column) -> None:
-    if column.type == "boolean":
-        declared: tuple[str, ...] = ("false", "true")
-    else:
-        declared = column.categories
+    declared = categories_of(column)
     if not declared or not set(axis.values) & set(declared):
         raise QuerySchemaError(
             "the column {column} has no declared categories to group by",
@@ -164,12 +166,24 @@ def _check_measure(measure: Measure, plan: QueryPlan, known: Mapping[str, Column
     if measure.kind == "distinct" and plan.noise is not None:
         raise QuerySchemaError(
             "{figure}: distinct values that companies share are not counted under noise",
-            hint="LOCAL_DISTINCT counts each company's own",
+            hint="LOCAL_DISTINCT counts each company's own; GROUP BY counts the rows of each declared value",
             code="query-figure",
             figure=measure.name,
         )
-    if measure.kind == "distinct" and not plan.slots:
+    if measure.values is not None:
+        _check_values(measure, known)
+    elif measure.kind == "distinct" and not plan.slots:
         raise QuerySchemaError("the plan has no slots to count distinct values in", code="query-figure")
+
+
+def _check_values(measure: Measure, known: Mapping[str, Column]) -> None:
+    """All that this dataset declares are counted, and no others: a list that its asker chose would tell who has one of them."""
+    declared = categories_of(known[measure.columns[0]]) if measure.kind == "distinct" else ()
+    values = measure.values or ()
+    if not declared or len(set(values)) != len(values) or not set(declared) <= set(values):
+        raise QuerySchemaError(
+            "{figure} does not count all values that are declared", code="query-figure", figure=measure.name
+        )
 
 
 def _check_encoding(plan: QueryPlan, column: Column) -> None:

@@ -14,7 +14,8 @@ from fractions import Fraction
 from itertools import pairwise
 
 from federation.query.layout import Moment, VectorLayout, noised_bits, range_of
-from federation.query.schema import LARGEST, NUMBERS
+from federation.query.loading import bounds_of, clamped, clamped_name, coded_axis, name_of, number_of, text_of
+from federation.query.schema import NUMBERS
 from federation.statements import Column
 from federation.statements.query import (
     Among,
@@ -45,24 +46,29 @@ class CellStatement:
     """Columns whose largest subjects are looked at: of each the total, the largest and the second of absolute values."""
 
 
-def cell_statement(plan: QueryPlan, columns: Mapping[str, Column], unit: str = "") -> CellStatement:
+def cell_statement(
+    plan: QueryPlan, columns: Mapping[str, Column], unit: str = "", *, loaded: bool = False, bounded: bool = False
+) -> CellStatement:
     """The statement for the table's cells.
 
     Args:
         columns: of the dataset, by name.
         unit: column of the privacy unit; empty where each row is a subject.
+        loaded: whether the table has `loaded_columns` beside its own.
+        bounded: where each row is a subject, give the largest value in the place of the second: no second is larger, and one
+            is found in half the time of two. What is safe by it is safe.
     """
     layout = VectorLayout.of(plan)
     if plan.noise is not None:
-        return _noised_statement(plan, columns, layout)
+        return _noised_statement(plan, columns, layout, loaded=loaded)
     # every figure rests on all rows of the cell, and on those in which its own columns have a value
     overs = tuple(dict.fromkeys([(), *(moment.over for moment in layout.moments)]))
     keys = [tuple(m.columns) for m in plan.measures if m.kind in ("distinct", "distinct-local")]
     overs = tuple(dict.fromkeys([*overs, *keys]))
     measured = tuple(dict.fromkeys(name for moment in layout.moments for name in moment.factors))
     used = tuple(dict.fromkeys(name for over in overs for name in over))
-    inner = [f"{cell_expression(plan)} AS cell"]
-    inner += [f"{_clamped(columns[name])} AS {_value(at)}" for at, name in enumerate(used)]
+    inner = [f"{cell_expression(plan, columns if loaded else None)} AS cell"]
+    inner += [f"{_measured(columns[name], loaded=loaded)} AS {_value(at)}" for at, name in enumerate(used)]
     if unit:
         inner.append(f"{name_of(unit)} AS unit")
     at = {name: _value(place) for place, name in enumerate(used)}
@@ -86,7 +92,8 @@ def cell_statement(plan: QueryPlan, columns: Mapping[str, Column], unit: str = "
     else:
         for name in measured:
             value = _magnitude(columns[name], at[name])
-            picked += [f"sum({value})", f"max({value}, 2)"]
+            function = "fsum" if columns[name].type == "number" else "sum"  # as its moment has it, where both are one
+            picked += [f"{function}({value})", f"max({value})" if bounded else f"max({value}, 2)"]
     source = "kept JOIN tops ON tops.c = kept.cell" if largest else "kept"
     # each aggregate once, a pair of largest values taken apart when there are few rows left
     named = {one: f"g{place}" for place, one in enumerate(dict.fromkeys(picked))}
@@ -100,7 +107,11 @@ def cell_statement(plan: QueryPlan, columns: Mapping[str, Column], unit: str = "
 
 
 def _apart(aggregate: str, name: str) -> list[str]:
-    return [f"{name}[1]", f"{name}[2]"] if aggregate.startswith(("max(", "any_value(m")) else [name]
+    if aggregate.startswith(("max(", "any_value(m")):
+        return (
+            [f"{name}[1]", f"{name}[2]"] if aggregate.endswith(", 2)") or aggregate.startswith("any") else [name, name]
+        )
+    return [name]
 
 
 def released_overs(plan: QueryPlan) -> tuple[tuple[str, ...], ...]:
@@ -110,17 +121,18 @@ def released_overs(plan: QueryPlan) -> tuple[tuple[str, ...], ...]:
     return tuple(dict.fromkeys([*(moment.over for moment in layout.moments), *keys]))
 
 
-def parts_statement(plan: QueryPlan, columns: Mapping[str, Column], unit: str = "") -> str:
+def parts_statement(plan: QueryPlan, columns: Mapping[str, Column], unit: str = "", *, loaded: bool = False) -> str:
     """The statement for the parts into which figures that rest on different rows cut a cell.
 
     From such figures follow the sums over each part (of rows in which one column has a value and another none, say), so each
     has to hold what a cell has to. Gives cell, part, its subjects, and of each measured column the total, the largest and the
     second of absolute values by subject; NULL where it has no value in the part.
     """
-    statement, overs = cell_statement(plan, columns, unit), released_overs(plan)
+    statement, overs = cell_statement(plan, columns, unit, loaded=loaded), released_overs(plan)
     used = tuple(dict.fromkeys(name for over in [*overs, statement.measured] for name in over))
     at = {name: _value(place) for place, name in enumerate(used)}
-    inner = [f"{cell_expression(plan)} AS cell", *(f"{_clamped(columns[name])} AS {at[name]}" for name in used)]
+    inner = [f"{cell_expression(plan, columns if loaded else None)} AS cell"]
+    inner += [f"{_measured(columns[name], loaded=loaded)} AS {at[name]}" for name in used]
     inner += [f"{name_of(unit)} AS unit"] if unit else []
     rows = f"SELECT {', '.join(inner)} FROM {TABLE} WHERE {condition_of(plan.where)}"  # noqa: S608
     bits = [
@@ -142,15 +154,17 @@ def parts_statement(plan: QueryPlan, columns: Mapping[str, Column], unit: str = 
     )
 
 
-def _noised_statement(plan: QueryPlan, columns: Mapping[str, Column], layout: VectorLayout) -> CellStatement:
+def _noised_statement(
+    plan: QueryPlan, columns: Mapping[str, Column], layout: VectorLayout, *, loaded: bool
+) -> CellStatement:
     """Moments as sums of integers, each row clamped and rounded by itself; nothing that disclosure rules would look at."""
     local = [one for one in plan.measures if one.kind == "distinct-local"]
     used = tuple(dict.fromkeys([*(n for m in layout.moments for n in m.over), *(one.columns[0] for one in local)]))
     at = {name: _value(place) for place, name in enumerate(used)}
     measured = {name for moment in layout.moments for name in moment.factors}
-    inner = [f"{cell_expression(plan)} AS cell"]
+    inner = [f"{cell_expression(plan, columns if loaded else None)} AS cell"]
     inner += [
-        f"{_clamped(_ranged(plan, columns[name]) if name in measured else columns[name])} AS {at[name]}"
+        f"{clamped(_ranged(plan, columns[name])) if name in measured else _measured(columns[name], loaded=loaded)} AS {at[name]}"
         for name in used
     ]
     picked = ["cell", *(_noised_moment(moment, plan, columns, at) for moment in layout.moments)]
@@ -163,7 +177,7 @@ def _noised_statement(plan: QueryPlan, columns: Mapping[str, Column], layout: Ve
     return CellStatement(sql, layout.moments, tuple(one.name for one in local), (), ())
 
 
-def tree_statement(plan: QueryPlan, column: Column) -> str:
+def tree_statement(plan: QueryPlan, column: Column, loaded: Mapping[str, Column] | None = None) -> str:
     """The statement for the leaves of a column's tree: cell, leaf, rows in it; values beyond the range are in the outer ones."""
     low, high = range_of(plan, column.name)
     leaves = 2 ** VectorLayout.of(plan).levels
@@ -171,9 +185,8 @@ def tree_statement(plan: QueryPlan, column: Column) -> str:
     width = f"(CAST('{decimal_text(high - low)}' AS DOUBLE) / {leaves})"
     place = f"TRY_CAST(floor((v - CAST('{decimal_text(low)}' AS DOUBLE)) / {width}) AS BIGINT)"
     leaf = f"least(greatest(coalesce({place}, 0), 0), {leaves - 1})"
-    inner = (
-        f"SELECT {cell_expression(plan)} AS cell, {_clamped(ranged)} AS v FROM {TABLE} WHERE {condition_of(plan.where)}"  # noqa: S608
-    )
+    cell = cell_expression(plan, loaded)
+    inner = f"SELECT {cell} AS cell, {clamped(ranged)} AS v FROM {TABLE} WHERE {condition_of(plan.where)}"  # noqa: S608
     return (
         f"SELECT cell, {leaf} AS leaf, count(*) FROM ({inner}) "  # noqa: S608
         "WHERE cell IS NOT NULL AND v IS NOT NULL GROUP BY cell, leaf ORDER BY cell, leaf"
@@ -203,18 +216,24 @@ def decimal_text(value: Fraction) -> str:
     return f"{Decimal(value.numerator * 10**digits // value.denominator).scaleb(-digits):f}"
 
 
-def distinct_statement(plan: QueryPlan, key: str) -> str:
+def distinct_statement(plan: QueryPlan, key: str, loaded: Mapping[str, Column] | None = None) -> str:
     """The statement for the distinct values of one column in each cell."""
     where = f"({condition_of(plan.where)}) AND {name_of(key)} IS NOT NULL"
-    inner = f"SELECT {cell_expression(plan)} AS cell, CAST({name_of(key)} AS VARCHAR) AS k FROM {TABLE} WHERE {where}"  # noqa: S608
+    inner = f"SELECT {cell_expression(plan, loaded)} AS cell, CAST({name_of(key)} AS VARCHAR) AS k FROM {TABLE} WHERE {where}"  # noqa: S608
     return f"SELECT DISTINCT cell, k FROM ({inner}) WHERE cell IS NOT NULL ORDER BY cell, k"  # noqa: S608
 
 
-def cell_expression(plan: QueryPlan) -> str:
-    """The number of the cell that a row falls into; NULL where it falls into none."""
+def cell_expression(plan: QueryPlan, loaded: Mapping[str, Column] | None = None) -> str:
+    """The number of the cell that a row falls into; NULL where it falls into none.
+
+    Args:
+        loaded: columns whose categories' numbers stand beside them (`federation.query.loading`).
+    """
     parts, stride = [], 1
     for axis in reversed(plan.axes):
-        parts.append(f"{stride} * ({_axis(axis)})" if stride > 1 else f"({_axis(axis)})")
+        place = coded_axis(axis, loaded or {}) or _axis(axis)
+        # the number of a cell does not fit where that of a category does
+        parts.append(f"{stride} * CAST(({place}) AS INTEGER)" if stride > 1 else f"CAST(({place}) AS INTEGER)")
         stride *= axis.size
     return " + ".join(parts) or "0"
 
@@ -236,16 +255,9 @@ def condition_of(condition: Condition | None) -> str:
     return "(" + word.join(condition_of(term) for term in condition.terms) + ")"
 
 
-def name_of(column: str) -> str:
-    """A column's name, quoted; raises ValueError where it could end its quotation."""
-    if '"' in column or "\x00" in column:
-        raise ValueError("a column's name holds a quotation mark")
-    return f'"{column}"'
-
-
 def constant(value: Value) -> str:
     """A constant as SQL."""
-    quoted = "'" + value.text.replace("'", "''") + "'"
+    quoted = text_of(value.text)
     if value.type == "number":
         return f"CAST({quoted} AS DECIMAL(38, 10))" if "." not in value.text else f"CAST({quoted} AS DOUBLE)"
     if value.type == "boolean":
@@ -256,10 +268,7 @@ def constant(value: Value) -> str:
 def _axis(axis: Axis) -> str:
     name = name_of(axis.column)
     if isinstance(axis, Categories):
-        cases = " ".join(
-            f"WHEN {constant(Value(type='text', text=value))} THEN {at}" for at, value in enumerate(axis.values)
-        )
-        return f"CASE CAST({name} AS VARCHAR) {cases} END"
+        return number_of(axis.column, axis.values)
     edges = [f"CAST('{edge}' AS DOUBLE)" for edge in axis.edges]
     last = len(edges) - 2
     cases = " ".join(
@@ -273,32 +282,14 @@ def _value(place: int) -> str:
     return f"v{place}"
 
 
-def _bounds(column: Column) -> tuple[Decimal, Decimal]:
-    """The least and the largest that a value of a column of numbers counts as."""
-    largest = Decimal(LARGEST[column.type])
-    least, most = (
-        fallback if bound is None else min(max(Decimal(bound), -largest), largest)
-        for bound, fallback in ((column.minimum, -largest), (column.maximum, largest))
-    )
-    return least, most
-
-
-def _clamped(column: Column) -> str:
-    """A measured value: within the declared bounds and `LARGEST`, never infinite or not a number."""
-    name = name_of(column.name)
-    if column.type not in NUMBERS:
-        return name
-    if column.type == "number":
-        low, high = (f"CAST('{bound}' AS DOUBLE)" for bound in _bounds(column))
-        return f"CASE WHEN isfinite({name}) THEN least(greatest(CAST({name} AS DOUBLE), {low}), {high}) END"
-    low, high = (f"CAST(CAST('{bound}' AS DOUBLE) AS BIGINT)" for bound in _bounds(column))
-    # least and greatest leave out what is NULL
-    return f"CASE WHEN {name} IS NOT NULL THEN CAST(least(greatest({name}, {low}), {high}) AS BIGINT) END"
+def _measured(column: Column, *, loaded: bool) -> str:
+    """A column's clamped value: as it was loaded, or worked out here."""
+    return clamped_name(column.name) if loaded and column.type in NUMBERS else clamped(column)
 
 
 def _magnitude(column: Column, value: str) -> str:
     """The absolute value of a clamped one."""
-    return value if _bounds(column)[0] >= 0 else f"abs({value})"
+    return value if bounds_of(column)[0] >= 0 else f"abs({value})"
 
 
 def _moment(moment: Moment, plan: QueryPlan, columns: Mapping[str, Column], at: Mapping[str, str]) -> str:

@@ -159,8 +159,8 @@ def fill_slots(
 ) -> None:
     """Mark the slots of a node's distinct values, in place: a random nonzero element in each occupied one.
 
-    Slots are the declared categories where the column is enumerated by the plan's own axis, else a hash under a key that
-    the nodes alone know; who opens the sum sees how many are occupied, and of none which value it stands for.
+    Slots are the declared values, where the plan lists them, in an order that the nodes alone know, else a hash under a key that
+    they alone know; who opens the sum sees how many are occupied, and of none which value it stands for.
 
     Args:
         keys: the distinct values of each cell.
@@ -169,12 +169,20 @@ def fill_slots(
     """
     layout = VectorLayout.of(plan)
     key = derived(common, digest, f"slots/{name}", 32)
+    listed = next(one.values for one in plan.measures if one.name == name)
+    order = sorted(listed, key=lambda value: hmac.digest(key, value.encode(), hashlib.sha256)) if listed else []
+    places = {value: at for at, value in enumerate(order)}
     for number, values in keys.items():
         if not chosen[number]:
             continue
         start, stop = layout.slots_of(number, name)
         for value in values:
-            place = int.from_bytes(hmac.digest(key, value.encode(), hashlib.sha256)[:16], "little") % (stop - start)
+            if listed is None:
+                place = int.from_bytes(hmac.digest(key, value.encode(), hashlib.sha256)[:16], "little") % (stop - start)
+            elif value in places:
+                place = places[value]
+            else:
+                continue  # declared by nobody
             vector[start + place] = 1 + secrets.randbelow(MODULUS - 1)
 
 

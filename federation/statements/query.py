@@ -132,10 +132,12 @@ class Measure(Part):
     """Of variance, deviation and covariance: divided by n instead of n - 1."""
     at: Decimal | None = None
     """Of a quantile: the share of rows below it."""
+    values: Annotated[tuple[ValueText, ...], Field(max_length=MOST_CELLS)] | None = None
+    """Of distinct values that are declared: all that count, so that they are counted exactly; else None."""
 
     @model_serializer(mode="wrap")
     def _without_none(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _without(dump(self), "at")
+        return _without(_without(dump(self), "at"), "values")
 
 
 class UsedColumn(Part):

@@ -44,6 +44,14 @@ def query(
         ),
     ] = None,
     plot: Annotated[bool, typer.Option("--plot", help="Draw the first figure as bars, on the terminal.")] = False,
+    picture: Annotated[
+        Path | None,
+        typer.Option(
+            "--picture",
+            metavar="FILE.svg",
+            help="Draw every figure into an SVG, with intervals and what is suppressed.",
+        ),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the table there; parquet needs it.")
     ] = None,
@@ -73,6 +81,7 @@ def query(
     $ keyong query "SELECT alloy, COUNT(*), AVG(force) FROM passes GROUP BY alloy" --purpose fed:Benchmarking
     $ keyong query "SELECT LINREG(force, width, reduction) FROM passes" --purpose fed:Benchmarking --explain
     $ keyong query "SELECT HISTOGRAM(force, 0, 5, 10, 20, 40) FROM passes" --purpose fed:Benchmarking --plot
+    $ keyong query "SELECT alloy, AVG(force) FROM passes GROUP BY alloy" --purpose fed:Benchmarking --picture force.svg
     $ keyong query "SELECT alloy, COUNT(*), MEDIAN(force) FROM passes GROUP BY alloy" --purpose fed:Benchmarking --rho 0.01
     """
     from federation.errors import UsageError
@@ -81,10 +90,16 @@ def query(
     from keyong.checking import tier_here
     from keyong.ciphering import Ciphers
     from keyong.cli._context import load_runtime, open_client
+    from keyong.drawing import check_drawn
+    from keyong.drawing import picture as drawn
 
     form = format or ("json" if as_json() else "text")
     if form == "parquet" and output is None:
         raise UsageError("a Parquet table goes into a file", hint="give --output FILE")
+    if picture is not None and picture.suffix.lower() != ".svg":
+        raise UsageError(
+            "a picture is drawn as SVG", hint="give a name that ends in .svg; browsers and editors show it"
+        )
     tree = load_runtime(runtime)
     with open_client() as client:
         client.read_mail()
@@ -92,6 +107,8 @@ def query(
         if explain:
             _explain(prepared, form)
             return
+        if picture is not None:
+            check_drawn(prepared)
 
         def agreed(plan: JobPlan) -> None:
             from keyong.cli._plans import narrate_agreements
@@ -116,6 +133,8 @@ def query(
         with Ciphers(tree, tier_here("")) as ciphers:
             answered = ask(client, prepared, tree, ciphers, again=again, confirm=agreed)
     _show(answered, form, output)
+    if picture is not None:
+        picture.write_text(drawn(answered), encoding="utf-8")
     if plot:
         from keyong.plotting import bars
 

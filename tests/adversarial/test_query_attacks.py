@@ -336,3 +336,37 @@ def test_inv5_what_a_node_does_takes_as_long_whatever_its_rows_say() -> None:
         assert len(vector) == VectorLayout.of(plan).size
     ratio = float(np.median(taken[True]) / np.median(taken[False]))
     assert 0.5 < ratio < 2, ratio
+
+
+# -- one company twice ------------------------------------------------------------------------------------------------
+
+
+def seen_by_a_company_with_two_nodes() -> int | None:
+    """What such a company, the asker's friend, learns of the one other that contributes; None where nothing opens.
+
+    It runs two of the three nodes, and takes its own parts off the opened sum.
+    """
+    plan = planned("SELECT SUM(pay) AS pay, COUNT(*) AS n FROM people", private=False)
+    statement = cell_statement(plan, SCHEMA)
+    engine = duckdb.connect(config={"threads": 1})
+    engine.register("data", PEOPLE)
+    cells = read_rows(plan, statement, engine.execute(statement.sql).fetchall())
+    counts = [3]  # a flag of each node
+    if opened(counts, plan.rules.contributors) != [True]:
+        return None
+    own, other = np.zeros(VectorLayout.of(plan).size, dtype=np.uint64), encode_cells(plan, statement, cells, [True], 3)
+    own[0] = own[1] = 1
+    total = (own + own + other) % np.uint64(MODULUS)
+    return int(decode_answer(plan, [int(one) for one in total], 3).cells[0].figures["pay"])  # type: ignore[arg-type]
+
+
+def test_inv5_a_company_with_two_nodes_does_not_count_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    from enterprise_node import query_rules
+    from tests.enterprise_node import test_query_rules as rules
+
+    assert seen_by_a_company_with_two_nodes() == sum(PEOPLE["pay"].to_pylist()), "flags are of nodes, not of companies"
+    twice = rules.admitted(members={"mill-a": "A", "mill-a2": "A", "mill-b": "B"})
+    assert rules.refused(twice, rules.described()) == "query-entity-twice"
+    monkeypatch.setattr(query_rules, "Counter", lambda names: dict.fromkeys(names, 1))
+    bundle = rules.CodeBundle({rules.CONTEXT_FILE: rules.CONTEXT})
+    query_rules.check_plan(twice, rules.described(), bundle)  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ from typing import Any
 
 import duckdb
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +21,7 @@ from federation.query import (
     QueryVoidError,
     Regression,
     Total,
+    VectorLayout,
     cell_statement,
     check_query,
     contributes,
@@ -28,6 +30,8 @@ from federation.query import (
     encode_cells,
     fill_slots,
     is_cut,
+    is_undecided,
+    loaded_columns,
     open_flags,
     opened,
     parts_statement,
@@ -386,3 +390,94 @@ def test_counts_are_rounded_at_each_node_before_they_are_added() -> None:
     exact, told = (answer(one, tables).cells[0].figures for one in (plan, rounded))
     assert (exact["n"], told["n"]) == (1039, 300 + 350 + 400) and exact["s"] == told["s"]
     assert "rounding" not in plan.model_dump(mode="json")["rules"]
+
+
+def loaded_engine(data: Any, known: dict[str, Column]) -> Any:
+    """A node's engine as its session makes it: loaded columns beside the snapshot's."""
+    engine = duckdb.connect()
+    engine.register("snapshot", data)
+    beside = "".join(f", {expression} AS {name}" for name, expression in loaded_columns(known.values()))
+    engine.execute(f"CREATE TABLE data AS SELECT *{beside} FROM snapshot")
+    return engine
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SELECT alloy, COUNT(*), SUM(force), AVG(width), SUM(passes) FROM passes GROUP BY alloy",
+        "SELECT alloy, hot, COUNT(*), STDDEV(force), CORR(force, width) FROM passes WHERE alloy <> 'b' GROUP BY alloy, hot",
+        "SELECT hot, LINREG(force, width, passes) FROM passes WHERE force > 90 GROUP BY hot",
+        "SELECT HISTOGRAM(force, 0, 90, 110, 200), alloy, COUNT(*), LOCAL_DISTINCT(heat) FROM passes GROUP BY alloy",
+        "SELECT alloy, COUNT(DISTINCT heat) FROM passes GROUP BY alloy",
+    ],
+)
+@pytest.mark.parametrize("own", [("a", "b", "c"), ("c", "a", "b"), ("a", "b"), ("a", "b", "c", "d")])
+@pytest.mark.parametrize("unit", ["", "heat"])
+def test_what_is_worked_out_at_load_changes_no_answer(text: str, own: tuple[str, ...], unit: str) -> None:
+    """Whatever categories a node declares itself, in whatever order: as if texts were compared and values clamped anew."""
+    plan = planned(text)
+    known = {**SCHEMA, "alloy": SCHEMA["alloy"].model_copy(update={"categories": own})}
+    known["force"] = known["force"].model_copy(update={"minimum": "60", "maximum": "130"})
+    plain, loaded = duckdb.connect(), loaded_engine(TABLES[0], known)
+    plain.register("data", TABLES[0])
+    pairs = [
+        (cell_statement(plan, known, unit).sql, cell_statement(plan, known, unit, loaded=True).sql),
+        (distinct_statement(plan, "heat"), distinct_statement(plan, "heat", known)),
+    ]
+    if any(one.columns for one in plan.measures):
+        pairs.append((parts_statement(plan, known, unit), parts_statement(plan, known, unit, loaded=True)))
+    for wanted, sql in pairs:
+        rows, others = plain.execute(wanted).fetchall(), loaded.execute(sql).fetchall()
+        assert len(rows) == len(others) > 0
+        for row, other in zip(rows, others, strict=True):
+            assert all(a == b or a == pytest.approx(b, rel=1e-12) for a, b in zip(other, row, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("values", "undecided", "kept"),
+    [
+        ([1.0] * 40, False, True),
+        # the largest twice would be nine tenths and more, the largest and the second are not
+        ([100.0, *[1.0] * 102], True, True),
+        ([100.0, 100.0, *[0.1] * 40], True, False),
+        ([100.0] * 5, False, False),
+    ],
+)
+def test_one_largest_value_decides_where_it_can_and_two_where_it_cannot(
+    values: list[float], undecided: bool, kept: bool
+) -> None:
+    import pyarrow as pa
+
+    known = {"force": Column(name="force", type="number", minimum="0", maximum="1000")}
+    plan = planned("SELECT SUM(force) AS total FROM passes", known)
+    engine = loaded_engine(pa.table({"force": values}), known)
+
+    def evidence_of(*, bounded: bool) -> list[CellEvidence | None]:
+        statement = cell_statement(plan, known, loaded=True, bounded=bounded)
+        cells = read_rows(plan, statement, engine.execute(statement.sql).fetchall())
+        return [cell and cell.evidence for cell in cells]
+
+    first, second = evidence_of(bounded=True), evidence_of(bounded=False)
+    assert is_undecided(plan, first) is undecided
+    assert contributes(plan, second) == [kept]
+    if not undecided:
+        assert contributes(plan, first) == contributes(plan, second), "what is decided at once is decided alike"
+
+
+def test_declared_values_are_counted_exactly_and_their_places_are_the_nodes_secret() -> None:
+    """Union over the companies, an asker's own choice of values refused, others' values counted by those who declare them."""
+    narrowed = [table.filter(pc.not_equal(table["alloy"], "c")) for table in TABLES]
+    found = answer(planned("SELECT hot, COUNT(DISTINCT alloy) AS k, COUNT(*) FROM passes GROUP BY hot"), narrowed)
+    assert [(cell.figures["k"], cell.errors) for cell in found.cells] == [(2, {}), (2, {})]
+    plan = planned("SELECT COUNT(DISTINCT alloy) AS k FROM passes")
+    assert plan.slots == 0 and plan.measures[0].values == ("a", "b", "c")
+    narrower = plan.model_copy(update={"measures": (plan.measures[0].model_copy(update={"values": ("b",)}),)})
+    with pytest.raises(QuerySchemaError, match="all values"):
+        check_query(narrower, COLUMNS)
+    where = set()
+    for number in range(60):
+        vector = np.zeros(VectorLayout.of(plan).size, dtype=np.uint64)
+        fill_slots(vector, plan, "k", {0: ["b", "zinc"]}, [True], bytes([number]) * 32, DIGEST)
+        (place,) = np.flatnonzero(vector)
+        where.add(int(place))
+    assert len(where) == 3, "one slot, in any of the places"
