@@ -10,7 +10,7 @@ from itertools import combinations_with_replacement
 
 from federation.query.errors import QueryVoidError
 from federation.query.intervals import Interval, NoisedFigures, Regression
-from federation.query.layout import Moment, VectorLayout
+from federation.query.layout import Moment, VectorLayout, moments_of
 from federation.query.ring import from_limbs, signed
 from federation.query.vector import labels
 from federation.statements.query import ORDERED, Measure, QueryPlan
@@ -137,6 +137,8 @@ def counted(occupied: int, slots: int) -> tuple[int, float]:
 
 
 def _figure(plan: QueryPlan, measure: Measure, sums: dict[Moment, Fraction]) -> int | float | Regression | None:
+    if measure.kind == "clamped":
+        return int(sums[moments_of(measure)[0]])
     over = tuple(sorted(set(measure.columns)))
     count = sums[Moment(over)]
     rows = int(count)

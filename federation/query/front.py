@@ -53,6 +53,7 @@ _FIGURES: dict[type[exp.Expression], tuple[MeasureKind, bool]] = {
 _NAMED: dict[str, tuple[MeasureKind, bool]] = {
     "LINREG": ("regression", False),
     "LOCAL_DISTINCT": ("distinct-local", False),
+    "CLAMPED": ("clamped", False),
     "VAR_SAMP": ("variance", False),
     "VAR_POP": ("variance", True),
     "COVAR_SAMP": ("covariance", False),
@@ -441,8 +442,8 @@ class _Reader:
 
 _ANSWERED = HintNotice(
     "answered are COUNT, SUM, AVG, VARIANCE, STDDEV, COVAR_SAMP, COVAR_POP, CORR, LINREG(y, x, ...), HISTOGRAM(x, edge, ...), "
-    "COUNT(DISTINCT x), LOCAL_DISTINCT(x), with noise also MIN, MAX, MEDIAN, QUANTILE_CONT(x, 0.9), over one dataset, with WHERE "
-    "and GROUP BY"
+    "COUNT(DISTINCT x), LOCAL_DISTINCT(x), CLAMPED(x), with noise also MIN, MAX, MEDIAN, QUANTILE_CONT(x, 0.9), over one "
+    "dataset, with WHERE and GROUP BY"
 )
 _CONDITIONS = HintNotice("WHERE takes comparisons of columns with constants, BETWEEN, IN, IS NULL, AND, OR, NOT")
 _KEYWORDS = frozenset(

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from federation.privacy import half_width
-from federation.query.layout import Moment, VectorLayout, range_of
+from federation.query.layout import Moment, VectorLayout, moments_of, range_of
 from federation.query.noising import releases, share_variance
 from federation.statements.query import Measure, QueryPlan
 
@@ -60,8 +60,8 @@ class NoisedFigures:
         over = tuple(sorted(set(measure.columns)))
         if measure.kind == "distinct-local":
             return (_around(value, _half(self._variance[measure.name])),)
-        if measure.kind == "count":
-            return (_around(value, _half(self._variance[Moment(over)])),)
+        if measure.kind in ("count", "clamped"):
+            return (_around(value, _half(self._variance[moments_of(measure)[0]])),)
         if measure.kind == "sum":
             name = measure.columns[0]
             shift = float(Fraction(self._plan.used(name).shift))

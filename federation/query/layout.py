@@ -49,11 +49,18 @@ class Moment:
         return not self.factors
 
 
+def beyond(column: str) -> str:
+    """What stands for the values of a column that lie outside its bounds: no column's name begins with a quotation mark."""
+    return '"' + column
+
+
 def moments_of(measure: Measure) -> tuple[Moment, ...]:
     """The moments that a figure is made of, in the order in which `federation.query.figures` takes them."""
     over, kind = tuple(sorted(set(measure.columns))), measure.kind
     if kind in ("distinct", "distinct-local"):
         return ()
+    if kind == "clamped":
+        return (Moment((beyond(over[0]),)),)
     if kind == "count" or kind in ORDERED:
         return (Moment(over),)
     if kind in ("sum", "mean"):

@@ -64,6 +64,14 @@ def clamped(column: Column) -> str:
     return f"CASE WHEN {name} IS NOT NULL THEN CAST(least(greatest({name}, {low}), {high}) AS BIGINT) END"
 
 
+def outside(column: Column) -> str:
+    """1 where a column's value lies outside its declared bounds, and was clamped; else NULL."""
+    name = name_of(column.name)
+    low, high = (f"CAST('{bound}' AS DOUBLE)" for bound in bounds_of(column))
+    finite = f"isfinite({name}) AND " if column.type == "number" else ""
+    return f"CASE WHEN {finite}({name} < {low} OR {name} > {high}) THEN 1 END"
+
+
 def bounds_of(column: Column) -> tuple[Decimal, Decimal]:
     """The least and the largest that a value of a column of numbers counts as."""
     largest = Decimal(LARGEST[column.type])

@@ -27,7 +27,7 @@ MOST_DEPTH, LEAST_DEPTH = 10, 4
 """Of the trees that quantiles are read off: a range in 1,024 parts, or in 16 where there are many cells."""
 TREE_ELEMENTS = 2**15
 """Of all trees together, from which on they are made less deep: four ciphertexts."""
-_COUNTED = ("count", "distinct", "distinct-local")
+_COUNTED = ("count", "distinct", "distinct-local", "clamped")
 _SQUARED = ("variance", "deviation", "covariance", "correlation", "regression")
 
 
@@ -102,7 +102,8 @@ def _noised(exact: QueryPlan, columns: Mapping[str, Column], rows: int, private:
             code="query-figure",
             figure=shared.name,
         )
-    summed = sorted({name for one in exact.measures if one.kind not in _COUNTED for name in one.columns})
+    ranged = [one for one in exact.measures if one.kind not in _COUNTED or one.kind == "clamped"]
+    summed = sorted({name for one in ranged for name in one.columns})
     bounds = tuple(_bounded(columns[name]) for name in summed)
     trees = len({one.columns for one in exact.measures if one.kind in ORDERED})
     noise = QueryNoise(unit_rows=private.unit_rows, micro_rho=1, bounds=bounds, levels=MOST_DEPTH if trees else 0)

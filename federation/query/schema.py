@@ -34,7 +34,7 @@ LEAST_SUBJECTS = 10
 """Distinct subjects that a node's part of a cell has at least, whatever a plan says."""
 MOST_DOMINANCE, LEAST_P_RATIO, MOST_PARAMETERS = Decimal("0.9"), Decimal("0.1"), Decimal("0.33")
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,29})(\.[0-9]{1,30})?\Z")
-COUNTED = ("count", "distinct", "distinct-local")
+COUNTED = ("count", "distinct", "distinct-local", "clamped")
 _COLUMNS = {
     "count": (0, 1),
     "sum": (1, 1),
@@ -46,6 +46,7 @@ _COLUMNS = {
     "regression": (2, 9),
     "distinct": (1, 1),
     "distinct-local": (1, 1),
+    "clamped": (1, 1),
     "quantile": (1, 1),
     "minimum": (1, 1),
     "maximum": (1, 1),
@@ -145,6 +146,15 @@ def _check_measure(measure: Measure, plan: QueryPlan, known: Mapping[str, Column
         raise QuerySchemaError("{figure} is asked of the wrong columns", code="query-figure", figure=measure.name)
     for name in measure.columns:
         column = _column(known, name)
+        if measure.kind == "clamped" and (
+            column.type not in NUMBERS or column.minimum is None or column.maximum is None
+        ):
+            raise QuerySchemaError(
+                "{figure} takes a column of numbers with declared bounds, which {column} is not",
+                code="query-bounds",
+                figure=measure.name,
+                column=name,
+            )
         if measure.kind in COUNTED:
             continue
         if column.type not in NUMBERS:
@@ -202,7 +212,8 @@ def _check_encoding(plan: QueryPlan, column: Column) -> None:
 
 def _check_ranges(plan: QueryPlan, known: Mapping[str, Column]) -> None:
     """Raise unless every summed column has a range, one of whole numbers where the column is."""
-    for name in {name for one in plan.measures if one.kind not in COUNTED for name in one.columns}:
+    ranged = [one for one in plan.measures if one.kind not in COUNTED or one.kind == "clamped"]
+    for name in {name for one in ranged for name in one.columns}:
         if known[name].type == "integer" and any(edge.denominator != 1 for edge in range_of(plan, name)):
             raise QuerySchemaError("the range of {column} is not of whole numbers", code="query-bounds", column=name)
         range_of(plan, name)

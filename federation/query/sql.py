@@ -13,8 +13,8 @@ from decimal import Decimal
 from fractions import Fraction
 from itertools import pairwise
 
-from federation.query.layout import Moment, VectorLayout, noised_bits, range_of
-from federation.query.loading import bounds_of, clamped, clamped_name, coded_axis, name_of, number_of, text_of
+from federation.query.layout import Moment, VectorLayout, beyond, noised_bits, range_of
+from federation.query.loading import bounds_of, clamped, clamped_name, coded_axis, name_of, number_of, outside, text_of
 from federation.query.schema import NUMBERS
 from federation.statements import Column
 from federation.statements.query import (
@@ -68,7 +68,7 @@ def cell_statement(
     measured = tuple(dict.fromkeys(name for moment in layout.moments for name in moment.factors))
     used = tuple(dict.fromkeys(name for over in overs for name in over))
     inner = [f"{cell_expression(plan, columns if loaded else None)} AS cell"]
-    inner += [f"{_measured(columns[name], loaded=loaded)} AS {_value(at)}" for at, name in enumerate(used)]
+    inner += [f"{_worked(name, columns, loaded=loaded)} AS {_value(at)}" for at, name in enumerate(used)]
     if unit:
         inner.append(f"{name_of(unit)} AS unit")
     at = {name: _value(place) for place, name in enumerate(used)}
@@ -132,7 +132,7 @@ def parts_statement(plan: QueryPlan, columns: Mapping[str, Column], unit: str = 
     used = tuple(dict.fromkeys(name for over in [*overs, statement.measured] for name in over))
     at = {name: _value(place) for place, name in enumerate(used)}
     inner = [f"{cell_expression(plan, columns if loaded else None)} AS cell"]
-    inner += [f"{_measured(columns[name], loaded=loaded)} AS {at[name]}" for name in used]
+    inner += [f"{_worked(name, columns, loaded=loaded)} AS {at[name]}" for name in used]
     inner += [f"{name_of(unit)} AS unit"] if unit else []
     rows = f"SELECT {', '.join(inner)} FROM {TABLE} WHERE {condition_of(plan.where)}"  # noqa: S608
     bits = [
@@ -163,8 +163,10 @@ def _noised_statement(
     at = {name: _value(place) for place, name in enumerate(used)}
     measured = {name for moment in layout.moments for name in moment.factors}
     inner = [f"{cell_expression(plan, columns if loaded else None)} AS cell"]
+    # within the plan's ranges, which are what noise was reckoned for
+    ranged = {name: _ranged(plan, column) for name, column in columns.items() if name in _bounded(plan)}
     inner += [
-        f"{clamped(_ranged(plan, columns[name])) if name in measured else _measured(columns[name], loaded=loaded)} AS {at[name]}"
+        f"{clamped(ranged[name]) if name in measured else _worked(name, {**columns, **ranged}, loaded=loaded)} AS {at[name]}"
         for name in used
     ]
     picked = ["cell", *(_noised_moment(moment, plan, columns, at) for moment in layout.moments)]
@@ -191,6 +193,10 @@ def tree_statement(plan: QueryPlan, column: Column, loaded: Mapping[str, Column]
         f"SELECT cell, {leaf} AS leaf, count(*) FROM ({inner}) "  # noqa: S608
         "WHERE cell IS NOT NULL AND v IS NOT NULL GROUP BY cell, leaf ORDER BY cell, leaf"
     )
+
+
+def _bounded(plan: QueryPlan) -> set[str]:
+    return {one.name for one in plan.noise.bounds} if plan.noise is not None else set()
 
 
 def _ranged(plan: QueryPlan, column: Column) -> Column:
@@ -280,6 +286,13 @@ def _axis(axis: Axis) -> str:
 
 def _value(place: int) -> str:
     return f"v{place}"
+
+
+def _worked(name: str, columns: Mapping[str, Column], *, loaded: bool) -> str:
+    """What figures rest on: a column's clamped value, or whether it was clamped."""
+    if name in columns:
+        return _measured(columns[name], loaded=loaded)
+    return outside(next(column for column in columns.values() if beyond(column.name) == name))
 
 
 def _measured(column: Column, *, loaded: bool) -> str:

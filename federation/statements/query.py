@@ -35,6 +35,7 @@ MeasureKind = Literal[
     "regression",
     "distinct",
     "distinct-local",
+    "clamped",
     "quantile",
     "minimum",
     "maximum",

@@ -20,7 +20,7 @@ STUCK = client_that(
     f"""
     if len(y) == {ROWS[LOST]}:
         time.sleep(3600)
-    return reply(message, w, good)
+    return reply(message, w - 0.1 * (x.T @ (x @ w - y)) / len(y), good)
     """,
     before="import time",
 )

@@ -57,6 +57,10 @@ def mills(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consortium]:
             "node", "dataset", "add", "heats", one.records(mill), "--title", "Heats", "--simulated", "--unit-rows", "1",
             "--column", alloys, "--column", "force:number=0..60",
         )  # fmt: skip
+        mill.ok(
+            "node", "dataset", "add", "slabs", one.records(mill), "--title", "Slabs", "--simulated", "--unit-rows", "1",
+            "--column", "force:number=0..60", "--column", "width:number=0..6000",
+        )  # fmt: skip
         one.serve_node(mill)
 
     at_once(serve, one.mills)
@@ -243,11 +247,11 @@ def test_one_askers_questions_scores_and_training_draw_on_one_budget_and_another
     lab, mill = ForkedParty(mills.folder, "lab"), mills.mill("a")
     lab.ok("join", mills.invite("lab", "Lab Ltd", "--role", "analyst"), "--fingerprint", mills.fingerprint)
     purpose = "fed:QualityControl"
-    common = ("--dataset", "heats", "--title", "T", "--purpose", purpose, "--expires", "30d", "--count", "9")
+    common = ("--dataset", "slabs", "--title", "T", "--purpose", purpose, "--expires", "30d", "--count", "9")
     bilateral, trained = ("--action", "score", "--protection", "bilateral"), ("--action", "train")
     for asker in (mills.institute, lab):
         for clauses in (bilateral, trained, ("--action", "aggregateQuery")):
-            givers = mills.mills if clauses[1] == "aggregateQuery" else [mill]
+            givers = [mill] if clauses is bilateral else mills.mills
             at_once(
                 lambda one, to=asker.name, more=clauses: one.ok("agreement", "offer", "--to", to, *common, *more),
                 givers,
@@ -257,34 +261,30 @@ def test_one_askers_questions_scores_and_training_draw_on_one_budget_and_another
 
     model = tmp_path / "model.json"
     model.write_text(json.dumps({"model": "linear", "target": "force", "intercept": 20.0, "weights": {"width": 0.0}}))
-    sql = "SELECT COUNT(*) AS n FROM heats"
+    sql = "SELECT COUNT(*) AS n FROM slabs"
 
     def query(asker: Party, rho: str) -> Any:
         return asker.run("query", sql, "--purpose", purpose, "--rho", rho, "--again", "--yes")
 
     def taken(named: str) -> float:
-        shown = mill.ok("budget", "show", "heats").json["budgets"]
+        shown = mill.ok("budget", "show", "slabs").json["budgets"]
         return next((float(one["rho_taken"]) for one in shown if one["requester"] == named), 0.0)
 
-    before = taken("Rolling Institute")
-    left = 0.1 - before
-    assert query(mills.institute, f"{left / 4:.6f}").code == 0
-    after_query = taken("Rolling Institute")
-    assert after_query == pytest.approx(before + left / 4, rel=0.02)
-    scored = mills.institute.run(
-        "score", model, "--on", "mill-a/heats", "--purpose", purpose, "--rho", f"{left / 2:.6f}", "--yes"
-    )
+    assert query(mills.institute, "0.025").code == 0
+    asked_for = taken("Rolling Institute")
+    assert asked_for == pytest.approx(0.025, rel=0.02)
+    scored = mills.institute.run("score", model, "--on", "mill-a/slabs", "--purpose", purpose, "--rho", "0.05", "--yes")
     assert scored.code == 0, scored.err
-    assert taken("Rolling Institute") == pytest.approx(after_query + left / 2, rel=0.02), "one budget for both"
+    assert taken("Rolling Institute") == pytest.approx(asked_for + 0.05, rel=0.02), "one budget for both"
     assert taken("Lab Ltd") == 0
     assert query(lab, "0.09").code == 0, "another's is untouched"
     assert taken("Lab Ltd") == pytest.approx(0.09, rel=0.02)
-    assert taken("Rolling Institute") == pytest.approx(after_query + left / 2, rel=0.02)
+    assert taken("Rolling Institute") == pytest.approx(asked_for + 0.05, rel=0.02)
     # a quarter is left: what asks for half, a question, a score or training, is refused
-    half = f"{left / 2:.6f}"
+    half = "0.05"
     assert "budget" in query(mills.institute, half).err
-    on = ("--on", "mill-a/heats", "--purpose", purpose, "--rho", half, "--yes")
+    on = ("--on", "mill-a/slabs", "--purpose", purpose, "--rho", half, "--yes")
     assert "budget" in mills.institute.run("score", model, *on).err
-    training = ("--action", "train", "--rounds", "1", "--clip", "1", "--rho", half, "--dataset", "mill-a/heats")
+    training = ("--action", "train", "--rounds", "1", "--clip", "1", "--rho", half)
     refused = mills.job(None, *training, purpose=purpose)
     assert refused.code == 3 and "budget" in refused.err, refused.err

@@ -464,6 +464,23 @@ def test_one_largest_value_decides_where_it_can_and_two_where_it_cannot(
         assert contributes(plan, first) == contributes(plan, second), "what is decided at once is decided alike"
 
 
+def test_clamped_values_are_counted_under_the_same_rules() -> None:
+    """As many as a node has to have for any figure, in the part that was clamped and in the part that was not."""
+    text = "SELECT hot, COUNT(force) AS n, CLAMPED(force) AS k FROM passes GROUP BY hot"
+    narrow = {**SCHEMA, "force": SCHEMA["force"].model_copy(update={"minimum": "60", "maximum": "130"})}
+    found = answer(planned(text, narrow), TABLES, columns=narrow)
+    wanted = pooled(
+        TABLES,
+        "SELECT count(force), count(*) FILTER (WHERE force < 60 OR force > 130) FROM passes GROUP BY hot ORDER BY hot",
+    )
+    assert [(cell.figures["n"], cell.figures["k"]) for cell in found.cells] == wanted
+    few = {**SCHEMA, "force": SCHEMA["force"].model_copy(update={"minimum": "10", "maximum": "190"})}
+    for known in (few, SCHEMA):  # hardly any, and none
+        assert all(cell.suppressed for cell in answer(planned(text, known), TABLES, columns=known).cells)
+    with pytest.raises(QuerySchemaError, match="bounds"):
+        planned("SELECT CLAMPED(width) AS k FROM passes")
+
+
 def test_declared_values_are_counted_exactly_and_their_places_are_the_nodes_secret() -> None:
     """Union over the companies, an asker's own choice of values refused, others' values counted by those who declare them."""
     narrowed = [table.filter(pc.not_equal(table["alloy"], "c")) for table in TABLES]

@@ -118,6 +118,19 @@ def integers(plan: QueryPlan, found: Any) -> dict[Any, list[int]]:
     return told
 
 
+def test_clamped_values_are_counted_and_the_count_is_noised() -> None:
+    plan = planned("SELECT CLAMPED(force) AS k FROM passes")
+    (release,) = releases(plan)
+    assert (release.reach, release.size) == (1, 1)
+    data = table(3000, 1)
+    wanted = duckdb.execute("SELECT count(*) FROM data WHERE force < 0 OR force > 60").fetchone()
+    assert wanted is not None and wanted[0] > 50
+    assert opened(plan, [vector(plan, data, silent(plan))]).cells[0].figures == {"k": wanted[0]}
+    cell = opened(plan, [vector(plan, data)]).cells[0]
+    ((low, high),) = cell.intervals["k"]
+    assert low < cell.figures["k"] < high and abs(cell.figures["k"] - wanted[0]) < 3 * (high - low)
+
+
 def test_without_its_noise_the_answer_is_that_of_clamped_rows() -> None:
     plan = planned(EVERYTHING)
     data = [table(3000, seed) for seed in (1, 2, 3)]
