@@ -56,6 +56,8 @@ class QuerySession(JobSession):
         self.encryption: Encryption | None = None
         self.key: Key | None = None
         """What another query must have in common to be asked of this engine; None where it ends with its job."""
+        self.loaded = False
+        """Whether columns worked out at load stand beside the snapshot's; a runtime built before they were has none."""
         self._struck = False
         self._until = time.monotonic() + LIFE_SECONDS
 
@@ -93,6 +95,7 @@ class QuerySession(JobSession):
             header, _ = await started._exchange(start, (), request.setup_seconds)
             if header.get("op") != "ready":
                 raise JobFailedError("the engine did not take the snapshot", code="app-exception")
+            started.loaded = header.get("beside") == len(beside)
         except BaseException:
             await started.close()
             raise

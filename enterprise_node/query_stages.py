@@ -152,14 +152,16 @@ class QueryStages:
         about = described(job.dataset)
         columns = {column.name: column for column in about.columns}
         unit = about.privacy_unit if about.privacy_unit in columns else ""
-        work = QueryWork(cell_statement(query, columns, unit, loaded=True, bounded=True))
         distinct = [one for one in query.measures if one.kind == "distinct"]
         if not isinstance(job.session, QuerySession):
             job.session = await self._open(job, query, tier)
         job.laps.lap("session")
+        loaded = job.session.loaded
+        beside = columns if loaded else {}
+        work = QueryWork(cell_statement(query, columns, unit, loaded=loaded, bounded=True))
         trees = VectorLayout.of(query).trees
-        statements = [work.statement.sql, *(distinct_statement(query, one.columns[0], columns) for one in distinct)]
-        statements += [tree_statement(query, columns[name], columns) for name in trees]
+        statements = [work.statement.sql, *(distinct_statement(query, one.columns[0], beside) for one in distinct)]
+        statements += [tree_statement(query, columns[name], beside) for name in trees]
         tables = await job.session.rows(statements, float(job.admitted.plan.round_seconds))
         job.laps.lap("sandbox")
         work.cells = read_rows(query, work.statement, tables[0])
@@ -172,11 +174,11 @@ class QueryStages:
                     found.setdefault(int(cell), []).append(str(key))
             work.keys[one.name] = found
         if is_undecided(query, [cell.evidence if cell is not None else None for cell in work.cells]):
-            work.statement = cell_statement(query, columns, unit, loaded=True)
+            work.statement = cell_statement(query, columns, unit, loaded=loaded)
             (table,) = await job.session.rows([work.statement.sql], float(job.admitted.plan.round_seconds))
             work.cells = read_rows(query, work.statement, table)
         if is_cut(query, work.statement, work.cells):
-            parts = parts_statement(query, columns, unit, loaded=True)
+            parts = parts_statement(query, columns, unit, loaded=loaded)
             (table,) = await job.session.rows([parts], float(job.admitted.plan.round_seconds))
             work.cells = with_parts(query, work.statement, work.cells, table)
         work.mine = contributes(query, [cell.evidence if cell is not None else None for cell in work.cells])

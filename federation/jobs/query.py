@@ -81,12 +81,13 @@ def _told(value: Any) -> object:
 def serve(channel: Channel) -> None:
     """Answer frames until the channel closes."""
     header, _ = channel.receive(0)
+    beside = header.get("beside", [])
     try:
-        engine = load(Path(str(header["data"])), integer(header, "memory_bytes"), header.get("beside", []))
+        engine = load(Path(str(header["data"])), integer(header, "memory_bytes"), beside)
     except Exception as error:
         channel.send(_report(error))
         return
-    channel.send({"op": "ready"})
+    channel.send({"op": "ready", "beside": len(beside) if isinstance(beside, list) else 0})
     while True:
         try:
             header, _ = channel.receive(MAX_BODY)
