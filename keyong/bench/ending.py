@@ -38,6 +38,8 @@ def bare_kill(runtime: Runtime, app: Path, children: int, until: Callable[[Calla
     with subprocess.Popen(
         [str(runtime.python), "-c", _PROGRAM, str(app), f"{module.parent.name}.client_app", str(children)],
         env={"PYTHONPATH": str(runtime.path / "site-packages"), "OMP_NUM_THREADS": "1", "FLWR_TELEMETRY_ENABLED": "0"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
         start_new_session=True,
     ) as process:
         try:
