@@ -175,12 +175,14 @@ class Views:
             outcome = one.text("outcome") or ("denied" if one.kind == "denied" else "")
             outcome = outcome or (one.text("event") or one.text("status") if one.kind in ("job", "result") else "")
             plain = one.kind in ("intent", "outcome", "denied")
+            party = one.text("requester") or one.text("by") or one.text("consumer") or one.text("node")
             rows.append(
                 {
                     "index": one.index,
                     "time": one.time,
                     "kind": one.kind,
-                    "party": one.text("requester") or one.text("by") or one.text("consumer") or one.text("node"),
+                    "party": party,
+                    "company": self._entities.get(party, party),
                     "dataset": one.text("dataset"),
                     "what": _about(one),
                     "outcome": outcome,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.consortium import PURPOSE, Consortium, at_once
+from tests.integration.consortium import PURPOSE, Consortium, at_once, write_records
 from tests.integration.parties import ForkedParty, Party, until
 from tests.integration.test_query import write_passes
 
@@ -22,9 +22,9 @@ class Negotiated(Consortium):
     def serve_coordinator(self) -> Any:
         return self.institute.serve("coordinator", "serve", "--dataspace", "127.0.0.1:0", until="dataspace")
 
-    def granted(self, mill: Party, offer: str) -> tuple[str, str]:
+    def granted(self, mill: Party, dataset: str, offer: str) -> tuple[str, str]:
         """The institute takes an offer and asks for the grant; the agreement's digest and the grant's id, once it is live."""
-        asked = self.institute.ok("negotiation", "request", f"{mill.name}/passes", "--offer", offer).json["id"]
+        asked = self.institute.ok("negotiation", "request", f"{mill.name}/{dataset}", "--offer", offer).json["id"]
         until(partial(self._stands, "negotiation", asked, "FINALIZED"), "the negotiation did not end in agreement")
         done = next(one for one in self.institute.ok("negotiation", "list", "--all").json if one["id"] == asked)
         agreement = str(done["agreement"])
@@ -56,6 +56,9 @@ def mills(isolating: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator
                 "node", "dataset", "add", "passes", one.records(mill), "--title", "Passes", "--simulated",
                 "--column", "alloy:text=mild|hard|rare", "--column", "force:number=0..60",
             )  # fmt: skip
+            records = one.folder / "records" / f"{mill.name}-rolls.csv"
+            write_records(records, 50, seed=one.mills.index(mill))
+            mill.ok("node", "dataset", "add", "rolls", records, "--title", "Rolls", "--simulated")
             one.serve_node(mill)
 
         at_once(serve, one.mills)
@@ -65,15 +68,15 @@ def mills(isolating: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         one.stop()
 
 
-def publish(mill: Party, *clauses: str) -> str:
-    return str(mill.ok("dataspace", "publish", "passes", "--expires", "30d", *clauses, "--automatic").json["id"])
+def publish(mill: Party, dataset: str, *clauses: str) -> str:
+    return str(mill.ok("dataspace", "publish", dataset, "--expires", "30d", *clauses, "--automatic").json["id"])
 
 
 def test_a_job_runs_under_grants_and_stops_with_one(mills: Negotiated) -> None:
     """Nothing is permitted before the grant; a masked job ends well under it; a provider's suspension denies the next."""
-    offers = {mill.name: publish(mill, "--purpose", PURPOSE, "--set", "count=3") for mill in mills.mills}
+    offers = {mill.name: publish(mill, "rolls", "--purpose", PURPOSE, "--set", "count=3") for mill in mills.mills}
     assert mills.job().code == 3, "no agreement yet"
-    grants = {mill.name: mills.granted(mill, offers[mill.name]) for mill in mills.mills}
+    grants = {mill.name: mills.granted(mill, "rolls", offers[mill.name]) for mill in mills.mills}
     ended = mills.job()
     assert ended.code == 0, ended.err
     for mill in mills.mills:
@@ -100,7 +103,7 @@ def test_a_query_is_answered_under_grants(mills: Negotiated) -> None:
     """The clauses travel through the negotiation: the smallest group that a provider put into its offer binds the answer."""
     clauses = ("--purpose", "fed:Benchmarking", "--set", "action=aggregateQuery", "--set", "group-size=230")
     for mill in mills.mills:
-        mills.granted(mill, publish(mill, *clauses))
+        mills.granted(mill, "passes", publish(mill, "passes", *clauses))
     ask = ("query", "--purpose", "fed:Benchmarking", "--yes")
     (row,) = mills.institute.ok(*ask, "SELECT COUNT(*) AS n FROM passes").json["rows"]
     assert (row["n"], row["contributing"]) == (sum(ROWS.values()), 3)
