@@ -56,7 +56,7 @@ def show(
         emit([_document(one, fields) for one, fields in rows])
         return
     table(
-        ("entry", "time", "kind", "settles", "holds"),
+        ("entry", "time", "kind", "settles", "contents"),
         ((one.index, one.time, one.kind, "" if one.ref is None else one.ref, _summary(fields)) for one, fields in rows),
     )
 
