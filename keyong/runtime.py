@@ -38,6 +38,11 @@ _LEFT_OUT = {"tests", "include"}
 """Folders below a package that no job needs: the packages' own tests, and C headers."""
 
 
+_OWN_AFFAIRS = {Path("certifi/cacert.pem")}
+"""Files that companies change on their machines (an authority of their own, added to those that TLS trusts): two runtimes of the
+same versions would differ by them, and an addition would end a node's service. Jobs have no network to need them for."""
+
+
 _OURS = Path(federation.jobs.__file__).resolve().parent
 
 
@@ -238,7 +243,7 @@ def _files() -> Iterator[tuple[Path, Path]]:
                 continue
             if relative.name in _MACHINE_FILES and relative.parent.name.endswith(".dist-info"):
                 continue
-            if _LEFT_OUT & set(relative.parts[1:]):
+            if _LEFT_OUT & set(relative.parts[1:]) or relative in _OWN_AFFAIRS:
                 continue
             source = Path(str(distribution.locate_file(file)))
             if source.is_file():

@@ -48,3 +48,8 @@ def test_distributions_hold_what_jobs_need_and_nothing_of_ours() -> None:
     names = {distribution.metadata["Name"].lower() for distribution in runtime.distributions()}
     assert {"flwr", "torch", "numpy", "pandas", "duckdb", "tenseal"} <= names  # the last two for queries
     assert not {"keyong", "opendp", "psycopg"} & names
+
+
+def test_the_list_of_authorities_that_companies_add_to_is_no_part_of_it() -> None:
+    held = {str(relative) for _, relative in runtime._files()}
+    assert "certifi/core.py" in held and "certifi/cacert.pem" not in held
