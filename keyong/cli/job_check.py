@@ -67,7 +67,8 @@ def check(
     quiet_logs()
     app = load_app(path, config or (), outputs)
     tree = load_runtime(runtime)
-    columns, demanded = _columns(dataset, schema)
+    # An agreement that names no tier is content with whatever floor its node keeps, which is never none unless it says so.
+    columns, demanded = _columns(dataset, schema, silent="T2" if development else "")
     report = run_check(app.bundle, columns, app.config, tree, rows, demanded, development=development)
     _show(report, app, tree.digest, verbose)
     if dataset is not None and not as_json():
@@ -140,8 +141,8 @@ def trial(
     return report
 
 
-def _columns(dataset: str | None, schema: Path | None) -> tuple[Sequence[Column], str]:
-    """The columns to make up, and the isolation that agreements about them demand."""
+def _columns(dataset: str | None, schema: Path | None, silent: str) -> tuple[Sequence[Column], str]:
+    """The columns to make up, and the isolation that agreements about them demand; ``silent`` where one names none."""
     from federation.errors import UsageError
     from keyong.cli._context import open_client, split_dataset
 
@@ -152,19 +153,19 @@ def _columns(dataset: str | None, schema: Path | None) -> tuple[Sequence[Column]
     if dataset is not None:
         member, name = split_dataset(dataset)
         with open_client() as client:
-            return client.dataset(member, name).description.columns, _demanded(client, member, name)
+            return client.dataset(member, name).description.columns, _demanded(client, member, name, silent)
     assert schema is not None
     return read_schema(schema.expanduser()), ""
 
 
-def _demanded(client: Client, provider: str, dataset: str) -> str:
+def _demanded(client: Client, provider: str, dataset: str, silent: str) -> str:
     from federation.policy import demanded_tier, parse_policy
     from federation.statements import Agreement, Envelope
 
     me = client.home.identity.member
     held = [one for one in client.holdings.list("in-force") if (one.provider, one.dataset) == (provider, dataset)]
     agreements = [Agreement.read(Envelope.from_bytes(one.envelope)) for one in held if one.consumer == me]
-    return max((demanded_tier(parse_policy(agreement.policy)) for agreement in agreements), default="")
+    return max((demanded_tier(parse_policy(agreement.policy)) or silent for agreement in agreements), default="")
 
 
 def read_schema(path: Path) -> tuple[Column, ...]:
