@@ -45,7 +45,7 @@ def open_home() -> Home:
     return home
 
 
-def open_client(*, mail: bool = True) -> Client:
+def open_client() -> Client:
     """A client of this home, to be used as a context."""
     from keyong.client import Client
 

@@ -153,6 +153,7 @@ def _columns(dataset: str | None, schema: Path | None, silent: str) -> tuple[Seq
     if dataset is not None:
         member, name = split_dataset(dataset)
         with open_client() as client:
+            client.read_mail()  # what was revoked demands nothing any more
             return client.dataset(member, name).description.columns, _demanded(client, member, name, silent)
     assert schema is not None
     return read_schema(schema.expanduser()), ""
