@@ -57,6 +57,10 @@ def mills(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consortium]:
             "node", "dataset", "add", "heats", one.records(mill), "--title", "Heats", "--simulated", "--unit-rows", "1",
             "--column", alloys, "--column", "force:number=0..60",
         )  # fmt: skip
+        mill.ok(
+            "node", "dataset", "add", "slabs", one.records(mill), "--title", "Slabs", "--simulated", "--unit-rows", "1",
+            "--column", "force:number=0..60", "--column", "width:number=0..6000",
+        )  # fmt: skip
         one.serve_node(mill)
 
     at_once(serve, one.mills)
@@ -234,3 +238,53 @@ def test_noise_is_added_paid_for_and_ends_with_the_budget(mills: Consortium) -> 
     refused = mills.institute.run("query", sql, "--purpose", PURPOSE, "--yes", "--rho", "0.05", "--again")
     assert refused.code == 3 and "budget" in refused.err, refused.err
     assert "unit" in mills.institute.run("query", "SELECT COUNT(*) FROM passes", "--purpose", PURPOSE, "--rho", "1").err
+
+
+@pytest.mark.long
+def test_one_askers_questions_scores_and_training_draw_on_one_budget_and_anothers_on_its_own(
+    mills: Consortium, tmp_path: Path
+) -> None:
+    lab, mill = ForkedParty(mills.folder, "lab"), mills.mill("a")
+    lab.ok("join", mills.invite("lab", "Lab Ltd", "--role", "analyst"), "--fingerprint", mills.fingerprint)
+    purpose = "fed:QualityControl"
+    common = ("--dataset", "slabs", "--title", "T", "--purpose", purpose, "--expires", "30d", "--count", "9")
+    bilateral, trained = ("--action", "score", "--protection", "bilateral"), ("--action", "train")
+    for asker in (mills.institute, lab):
+        for clauses in (bilateral, trained, ("--action", "aggregateQuery")):
+            givers = [mill] if clauses is bilateral else mills.mills
+            at_once(
+                lambda one, to=asker.name, more=clauses: one.ok("agreement", "offer", "--to", to, *common, *more),
+                givers,
+            )  # type: ignore[misc]
+        for offer in asker.ok("inbox").json["offers"]:
+            asker.ok("agreement", "sign", offer["id"])
+
+    model = tmp_path / "model.json"
+    model.write_text(json.dumps({"model": "linear", "target": "force", "intercept": 20.0, "weights": {"width": 0.0}}))
+    sql = "SELECT COUNT(*) AS n FROM slabs"
+
+    def query(asker: Party, rho: str) -> Any:
+        return asker.run("query", sql, "--purpose", purpose, "--rho", rho, "--again", "--yes")
+
+    def taken(named: str) -> float:
+        shown = mill.ok("budget", "show", "slabs").json["budgets"]
+        return next((float(one["rho_taken"]) for one in shown if one["requester"] == named), 0.0)
+
+    assert query(mills.institute, "0.025").code == 0
+    asked_for = taken("Rolling Institute")
+    assert asked_for == pytest.approx(0.025, rel=0.02)
+    scored = mills.institute.run("score", model, "--on", "mill-a/slabs", "--purpose", purpose, "--rho", "0.05", "--yes")
+    assert scored.code == 0, scored.err
+    assert taken("Rolling Institute") == pytest.approx(asked_for + 0.05, rel=0.02), "one budget for both"
+    assert taken("Lab Ltd") == 0
+    assert query(lab, "0.09").code == 0, "another's is untouched"
+    assert taken("Lab Ltd") == pytest.approx(0.09, rel=0.02)
+    assert taken("Rolling Institute") == pytest.approx(asked_for + 0.05, rel=0.02)
+    # a quarter is left: what asks for half, a question, a score or training, is refused
+    half = "0.05"
+    assert "budget" in query(mills.institute, half).err
+    on = ("--on", "mill-a/slabs", "--purpose", purpose, "--rho", half, "--yes")
+    assert "budget" in mills.institute.run("score", model, *on).err
+    training = ("--action", "train", "--rounds", "1", "--clip", "1", "--rho", half)
+    refused = mills.job(None, *training, purpose=purpose)
+    assert refused.code == 3 and "budget" in refused.err, refused.err
