@@ -138,6 +138,16 @@ def carry_over(connection: sqlite3.Connection, lost: Path | None, data_versions:
 
 def _copied(connection: sqlite3.Connection, lost: Path) -> int:
     carried = 0
+    for table, columns, rows in _readable(lost):
+        marks = ", ".join("?" for _ in columns.split(","))
+        connection.executemany(f"INSERT OR IGNORE INTO {table} ({columns}) VALUES ({marks})", rows)  # noqa: S608
+        carried += len(rows) if table == "opened_set" else 0
+    return carried
+
+
+def _readable(lost: Path) -> list[tuple[str, str, list[tuple[object, ...]]]]:
+    """What a lost ledger's tables still say; only what goes wrong in reading it is passed over."""
+    found: list[tuple[str, str, list[tuple[object, ...]]]] = []
     with suppress(sqlite3.Error, OSError), tempfile.TemporaryDirectory(prefix="keyong-lost-") as folder:
         for name in (lost.name, f"{lost.name}-wal"):
             if (lost.parent / name).exists():
@@ -145,11 +155,8 @@ def _copied(connection: sqlite3.Connection, lost: Path) -> int:
         with closing(sqlite3.connect((Path(folder) / lost.name).as_uri() + "?mode=rw", uri=True)) as before:
             for table, columns in _TABLES.items():
                 rows = before.execute(f"SELECT {columns} FROM {table}").fetchall()  # noqa: S608  # our own names
-                marks = ", ".join("?" for _ in columns.split(","))
-                put = f"INSERT OR IGNORE INTO {table} ({columns}) VALUES ({marks})"  # noqa: S608
-                connection.executemany(put, rows)
-                carried += len(rows) if table == "opened_set" else 0
-    return carried
+                found.append((table, columns, rows))
+    return found
 
 
 def _text(members: object) -> str:
