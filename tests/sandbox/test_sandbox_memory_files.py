@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import gc
-import mmap
 import os
 import socket
 import subprocess
@@ -48,37 +46,52 @@ def test_kept_files_end_the_session(runtime: Runtime, mapped: bool) -> None:
         assert session.wait(20).limit == "memory"
 
 
-class Own(_Totals):
-    """Takes this process for the session."""
+HELD = """
+import mmap, os
+for step in iter(input, "end"):
+    exec(step)
+    print("done", flush=True)
+"""
+
+
+class Of(_Totals):
+    """Takes one process for the session."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__()
+        self._pid = str(pid)
 
     def _belongs(self, name: str) -> bool:
-        return name == str(os.getpid())
+        return name == self._pid
 
     def _scratch_usage(self, limits: Limits) -> tuple[int, bool]:
         return 0, False
 
 
 def test_a_file_counts_once_whether_open_or_mapped_and_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a process that does nothing else: this one has threads of other tests, whose memory moves."""
     monkeypatch.setattr(_memory_files, "_SHARE", 0)
-    meter, limits = Own(), Limits(memory_bytes=1)
-    gc.collect()
-    before = meter.sample(limits).memory_bytes
-    file = os.memfd_create("body")
-    os.posix_fallocate(file, 0, SIZE)  # nothing passes through this process's own heap
-    again = os.dup(file)
+    command = [sys.executable, "-I", "-S", "-c", HELD]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        meter, limits = Of(process.pid), Limits(memory_bytes=1)
 
-    def more() -> float:
-        return (meter.sample(limits).memory_bytes - before) / SIZE
+        def held_after(step: str) -> float:
+            assert process.stdin is not None and process.stdout is not None
+            print(step, file=process.stdin, flush=True)
+            assert process.stdout.readline() == "done\n"
+            return meter.sample(limits).memory_bytes / SIZE
 
-    assert more() == pytest.approx(1, abs=0.2)
-    with mmap.mmap(file, SIZE) as view:
-        assert more() == pytest.approx(1, abs=0.2)
-        assert sum(view[::4096]) == 0
-        assert more() == pytest.approx(1, abs=0.2)
-        os.close(file)
-        os.close(again)
-        assert more() == pytest.approx(1, abs=0.2)
-    assert more() == pytest.approx(0, abs=0.2)
+        before = held_after("pass")
+        steps = {
+            f"file = os.memfd_create('body'); os.posix_fallocate(file, 0, {SIZE}); again = os.dup(file)": 1,
+            f"view = mmap.mmap(file, {SIZE})": 1,
+            "assert sum(view[::4096]) == 0": 1,
+            "os.close(file); os.close(again)": 1,
+            "view.close()": 0,
+        }
+        for step, counted in steps.items():
+            assert held_after(step) - before == pytest.approx(counted, abs=0.2), step
+        print("end", file=process.stdin)
 
 
 @pytest.mark.usefixtures("root_only")
