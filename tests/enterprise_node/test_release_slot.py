@@ -78,7 +78,7 @@ async def test_inv3_how_long_job_code_took_is_not_seen(world: Any) -> None:
 
 
 async def test_without_slots_it_is_seen_and_an_answer_waits_for_nothing(world: Any) -> None:
-    fast, _ = await measured(world, 0.0)
+    fast = min([(await measured(world, 0.0))[0] for _ in range(3)])
     slow, _ = await measured(world, 1.0)
     assert slow - fast > 0.5
     await world.line.close()

@@ -238,7 +238,6 @@ async def test_a_session_lends_nothing(ends: Ends) -> None:
 
 async def test_files_that_a_session_sends_are_dropped(ends: Ends) -> None:
     """Descriptors beside a frame are the kernel's to close: none of them reaches the trusted process."""
-    before = set(os.listdir("/proc/self/fd"))
     frame = b"".join(bytes(part) for part in encode_frame({"op": "reply"}))
     file = os.memfd_create("theirs")
 
@@ -247,8 +246,15 @@ async def test_files_that_a_session_sends_are_dropped(ends: Ends) -> None:
         ends.raw.sendall(frame[HEAD_BYTES:])
 
     assert len(await ends.answered(send)) == 0
+    assert held("theirs") == 1
     os.close(file)
-    assert set(os.listdir("/proc/self/fd")) <= before
+    assert held("theirs") == 0
+
+
+def held(name: str) -> int:
+    """How many descriptors of this process are of a memory file of that name."""
+    links = (Path("/proc/self/fd") / one for one in os.listdir("/proc/self/fd"))
+    return sum(os.path.lexists(link) and os.readlink(link).startswith(f"/memfd:{name}") for link in links)
 
 
 @pytest.mark.parametrize("size", [100, SIZE])
