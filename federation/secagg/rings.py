@@ -51,6 +51,10 @@ class BinaryRing:
         mask = np.frombuffer(stream, dtype=self.dtype)
         (np.add if sign > 0 else np.subtract)(vector, mask, out=vector)
 
+    def add(self, vector: Vector, other: Vector) -> None:
+        """Add another vector of this ring, in place."""
+        np.add(vector, other, out=vector)
+
 
 @dataclass(frozen=True)
 class PrimeRing:
@@ -85,6 +89,11 @@ class PrimeRing:
         modulus = np.uint64(self.modulus)
         vector += mask if sign > 0 else modulus - mask
         np.mod(vector, modulus, out=vector)
+
+    def add(self, vector: Vector, other: Vector) -> None:
+        """Add another vector of this ring, in place; the elements of both are below the modulus."""
+        vector += other
+        np.mod(vector, np.uint64(self.modulus), out=vector)
 
     def _reduce(self, words: Vector) -> Vector:
         # Horner's rule over limbs of 12 bits: what is below 2^51 stays below 2^63 with one more limb

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,6 +25,7 @@ from federation.secagg import (
     add_masks,
     choose_encoding,
     dropouts,
+    keystream,
     threshold,
 )
 from federation.secagg.shamir import PRIME, combine, split
@@ -84,6 +86,40 @@ def test_masks_cancel_exactly_in_every_ring_over_any_number_of_threads(ring: Any
     add_masks(pairs, [MaskKey(key.key, -key.sign) for key in KEYS], threads=2)
     assert np.array_equal(vectors[0], plain)
     assert np.array_equal(vectors[1], small)
+
+
+@pytest.mark.parametrize("sizes", [(1,), (7, 5), (8, 9, 3), (70_001, 2), (131_073, 65_536, 1)])
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("wide", [True, False])
+def test_masks_are_the_keystream_of_the_counter_mode_however_it_is_made(
+    sizes: tuple[int, ...], threads: int, wide: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keystream, "_gcm_is_faster", lambda: wide)
+    vectors = [np.zeros(size, dtype="<u4") for size in sizes]
+    add_masks([(vector, Z32) for vector in vectors], KEYS, threads=threads)
+    block = 0
+    for vector in vectors:
+        expected = np.zeros(len(vector), dtype="<u4")
+        for key in KEYS:
+            counting = Cipher(algorithms.AES(key.key), modes.CTR(block.to_bytes(16, "big"))).encryptor()
+            expected += np.uint32(key.sign % 2**32) * np.frombuffer(counting.update(bytes(vector.nbytes)), dtype="<u4")
+        assert np.array_equal(vector, expected)
+        block += -(-vector.nbytes // 16)
+
+
+def test_beyond_the_32_bits_of_gcms_counter_the_keystream_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keystream, "_gcm_is_faster", lambda: True)
+    vector = np.zeros(100_000, dtype="<u4")
+    made: list[bytes] = []
+    from_second_block = keystream._from_second_block
+    monkeypatch.setattr(keystream, "_from_second_block", lambda key: made.append(key) or from_second_block(key))
+    add_masks([(vector, Z32)], KEYS[:1])
+    assert made == [KEYS[0].key]
+    monkeypatch.setattr(keystream, "GCM_BLOCKS", 1 << 12)
+    again = np.zeros(100_000, dtype="<u4")
+    add_masks([(again, Z32)], KEYS[:1])
+    assert made == [KEYS[0].key]
+    assert np.array_equal(vector, again)
 
 
 def test_a_prime_ring_reduces_words_as_python_does() -> None:
