@@ -236,5 +236,10 @@ def resumable(job: Job) -> dict[str, int]:
 
 
 def told(error: KeyongError) -> dict[str, Any]:
-    """An error as the requester is told of it."""
-    return {"code": error.code, "reason": str(error), "hint": error.hint, "exit": error.exit_code}
+    """An error as the requester is told of it: in English, and as the sentences and values that another language needs."""
+    said = {
+        "reason": error.template,
+        "hint": error.hint_template,
+        "params": {k: str(v) for k, v in error.params.items()},
+    }
+    return {"code": error.code, "reason": str(error), "hint": error.hint, "exit": error.exit_code, "said": said}

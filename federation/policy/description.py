@@ -120,13 +120,13 @@ def _constraint(constraint: AnyConstraint, lang: Language) -> str:
         return _protection(constraint, terms, lang)
     if constraint.left == "fed:rho" and UNBOUNDED in terms:
         return say["unbounded"]
-    key = f"{constraint.left} {constraint.operator}"
+    operator = "eq" if constraint.operator == "isAnyOf" and len(terms) == 1 else constraint.operator
+    key = f"{constraint.left} {operator}"
     values = WORDS[lang]["comma"].join(_term(constraint.left, term, lang) for term in terms)
     if key in say:
         return say[key].format(value=values)
-    operator = OPERATORS[lang].get(constraint.operator, constraint.operator)
     operand = OPERANDS[lang].get(constraint.left, constraint.left)
-    return say["any"].format(operand=operand, operator=operator, value=values)
+    return say["any"].format(operand=operand, operator=OPERATORS[lang].get(operator, operator), value=values)
 
 
 def _protection(constraint: Constraint, terms: tuple[str, ...], lang: Language) -> str:

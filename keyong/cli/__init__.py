@@ -17,5 +17,6 @@ __all__ = ["main", "run"]
 def main() -> None:
     """Run the command line and exit with its code."""
     code = run(sys.argv[1:])
-    gc.freeze()  # or the interpreter, ending, looks through all that was imported for garbage: a fifth of a short command
+    if "duckdb" not in sys.modules:  # whose types, left lying, are told to the terminal one by one
+        gc.freeze()  # or the interpreter, ending, looks through what was imported for garbage: a fifth of a short command
     sys.exit(code)

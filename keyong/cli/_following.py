@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from keyong.cli._output import as_json, console, emit_line, narrate, print_error
 from keyong.cli._plans import warn_development
 from keyong.cli._refusals import explain_refusal
+from keyong.cli._words import STAGES, why, word
 from keyong.text import speaking, translate
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ class Course:
     metrics: dict[str, dict[str, Any]] = field(default_factory=dict)
     last: dict[str, Any] = field(default_factory=dict)
     """Metrics of the newest exchange."""
+    stage: str = ""
+    """What the newest exchange was for."""
     rounds_done: int = 0
     development: bool = False
     """Nodes may run it without isolation (T0), on made-up data."""
@@ -70,7 +73,8 @@ def _take(course: Course, event: Event) -> None:
     elif event.kind == "round":
         course.rounds_done = int(data.get("round", 0))
         course.last = data.get("metrics") or {}
-        course.metrics[str(data.get("stage", ""))] = course.last
+        course.stage = str(data.get("stage", ""))
+        course.metrics[course.stage] = course.last
     elif event.kind == "node-unavailable":
         narrate("{node} cannot be reached ({code})", node=data.get("node"), code=data.get("code"))
         course.refusals.append(data)
@@ -127,7 +131,11 @@ def _progress(rounds: int) -> Iterator[Any]:
             yield lambda course: progress.update(task, completed=course.rounds_done, last=_last(course))
     else:
         yield lambda course: narrate(
-            "round {done} of {rounds}  {last}", done=course.rounds_done, rounds=rounds, last=show_metrics(course.last)
+            "round {done} of {rounds}, {stage}  {last}",
+            done=course.rounds_done,
+            rounds=rounds,
+            stage=word(STAGES, course.stage),
+            last=show_metrics(course.last),
         )
 
 
@@ -171,26 +179,34 @@ def _explain_end(course: Course, job: str) -> None:
         _print_refusal(str(one.get("node", "")), str(one.get("code", "")), one.get("clause"), course.exit_code)
     if course.status == "denied" and course.refusals:
         return
-    code, reason, hint = (str(course.data.get(key, "")) for key in ("code", "reason", "hint"))
+    code = str(course.data.get("code", ""))
+    with speaking("en"):
+        english = why(course.data)
+    reason, hint = why(course.data)
     if course.status == "cancelled":
         message = translate("the job was cancelled")
         print_error(course.status, message, "", course.exit_code, english=("the job was cancelled", ""))
         return
     if course.status == "interrupted" and "exchange" in course.data:
-        _explain_interruption(course, job, reason, hint)
+        _explain_interruption(course, job, english)
         return
     message = translate("the job failed ({code}): {reason}", code=code, reason=reason)
-    print_error(code, message, hint, course.exit_code, english=(f"the job failed ({code}): {reason}", hint))
+    print_error(code, message, hint, course.exit_code, english=(f"the job failed ({code}): {english[0]}", english[1]))
 
 
-def _explain_interruption(course: Course, job: str, reason: str, hint: str) -> None:
+def _explain_interruption(course: Course, job: str, english: tuple[str, str]) -> None:
+    reason, hint = why(course.data)
     number, count, bare = course.data.get("exchange"), course.data.get("exchanges"), job[:8]
-    where = {"number": number, "count": count, "reason": reason}
+    where = {"number": number, "count": count}
     sentence = "the job was interrupted at exchange {number} of about {count}: {reason}"
-    message = translate("the job was interrupted at exchange {number} of about {count}: {reason}", **where)
-    way = hint or f"go on with: keyong job resume {bare}"
+    message = translate(
+        "the job was interrupted at exchange {number} of about {count}: {reason}", reason=reason, **where
+    )
+    way = english[1] or f"go on with: keyong job resume {bare}"
     shown = hint or translate("go on with: keyong job resume {job}", job=bare)
-    print_error(course.status, message, shown, course.exit_code, english=(sentence.format(**where), way))
+    print_error(
+        course.status, message, shown, course.exit_code, english=(sentence.format(reason=english[0], **where), way)
+    )
 
 
 def _print_refusal(node: str, code: str, clause: Any, exit_code: int) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from keyong.cli._output import narrate
+from keyong.cli._words import ANCHORINGS, word
 from keyong.text import translate
 
 if TYPE_CHECKING:
@@ -20,13 +21,10 @@ def narrate_agreements(chosen: Sequence[Choice]) -> None:
     narrate("under these agreements:")
     for choice in chosen:
         one = choice.published.description
-        sentence = (
+        narrate(
             "  {id}  {dataset}, {low} to {high} rows"
             if choice.published.online
-            else "  {id}  {dataset}, {low} to {high} rows, NOT CONNECTED"
-        )
-        narrate(
-            sentence,
+            else "  {id}  {dataset}, {low} to {high} rows, NOT CONNECTED",
             id=short(choice.holding),
             dataset=f"{one.provider}/{one.dataset}",
             low=one.rows_at_least,
@@ -81,7 +79,7 @@ def narrate_plan(plan: JobPlan) -> None:
     if plan.anchoring == "committed":
         narrate("  result        used as the nodes record it: no other company vouches for it first")
     else:
-        narrate("  result        used once its receipts are {anchoring}", anchoring=plan.anchoring)
+        narrate("  result        used once its receipts are {anchoring}", anchoring=word(ANCHORINGS, plan.anchoring))
     narrate("  valid until   {expires}", expires=instant_text(plan.expires))
     if plan.protection == "fed:masked":
         tell_dropouts(len(plan.cohort), plan.minimal_participants)

@@ -56,7 +56,7 @@ def show(
         )
         return
     table(
-        ("dataset", "for", "spent", "of", "left", "epsilon", ""),
+        ("dataset", "for", "spent", "limit", "left", "epsilon", ""),
         (
             (
                 one.dataset,

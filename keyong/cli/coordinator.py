@@ -7,10 +7,12 @@ from typing import Annotated, Any
 import typer
 
 from keyong.cli._commands import Commands
+from keyong.cli._jobs import bare
 from keyong.cli._output import as_json, clean, emit, facts, line, table
 from keyong.cli._serving import LogFormat, LogLevel, Observe, ObserveAnywhere, report, serve
 from keyong.cli._standing import fetch, mebibytes, show_checks, show_health
 from keyong.cli._tiers import tell_what_is_missing
+from keyong.cli._words import STATUSES, word
 from keyong.text import translate
 
 app = Commands("Run the coordinator, or ask how it stands.")
@@ -187,9 +189,16 @@ def _show(found: dict[str, Any]) -> None:
     if found["jobs"]:
         line()
         table(
-            ("job", "requester", "purpose", "status", "place", "submitted"),
+            ("job", "requester", "purpose", "status", "place", "submitted at"),
             (
-                (one["job"], one["requester"], one["purpose"], one["status"], one["place"] or "-", one["submitted"])
+                (
+                    bare(one["job"])[:8],
+                    one["requester"],
+                    one["purpose"],
+                    word(STATUSES, one["status"]),
+                    one["place"] or "-",
+                    one["submitted"],
+                )
                 for one in found["jobs"]
             ),
         )

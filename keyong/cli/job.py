@@ -10,6 +10,8 @@ from keyong.cli import job_check, job_result, job_run
 from keyong.cli._commands import Commands
 from keyong.cli._jobs import JobArgument, bare, find_job
 from keyong.cli._output import as_json, clean, emit, facts, line, narrate, table
+from keyong.cli._words import DETAILS, EVENTS, STAGES, STATUSES, protection, why, word
+from keyong.text import translate
 
 if TYPE_CHECKING:
     from federation.wire.messages import Event, JobSummary
@@ -34,10 +36,10 @@ def list_() -> None:
         emit([one.model_dump(mode="json") for one in jobs])
         return
     table(
-        ("job", "status", "rounds", "requester", "purpose", "participants", "protection", "submitted"),
+        ("job", "status", "rounds", "requester", "purpose", "participants", "protection", "submitted at"),
         (
             (bare(one.job)[:8], _standing(one), f"{one.rounds_done}/{one.rounds}", one.requester, one.purpose,
-             one.participants, _protection(one.protection), one.submitted)
+             one.participants, protection(one.protection), one.submitted)
             for one in jobs
         ),
     )  # fmt: skip
@@ -48,22 +50,17 @@ _STEP_COLUMNS = ("time", "round", "stage", "outcome", "code", "normalised", "sat
 
 def _standing(job: JobSummary) -> str:
     """A job's status, and its place in the queue or where it can be gone on with."""
-    from keyong.text import translate
-
+    status = word(STATUSES, job.status)
     if job.place:
-        return translate("{status} (place {place} of {count})", status=job.status, place=job.place, count=job.waiting)
+        return translate("{status} (place {place} of {count})", status=status, place=job.place, count=job.waiting)
     if job.exchange:
         return translate(
             "{status} (resumable at exchange {exchange} of ~{count})",
-            status=job.status,
+            status=status,
             exchange=job.exchange,
             count=job.exchanges,
         )
-    return job.status
-
-
-def _protection(protection: str) -> str:
-    return "UNPROTECTED" if protection == "fed:none" else protection
+    return status
 
 
 @app.command()
@@ -96,9 +93,9 @@ def show(job: JobArgument) -> None:
             ("requester", found.requester),
             ("purpose", found.purpose),
             ("participants", found.participants),
-            ("protection", _protection(found.protection)),
+            ("protection", protection(found.protection)),
             ("plan", found.plan),
-            ("submitted", found.submitted),
+            ("submitted at", found.submitted),
         )
     )
     if found.exchange:
@@ -106,7 +103,9 @@ def show(job: JobArgument) -> None:
         narrate("go on with: keyong job resume {job}", job=bare(found.job)[:8])
     if events:
         line()
-        table(("time", "event", "details"), ((event.time, event.kind, _details(event)) for event in events))
+        table(
+            ("time", "event", "details"), ((event.time, word(EVENTS, event.kind), _details(event)) for event in events)
+        )
 
 
 def _details(event: Event) -> str:
@@ -115,10 +114,12 @@ def _details(event: Event) -> str:
 
     data = dict(event.data)
     if event.kind == "round":
-        return f"{data.get('stage')} {data.get('round')}  {show_metrics(data.get('metrics') or {})}"
+        return f"{word(STAGES, data.get('stage'))} {data.get('round')}  {show_metrics(data.get('metrics') or {})}"
     if event.kind == "denied" and "node" in data:
         return f"{data['node']}: {data.get('code')}  {explain_refusal(str(data.get('code')), data.get('clause'))[0]}"
-    return "  ".join(f"{key}={value}" for key, value in data.items() if value not in ("", None, {}))
+    data["reason"], data["hint"] = why(data)
+    data.pop("said", None)
+    return "  ".join(f"{word(DETAILS, key)}={value}" for key, value in data.items() if value not in ("", None, {}))
 
 
 @app.command()

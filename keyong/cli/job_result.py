@@ -11,11 +11,16 @@ import typer
 
 from keyong.cli._jobs import JobArgument, bare, find_job
 from keyong.cli._output import as_json, clean, emit, facts, line, narrate, table
+from keyong.cli._words import ANCHORINGS, STATUSES, word
+from keyong.text import translate
 
 if TYPE_CHECKING:
     from federation.statements import Anchoring
     from keyong.receipts import Standing
     from keyong.receiving import Received
+
+
+RECEIPTS = "receipts/"
 
 
 def result(
@@ -67,13 +72,16 @@ def result(
     facts(
         (
             ("job", bare(found.job)),
-            ("status", summary.get("status", "")),
+            ("status", word(STATUSES, summary.get("status", ""))),
             ("rounds", f"{summary.get('rounds_done')}/{summary.get('rounds')}"),
         )
     )
     _show_receipts(received)
-    for name in _files(folder):
-        line(f"{folder}/{clean(name)}")
+    names = _files(folder)
+    for name in names:
+        if not name.startswith(RECEIPTS):
+            line(f"{folder}/{clean(name)}")
+    line(f"{folder}/{RECEIPTS}  {translate('{count} files', count=sum(name.startswith(RECEIPTS) for name in names))}")
     warn_unprotected(str(summary.get("protection", "")))
     warn_development(summary.get("development"))
 
@@ -103,14 +111,17 @@ def _evidence(received: Received) -> dict[str, Any]:
 def _show_receipts(received: Received) -> None:
     table(
         ("node", "receipts", "state", "cosigned by"),
-        ((one.node, len(one.receipts), one.anchoring, ", ".join(one.witnesses) or "-") for one in received.standings),
+        (
+            (one.node, len(one.receipts), word(ANCHORINGS, one.anchoring), ", ".join(one.witnesses) or "-")
+            for one in received.standings
+        ),
     )
-    facts((("receipts", received.anchoring),))
+    facts((("receipts", word(ANCHORINGS, received.anchoring)),))
     if received.demanded != received.plan.anchoring:
         narrate(
             "the plan demanded {planned}; {demanded} was accepted, and that is on record",
-            planned=received.plan.anchoring,
-            demanded=received.demanded,
+            planned=word(ANCHORINGS, received.plan.anchoring),
+            demanded=word(ANCHORINGS, received.demanded),
         )
     if not received.told:
         narrate("the coordinator did not take the acknowledgement; it is in this ledger")

@@ -8,6 +8,7 @@ import typer
 
 from keyong.cli import node_approvals, node_attribute, node_dataset, node_openings, node_review, node_runtime, node_tier
 from keyong.cli._commands import Commands
+from keyong.cli._jobs import bare
 from keyong.cli._output import as_json, emit, facts, line, table
 from keyong.cli._serving import LogFormat, LogLevel, Observe, ObserveAnywhere, report, serve
 from keyong.cli._standing import fetch, mebibytes, show_checks, show_health
@@ -175,7 +176,7 @@ def _show(found: dict[str, Any]) -> None:
             ("job", "requester", "purpose", "dataset", "round", "stage", "state"),
             (
                 (
-                    job["job"],
+                    bare(job["job"])[:8],
                     job["requester"],
                     job["purpose"],
                     job["dataset"],
@@ -191,7 +192,7 @@ def _show(found: dict[str, Any]) -> None:
         table(
             ("agreement", "with", "dataset", "uses reserved", "expires"),
             (
-                (one["agreement"], one["consumer"], one["dataset"], one["reserved"], one["expires"])
+                (bare(one["agreement"])[:8], one["consumer"], one["dataset"], one["reserved"], one["expires"])
                 for one in found["uses"]
             ),
         )

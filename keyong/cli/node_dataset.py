@@ -328,7 +328,7 @@ def show_description(described: DatasetDescription) -> None:
         )
     )
     _output.table(
-        ("column", "type", "missing values", "unit", "from", "to", "description"),
+        ("column", "type", "missing values", "unit", "lowest", "highest", "description"),
         (
             (
                 one.name,

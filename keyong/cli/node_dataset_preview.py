@@ -49,7 +49,7 @@ def preview(
     )
     line()
     table(
-        ("column", "type", "changed values", "missing values", "from", "to"),
+        ("column", "type", "changed values", "missing values", "lowest", "highest"),
         (
             (
                 one.column.name,

@@ -7,6 +7,7 @@ be.
 A sentence of the catalogue is a string literal that is
 
 * the first argument of, or ``hint=`` in, a call of a class whose name ends in ``Error`` or ``Notice``;
+* where a function hands one of its parameters on as such a sentence, what its module calls it with;
 * in ``keyong/``, the first argument of ``_``, ``mark``, ``translate``, ``narrate``, ``say``, ``ask`` or ``question``,
   or the second of ``report``;
 * in ``keyong/**/templates``, the argument of ``_`` in a page's template;
@@ -67,11 +68,13 @@ def in_template(source: str) -> Iterator[tuple[str, int]]:
 def in_source(source: str, *, command: bool = False) -> Iterator[tuple[str, int]]:
     """The sentences in one file's source, with their lines; ``command`` reads it as a part of the command line."""
     tree = ast.parse(source)
+    handed_on = _handed_on(tree, command)
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
-            for literal in _in_call(node, command):
-                if text := _text(literal):
-                    yield text, literal.lineno
+            for given in (*_in_call(node, command), *_given(node, handed_on.get(_name(node), {}))):
+                for literal in _chosen(given):
+                    if text := _text(literal):
+                        yield text, literal.lineno
         elif command and isinstance(node, ast.FunctionDef) and _is_command(node, tree):
             for paragraph in _prose(ast.get_docstring(node) or ""):
                 yield paragraph, node.lineno
@@ -85,14 +88,39 @@ def in_source(source: str, *, command: bool = False) -> Iterator[tuple[str, int]
                 yield paragraph, node.lineno
 
 
+def _handed_on(tree: ast.Module, command: bool) -> dict[str, dict[str, int]]:
+    """The functions of a module that take sentences for others: which parameters, and where a call has them."""
+    found: dict[str, dict[str, int]] = {}
+    for function in ast.walk(tree):
+        if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        names = [one.arg for one in (*function.args.posonlyargs, *function.args.args)]
+        names = names[1:] if names[:1] in (["self"], ["cls"]) else names
+        for call in ast.walk(function):
+            if isinstance(call, ast.Call):
+                for given in _in_call(call, command):
+                    if isinstance(given, ast.Name) and given.id in names:
+                        found.setdefault(function.name, {})[given.id] = names.index(given.id)
+    return found
+
+
+def _given(call: ast.Call, wanted: dict[str, int]) -> Iterator[ast.expr]:
+    """What a call gives for these parameters."""
+    for name, place in wanted.items():
+        yield from call.args[place : place + 1]
+        yield from (keyword.value for keyword in call.keywords if keyword.arg == name)
+
+
+def _name(call: ast.Call) -> str:
+    """The last part of what is called."""
+    match call.func:
+        case ast.Attribute(attr=name) | ast.Name(id=name):
+            return name
+    return ""
+
+
 def _in_call(node: ast.Call, command: bool) -> Iterator[ast.expr]:
-    name = (
-        node.func.attr
-        if isinstance(node.func, ast.Attribute)
-        else node.func.id
-        if isinstance(node.func, ast.Name)
-        else ""
-    )
+    name = _name(node)
     keywords = {keyword.arg: keyword.value for keyword in node.keywords}
     if name.endswith(("Error", "Notice")) and not hasattr(builtins, name):  # Python's own errors reach no person
         yield from node.args[:1]
@@ -106,7 +134,7 @@ def _in_call(node: ast.Call, command: bool) -> Iterator[ast.expr]:
         yield from node.args[:1]
     elif name in SECOND:
         yield from node.args[1:2]
-    elif name == "table" and node.args and isinstance(node.args[0], ast.Tuple):
+    elif name == "table" and node.args and isinstance(node.args[0], ast.Tuple | ast.List):
         yield from node.args[0].elts
     elif name == "facts" and node.args and isinstance(node.args[0], ast.Tuple):
         yield from (pair.elts[0] for pair in node.args[0].elts if isinstance(pair, ast.Tuple) and pair.elts)
@@ -116,8 +144,16 @@ def _in_call(node: ast.Call, command: bool) -> Iterator[ast.expr]:
         yield keywords["help"]
 
 
+def _chosen(node: ast.expr) -> Iterator[ast.expr]:
+    """The expression itself, or each of those that it chooses between."""
+    if isinstance(node, ast.IfExp):
+        yield from (*_chosen(node.body), *_chosen(node.orelse))
+    else:
+        yield node
+
+
 def _text(node: ast.expr) -> str:
-    """A string literal's value, also where the sentence is chosen between two; empty for anything else."""
+    """A string literal's value; empty for anything else."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return node.value
     return ""

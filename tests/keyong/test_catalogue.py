@@ -57,6 +57,24 @@ def f():
     }  # fmt: skip
 
 
+def test_sentences_chosen_between_and_handed_on_are_found() -> None:
+    source = """
+narrate("one" if many else "two" if few else "three")
+table(["left", heading], rows)
+def _tell(member, sentence, *, count=0):
+    narrate(sentence, member=member)
+_tell("mill-a", "told {member}")
+_tell("mill-a", sentence="told {member} again")
+class Stream:
+    def _refuse(self, template):
+        raise ReplyFormatError(template)
+    def add(self):
+        self._refuse("too long")
+"""
+    found = {text for text, _ in extract.in_source(source, command=True)}
+    assert found == {"one", "two", "three", "left", "told {member}", "told {member} again", "too long"}
+
+
 @pytest.mark.parametrize(
     ("environment", "expected"),
     [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,28 @@ def test_no_value_is_shown_or_published(keyong: Run, founder: Path, passes: Path
     ran = keyong("--home", founder, "node", "dataset", "add", "passes", passes, "--title", "Passes")
     assert ran.code == 0
     assert "11.5" not in ran.out + ran.err and "Q2" not in ran.out + ran.err
+
+
+def test_a_process_of_its_own_says_nothing_but_our_words(founder: Path, passes: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "keyong",
+        "--home",
+        founder,
+        "node",
+        "dataset",
+        "add",
+        "passes",
+        passes,
+        "--dry-run",
+    ]
+    command += ["--title", "Passes", "--dry-run"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert [row.split(":")[0] for row in ran.stderr.splitlines()] == [
+        f"read {passes}",
+        "nothing was registered (--dry-run); this is what the catalog would show",
+    ]
 
 
 def test_a_dry_run_registers_nothing(keyong: Run, founder: Path, passes: Path) -> None:

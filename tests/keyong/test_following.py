@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 
+from coordinator.exchange import JobDeniedError
+from coordinator.scheduler import told
 from federation.wire.messages import Event
 from keyong.cli import _state
 from keyong.cli._following import Course, conclude, follow
-from keyong.text import speak
+from keyong.cli._words import why
+from keyong.text import speak, speaking
 
 JOB = "urn:uuid:00000000-0000-4000-8000-000000000001"
 CLAUSE = {
@@ -55,6 +58,29 @@ def _follow(*events: tuple[str, dict[str, Any]]) -> Course:
 def test_exit_codes(kind: str, data: dict[str, Any], code: int, capsys: pytest.CaptureFixture[str]) -> None:
     _state.prepare([])
     assert conclude(_follow((kind, data)), JOB, "fed:masked") == code
+
+
+@pytest.mark.parametrize(
+    ("data", "english", "chinese"),
+    [
+        ({"reason": "cancelled by the requester"}, "cancelled by the requester", "由使用方取消"),
+        (
+            told(JobDeniedError("nodes refused this plan ({reasons})", reasons="mill-a: purpose")),
+            "nodes refused this plan (mill-a: purpose)",
+            "节点已拒绝该计划（mill-a: purpose）",
+        ),
+        ({"reason": "of another release", "said": {"reason": "of {another} release"}}, *["of another release"] * 2),
+        (
+            {"reason": "nodes refused", "said": {"reason": "nodes refused this plan ({reasons})"}},
+            *["nodes refused"] * 2,
+        ),
+        ({"reason": "odd", "said": {"reason": "{0.__class__}", "params": 7}}, "odd", "odd"),
+    ],
+)
+def test_why_a_job_ended_is_said_in_the_language_spoken(data: dict[str, Any], english: str, chinese: str) -> None:
+    assert why(data)[0] == english
+    with speaking("zh"):
+        assert why(data)[0] == chinese
 
 
 def test_a_job_without_an_end_is_no_success() -> None:

@@ -1,0 +1,99 @@
+"""What travels as a code, in words: how jobs stand, what happened to them, how far receipts are vouched for.
+
+JSON has the codes; whoever reads text reads them in the language that is spoken. A code that is not known here, of a newer
+coordinator, is shown as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from keyong.text import mark, translate, translate_data
+
+STATUSES: Mapping[str, str] = {
+    "submitted": mark("submitted"),
+    "running": mark("running"),
+    "done": mark("done"),
+    "failed": mark("failed"),
+    "denied": mark("denied"),
+    "cancelled": mark("cancelled"),
+    "interrupted": mark("interrupted"),
+}
+EVENTS: Mapping[str, str] = {
+    **STATUSES,
+    "queued": mark("waits"),
+    "started": mark("started"),
+    "permitted": mark("permitted"),
+    "round": mark("round ended"),
+    "node-unavailable": mark("cannot be reached"),
+    "fell-out": mark("fell out"),
+    "returned": mark("is back"),
+    "resumed": mark("resumed"),
+    "not-resumable": mark("too large to be resumed"),
+}
+DETAILS: Mapping[str, str] = {
+    "node": mark("node"),
+    "participants": mark("participants"),
+    "place": mark("place"),
+    "round": mark("round"),
+    "exchange": mark("exchange"),
+    "exchanges": mark("exchanges"),
+    "total_weight": mark("total weight"),
+    "reason": mark("reason"),
+    "hint": mark("what to do"),
+    "exit": mark("exit code"),
+}
+"""What events carry."""
+ANCHORINGS: Mapping[str, str] = {
+    "unanchored": mark("unanchored"),
+    "committed": mark("committed"),
+    "partly witnessed": mark("partly witnessed"),
+    "witnessed": mark("witnessed"),
+    "final": mark("final"),
+}
+STAGES: Mapping[str, str] = {"train": mark("training"), "evaluate": mark("evaluation"), "query": mark("query")}
+REASONS = (
+    mark("the coordinator was restarted"),
+    mark("the coordinator was stopped"),
+    mark("cancelled by the requester"),
+    mark("internal error; the coordinator's log has it"),
+    mark("how the job ended could not be recorded"),
+    mark("not taken on"),
+)
+"""Said by coordinators where no error of ours ended a job."""
+
+
+def word(words: Mapping[str, str], code: object) -> str:
+    """A code in words, in the language spoken now; the code itself where it has none here."""
+    return translate_data(words[str(code)]) if str(code) in words else str(code)
+
+
+def protection(term: str) -> str:
+    """How replies are protected; what is not is said aloud."""
+    return translate("UNPROTECTED") if term == "fed:none" else term
+
+
+def why(data: Mapping[str, Any]) -> tuple[str, str]:
+    """Why a job ended and what to do, as the coordinator said it, in the language spoken now.
+
+    Its own sentence is shown where the catalogue lacks it: a template is filled only where it is one of ours.
+    """
+    said = data.get("said")
+    told = said if isinstance(said, Mapping) else {}
+    values = told.get("params")
+    places = {str(key): str(value) for key, value in values.items()} if isinstance(values, Mapping) else {}
+    return (
+        _filled(str(told.get("reason", "")), places, str(data.get("reason", ""))),
+        _filled(str(told.get("hint", "")), places, str(data.get("hint", ""))),
+    )
+
+
+def _filled(template: str, places: Mapping[str, str], otherwise: str) -> str:
+    translated = translate_data(template)
+    if translated == template:
+        return translate_data(otherwise)
+    try:
+        return translated.format_map(places)
+    except (KeyError, IndexError, ValueError):  # of another release, with other places
+        return otherwise
