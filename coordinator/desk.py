@@ -20,7 +20,7 @@ from coordinator.job import BUNDLE, Job
 from coordinator.links import Links
 from coordinator.recording import FOLDER, JOURNAL, ROOM, Recording, Room, room_for
 from coordinator.results import FileBuffers, ResultFolder
-from coordinator.scheduler import INTERRUPTED, Scheduler, resumable
+from coordinator.scheduler import INTERRUPTED, Entry, Scheduler, resumable
 from coordinator.store import CoordinatorStore, JobRow
 from federation.errors import DeniedError, KeyongError, UnavailableError, UsageError
 from federation.home import Home, now
@@ -268,6 +268,11 @@ class JobDesk:
         kept = [Recording(self._folder(row.id)) for row in self._store.interrupted()]
         room_for(kept, self._room.together)
 
+    def _in_work(self, peer: Peer, name: str) -> Entry | None:
+        """A member's own job that waits or runs, by its whole name."""
+        entry = self._jobs.entries.get(f"urn:uuid:{name.removeprefix('urn:uuid:')}")
+        return entry if entry is not None and entry.plan.requester == peer.member else None
+
     async def _own(self, peer: Peer, name: str) -> JobRow:
         row = await asyncio.to_thread(self._store.job, name)
         if row.requester != peer.member:
@@ -276,10 +281,9 @@ class JobDesk:
 
     async def _events(self, peer: Peer, message: Incoming) -> Outgoing:
         request = m.EventsSince.from_bytes(message.header)
-        entry = self._jobs.entries.get(request.job)
         # Asked after every few events: of a job that runs here the store need not tell whose it is.
-        mine = entry is not None and entry.plan.requester == peer.member
-        job = request.job if mine else (await self._own(peer, request.job)).id
+        entry = self._in_work(peer, request.job)
+        job = entry.plan.id if entry is not None else (await self._own(peer, request.job)).id
         return Outgoing((await self._feed.after(job, request.after, request.wait)).to_bytes())
 
     async def _list(self, peer: Peer, message: Incoming) -> Outgoing:
@@ -327,7 +331,12 @@ class JobDesk:
         return found
 
     async def _cancel(self, peer: Peer, message: Incoming) -> Outgoing:
-        row = await self._own(peer, m.JobRef.from_bytes(message.header).job)
+        name = m.JobRef.from_bytes(message.header).job
+        entry = self._in_work(peer, name)  # what it runs at the nodes is ended before anything is looked up
+        if entry is not None:
+            await self._jobs.cancel(entry)
+            return Outgoing(m.Empty().to_bytes())
+        row = await self._own(peer, name)
         entry = self._jobs.entries.get(row.id)
         if entry is not None:
             await self._jobs.cancel(entry)

@@ -77,6 +77,7 @@ class Job:
         self._rounds: Rounds | None = None
         self._grid: TrustedGrid | None = None
         self._query_nodes: list[str] = []
+        self._closing: asyncio.Task[None] | None = None
         self.bilateral = BilateralCourse(plan)
         """What a bilateral action waits for, and what its asker is to answer."""
 
@@ -183,8 +184,10 @@ class Job:
         return self._result.receipts()
 
     async def close_nodes(self) -> None:
-        """Tell the nodes that the job is over."""
-        await self._cohort.close()
+        """Tell the nodes that the job is over; once, however often it is asked for."""
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._cohort.close())
+        await asyncio.shield(self._closing)
 
     def summary(self, status: str, reason: str = "") -> dict[str, Any]:
         """Write the job's summary, part of the JSON interface, and its metrics; returns the summary."""
@@ -302,6 +305,10 @@ class Job:
             else:
                 await self._tell("started", {"participants": len(numbers), **marks})
             await self._grid.serve(session)
+        except asyncio.CancelledError:
+            if not rounds.leaving:  # nothing of it is to run on at a node while the server part is ended here
+                self._closing = asyncio.create_task(self._cohort.close())
+            raise
         finally:
             await asyncio.shield(self._end(session))
 

@@ -38,11 +38,13 @@ def bare_kill(runtime: Runtime, app: Path, children: int, until: Callable[[Calla
     with subprocess.Popen(
         [str(runtime.python), "-c", _PROGRAM, str(app), f"{module.parent.name}.client_app", str(children)],
         env={"PYTHONPATH": str(runtime.path / "site-packages"), "OMP_NUM_THREADS": "1", "FLWR_TELEMETRY_ENABLED": "0"},
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     ) as process:
         try:
+            assert process.stdout is not None
+            process.stdout.readline()  # it says so when all is imported and forked
             until(lambda: at_work(below([process.pid]), children + 1))
             processes = sorted(below([process.pid]))
             return until_gone(processes, lambda: _kill(processes))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import statistics
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -17,10 +16,10 @@ from enterprise_node.materialise import Snapshot
 from enterprise_node.session import JobSession, SessionRequest
 from enterprise_node.workers import Workers
 from federation.home import Home
-from federation.observability import ask
 from federation.statements.code import bundle_folder
-from keyong import agreeing, runtime
-from keyong.bench.ending import WAIT_SECONDS, at_work, bare_kill, until_gone
+from keyong import runtime
+from keyong.bench.ending import WAIT_SECONDS, bare_kill
+from keyong.bench.endless_job import EndlessJobs
 from keyong.bench.figure import Figure
 from keyong.bench.flushes import flush_seconds
 from keyong.bench.line import APP, PURPOSE, Line, run_job, stand
@@ -33,7 +32,7 @@ from keyong.text import mark
 from sandbox import SessionSpec, Tier, open_session
 from sandbox.canary import CONCEDED, empty_runtime, try_acts
 
-STARTS, WARM, COLD, REVOCATIONS, ROUNDS = 60, 5, 3, 10, 60
+STARTS, WARM, COLD, REVOCATIONS, ROUNDS = 100, 5, 3, 20, 60
 CHILDREN = 20
 BUSY_APP = Path(__file__).parent / "busy_app"
 CHILDREN_APP = Path(__file__).parent / "children_app"
@@ -168,20 +167,24 @@ def _revocations(line: Line, count: int) -> list[Figure]:
     In turns one with twenty children and one with torch at work; a few with both, where each child holds a copy of the
     page tables of torch and all of them are to be taken down.
     """
-    ways = {"revocation": _revoke, "cancel": _cancel}
     shapes = [(CHILDREN_APP, CHILDREN), (BUSY_APP, 0)]
-    taken: dict[str, list[float]] = {name: [] for name in ways}
+    taken: dict[str, list[float]] = {"revocation": [], "cancel": []}
     bare: list[float] = []
     both: list[float] = []
     runs = runtime.load()
-    with bar(mark("revocations")) as advance:
+    with (
+        Client(Home(line.nodes[0].home)) as owner,
+        Client(Home(line.coordinator.home)) as asker,
+        bar(mark("revocations")) as advance,
+    ):
+        jobs = EndlessJobs(line, owner, asker)
         for number in range(count):
             app, children = shapes[number % 2]
-            for name, way in ways.items():
-                taken[name].append(_ended(line, f"{name} {number}", way, app, children))
+            taken["revocation"].append(jobs.ended("revocation", app, children))
+            taken["cancel"].append(jobs.ended("cancel", app, children))
             bare.append(bare_kill(runs, app, children, _until_at_work))
-            if number % 5 == 0:
-                both.append(_ended(line, f"both {number}", _revoke, BUSY_APP, CHILDREN))
+            if number % 10 == 0:
+                both.append(jobs.ended("revocation", BUSY_APP, CHILDREN))
             advance(number + 1, count)
     gone = (
         f"to no process left at the node; in turns {CHILDREN} children that lead sessions of their own, and torch busy"
@@ -206,61 +209,13 @@ def _until_at_work(condition: Callable[[], bool]) -> None:
     until(condition, "{name} does not compute", "a plain process", WAIT_SECONDS)
 
 
-def _revoke(line: Line, agreement: str, _job: str) -> tuple[Client, Callable[[Client], object]]:
-    return Client(Home(line.nodes[0].home)), lambda client: agreeing.revoke(client, agreement)
-
-
-def _cancel(line: Line, _agreement: str, job: str) -> tuple[Client, Callable[[Client], object]]:
-    return Client(Home(line.coordinator.home)), lambda client: client.cancel(job)
-
-
-def _ended(
-    line: Line,
-    title: str,
-    way: Callable[[Line, str, str], tuple[Client, Callable[[Client], object]]],
-    app: Path,
-    children: int,
-) -> float:
-    """Run a job that never ends, and end it; the seconds until none of its processes at the node is left."""
-    (node,) = line.nodes
-    service = line.services[0].pid
-    agreement = _permit(line, app, title)
-    command = line.coordinator.command(
-        "--format", "json", "job", "run", str(app), "--purpose", PURPOSE, "--yes", "--min-participants", "1",
-        "--config", f"children={children}",
-    )  # fmt: skip
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as job:
-        try:
-            until(lambda: _at_work(line, children), "no job runs at {name}", node.name, WAIT_SECONDS)
-            processes = [process for process in below([service]) if process != service]
-            assert job.stdout is not None
-            name = next(event["job"] for event in map(json.loads, job.stdout) if event.get("event") == "started")
-            client, act = way(line, agreement, name)
-            with client:
-                client.status()  # the link is made before the clock starts
-                taken = until_gone(processes, lambda: act(client))
-        finally:
-            job.terminate()
-    until(lambda: set(below([service])) == {service}, "a job is still there at {name}", node.name, WAIT_SECONDS)
-    return taken
-
-
-def _at_work(line: Line, children: int) -> bool:
-    """Whether the job's session has its app loaded, its children, and has computed for a while since."""
-    found = [process for process in below([line.services[0].pid]) if process != line.services[0].pid]
-    _, told = ask(line.nodes[0].home, "node", "/status")
-    opened = any(job["session"] for job in json.loads(told)["jobs"])
-    return opened and at_work(found, children + 2)
-
-
-def _permit(line: Line, app: Path, title: str) -> str:
-    """One use of the node's rows for this app; the agreement's id."""
-    (agreement,) = agree(
+def _permit(line: Line, app: Path, title: str) -> None:
+    """One use of the node's rows for this app."""
+    agree(
         line.coordinator, line.nodes, dataset="rows", title=title, purpose=PURPOSE, app=app, count=1, expires="1d",
         min_participants=None,
         protection="none",
     )  # fmt: skip
-    return str(agreement["id"])
 
 
 def p95(values: list[float]) -> float:

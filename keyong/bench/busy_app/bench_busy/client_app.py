@@ -22,6 +22,7 @@ def train(message: Message, context: Context) -> Message:
             signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65))
             while True:
                 time.sleep(3600)
+    print("at work", flush=True)
     matrix = torch.rand(1500, 1500)
     while True:
         matrix = torch.linalg.matrix_power(matrix / matrix.norm(), 64)

@@ -19,5 +19,6 @@ def train(message: Message, context: Context) -> Message:
             signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65))
             while True:
                 time.sleep(3600)
+    print("at work", flush=True)
     while True:
         sum(range(10**8))
