@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 
 import numpy as np
 import pytest
 from safetensors.numpy import load
 
+from coordinator.server_session import ServerSession
 from federation.errors import KeyongError
 from federation.jobs import Content
 from federation.wire import messages as m
@@ -57,6 +59,45 @@ async def test_batchnorms_counter_goes_out_as_it_went_out_first(live: Consortium
 
 
 SLOW = FEDAVG.replace("def main(grid, context):", "def main(grid, context):\n    import time; time.sleep(60)")
+
+
+async def test_a_cancel_asks_the_store_for_nothing_before_the_job_ends(live: Consortium, app, monkeypatch):
+    """A job that runs is ended at the word of who asked for it, however busy the disk is."""
+    async with live.serving():
+        job = await live.submit(live.plan(app(SLOW)), app(SLOW))
+        await live.follow(job, "started")
+        desk = live.service.desk
+
+        def looked_up(name: str) -> None:
+            raise AssertionError(name)
+
+        monkeypatch.setattr(desk._store, "job", looked_up)
+        await live.call("job.cancel", m.JobRef(job=job.removeprefix("urn:uuid:")))
+        monkeypatch.undo()
+        assert (await live.follow(job))[-1].kind == "cancelled"
+
+
+async def test_nodes_hear_of_a_cancel_before_the_server_part_is_ended(live: Consortium, app, monkeypatch):
+    """Between two steps there is no step to call off: the job's end must not wait for the server part's."""
+    heard: list[bool] = []
+    close = ServerSession.close
+
+    async def close_after_the_nodes(session: ServerSession) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(10):
+                while not all(node.closed for node in live.nodes):
+                    await asyncio.sleep(0.01)
+        heard.append(all(node.closed for node in live.nodes))
+        await close(session)
+
+    async with live.serving():
+        job = await live.submit(live.plan(app(SLOW)), app(SLOW))
+        await live.follow(job, "started")
+        monkeypatch.setattr(ServerSession, "close", close_after_the_nodes)
+        await live.call("job.cancel", m.JobRef(job=job))
+        assert (await live.follow(job))[-1].kind == "cancelled"
+    assert heard == [True]
+    assert all(len(node.closed) == 1 for node in live.nodes)
 
 
 async def test_a_cancelled_job_closes_nodes_and_session_and_is_on_record(live: Consortium, app):
