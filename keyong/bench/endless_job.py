@@ -14,6 +14,7 @@ from typing import Literal
 
 from federation.home import now
 from federation.observability import ask
+from federation.statements import Action
 from keyong import agreeing, runtime
 from keyong.bench.ending import at_work, until_gone
 from keyong.bench.line import PURPOSE, Line
@@ -85,7 +86,7 @@ class EndlessJobs:
         """Plan and submit a job under the newest agreement for its code; its id."""
         app = load_app(path, (f"children={children}",), None)
         asker = self._asker
-        actions = ("fed:train", "fed:evaluate")
+        actions: list[Action] = ["fed:train", "fed:evaluate"]
         chosen = choose(
             asker.home,
             asker.holdings,

@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load
 
 from coordinator.server_session import ServerSession
-from federation.errors import KeyongError
+from federation.errors import DeniedError, KeyongError
 from federation.jobs import Content
 from federation.wire import messages as m
 from tests.coordinator.parties import FEDAVG, SERVER, Consortium
@@ -66,7 +66,10 @@ async def test_a_cancel_asks_the_store_for_nothing_before_the_job_ends(live: Con
     async with live.serving():
         job = await live.submit(live.plan(app(SLOW)), app(SLOW))
         await live.follow(job, "started")
+        assert live.service is not None and live.nodes[0].peer is not None
         desk = live.service.desk
+        with pytest.raises(DeniedError, match="another member's"):
+            await live.nodes[0].peer.call("job.cancel", m.JobRef(job=job).to_bytes(), timeout=10)
 
         def looked_up(name: str) -> None:
             raise AssertionError(name)
