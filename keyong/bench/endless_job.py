@@ -14,7 +14,7 @@ from typing import Literal
 
 from federation.home import now
 from federation.observability import ask
-from federation.statements import Action
+from federation.statements.plan import Action
 from keyong import agreeing, runtime
 from keyong.bench.ending import at_work, until_gone
 from keyong.bench.line import PURPOSE, Line
