@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -27,10 +28,20 @@ def test_an_untouched_tree_is_taken(tree: Path) -> None:
     assert runtime.check("small").digest == "sha256:" + "1" * 64
 
 
-@pytest.mark.parametrize("change", ["edit", "remove"])
+def test_a_tree_that_an_image_or_an_archive_carried_is_taken(tree: Path) -> None:
+    """They keep the seconds of a file's time, and no fraction."""
+    status = (tree / "module.py").stat()
+    os.utime(tree / "module.py", ns=(status.st_atime_ns, status.st_mtime_ns // 10**9 * 10**9))
+    assert runtime.check("small").digest == "sha256:" + "1" * 64
+
+
+@pytest.mark.parametrize("change", ["edit", "touch", "remove"])
 def test_a_changed_tree_is_refused(tree: Path, change: str) -> None:
     if change == "edit":
         (tree / "module.py").write_text("ANSWER = 43\n", encoding="utf-8")
+    elif change == "touch":
+        status = (tree / "module.py").stat()
+        os.utime(tree / "module.py", ns=(status.st_atime_ns, status.st_mtime_ns + 10**9))
     else:
         (tree / "module.py").unlink()
     with pytest.raises(runtime.RuntimeChangedError, match=r"module\.py"):
