@@ -162,7 +162,7 @@ def sign(client: Client, name: str) -> tuple[Agreement, Envelope]:
         raise UsageError(
             "{name} is not an offer that waits for our signature: it is {state}",
             hint="see `keyong inbox`",
-            name=held.id,
+            name=_named(held),
             state=held.state,
         )
     agreement = open_offer(envelope, home.public_key, now())
@@ -180,8 +180,8 @@ def suspend(client: Client, name: str, reason: str = "", *, suspended: bool = Tr
     mine = next((one for one in client.holdings.pauses(held.digest) if one.by == me), None)
     if held.state not in ("in-force", "suspended") or (mine is not None and mine.suspended) == suspended:
         if suspended:
-            raise UsageError("{name} is {state}; there is nothing to suspend", name=held.id, state=held.state)
-        raise UsageError("{name} is not suspended by us", hint="see `keyong agreement show`", name=held.id)
+            raise UsageError("{name} is {state}; there is nothing to suspend", name=_named(held), state=held.state)
+        raise UsageError("{name} is not suspended by us", hint="see `keyong agreement show`", name=_named(held))
     at = now()
     number = (mine.number if mine is not None else 0) + 1
     suspension = Suspension(
@@ -234,7 +234,7 @@ def revoke(client: Client, name: str, reason: str = "") -> Holding:
     _strike(client, name, "revoked")
     held = client.holdings.find(name)
     if held.state not in ("in-force", "suspended", "offered"):
-        raise UsageError("{name} is {state}; there is nothing to revoke", name=held.id, state=held.state)
+        raise UsageError("{name} is {state}; there is nothing to revoke", name=_named(held), state=held.state)
     if name != held.digest:
         _strike(client, held.digest, "revoked")
     at = now()
@@ -246,6 +246,11 @@ def revoke(client: Client, name: str, reason: str = "") -> Holding:
         ask(client.home.path, "node", "/uphold")  # its jobs end now, not when it looks by itself
     client.send(held.consumer if held.provider == me else held.provider, envelope)
     return held
+
+
+def _named(held: Holding) -> str:
+    """A holding as a person knows it: how its id begins, and what it is about."""
+    return f"{held.id.removeprefix('urn:uuid:')[:8]} ({held.provider}/{held.dataset})"
 
 
 def _strike(client: Client, agreement: str, why: str) -> None:

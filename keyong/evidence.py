@@ -232,7 +232,9 @@ def _split_export(path: Path, ledger: Path, limit: int | None = None) -> tuple[l
             or not 0 < count < MAX_ROSTERS
         ):
             raise EvidenceError(
-                "{path} is not an export of this version", hint="export it again with `keyong ledger export`", path=path
+                "{path} is not a whole export of this version",
+                hint="export it again with `keyong ledger export`",
+                path=path,
             )
         envelopes = [_roster(_object(file.readline(MAX_LINE_BYTES), path), path) for _ in range(count)]
         start = file.tell()
@@ -253,7 +255,9 @@ def _object(line: bytes, path: Path) -> dict[str, Any]:
         value = None
     if not isinstance(value, dict):
         raise EvidenceError(
-            "{path} is not an export of this version", hint="export it again with `keyong ledger export`", path=path
+            "{path} is not a whole export of this version",
+            hint="export it again with `keyong ledger export`",
+            path=path,
         )
     return value
 

@@ -85,6 +85,10 @@ def read_invitation(text_or_path: str) -> Invitation:
             return Invitation.from_text(candidate.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError):
             raise InvitationError("{path} cannot be read as an invitation", path=str(candidate)) from None
+    if candidate.is_dir():
+        raise InvitationError(
+            "{path} is a folder, not an invitation", hint="give the path of its file", path=text_or_path
+        )
     if not text_or_path.strip().startswith("keyong-invitation:") and "/" in text_or_path:
         raise InvitationError(
             "there is no file {path}", hint="give the invitation's text, or the path of its file", path=text_or_path

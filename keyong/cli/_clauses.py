@@ -267,6 +267,8 @@ def gather(dataset: str, given: Given) -> Clauses:
         raise UsageError("the agreement has no end", hint="give --expires, for example --expires 90d")
     if given.min_tier is not None and given.min_tier not in ("T0", "T1", "T2", "T3"):
         raise UsageError("{text} is not a tier", hint="write T0, T1, T2 or T3", text=given.min_tier[:20])
+    for text in given.purpose:
+        check_purpose(text)
     return Clauses(
         title=given.title or dataset,
         actions=_actions(given),
@@ -287,6 +289,23 @@ def gather(dataset: str, given: Given) -> Clauses:
         cost=given.cost or "0",
         tariff=given.tariff or "",
     )
+
+
+def check_purpose(text: str) -> None:
+    """Refuse a purpose of the profile that the profile does not have.
+
+    Raises:
+        UsageError: it begins with ``fed:`` and is none of those.
+    """
+    from federation.policy import PURPOSES
+
+    if text.startswith("fed:") and text not in PURPOSES:
+        raise UsageError(
+            "{text} is no purpose of the profile",
+            hint="one of: {terms}",
+            text=text[:60],
+            terms=", ".join(sorted(PURPOSES)),
+        )
 
 
 def _actions(given: Given) -> list[str]:

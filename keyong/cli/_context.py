@@ -56,6 +56,21 @@ def open_client() -> Client:
     return client
 
 
+def check_member(home: Home, name: str) -> None:
+    """Refuse a name from the command line that no member has.
+
+    Raises:
+        UsageError: the newest roster does not hold it.
+    """
+    if name not in (member.id for member in home.history.latest.members):
+        raise UsageError(
+            "the roster has no member {member}",
+            hint="see `keyong consortium roster`",
+            code="no-such-member",
+            member=name[:64],
+        )
+
+
 def newest_home() -> Home:
     """The identity, with the newest roster where the coordinator can be asked; said where it cannot."""
     from federation.errors import UnavailableError

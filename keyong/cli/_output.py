@@ -88,6 +88,8 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         text = "  ".join(cell + " " * (size - width(cell)) for cell, size in zip(row, widths, strict=True)).rstrip()
         print(_bold(text) if number == 0 else text)
     sys.stdout.flush()
+    if len(cells) == 1:
+        narrate("there is nothing to list")
 
 
 def facts(pairs: Iterable[tuple[str, object]]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -14,8 +15,8 @@ from typing import Any
 import click
 
 from keyong.cli import _state
-from keyong.cli._output import narrate, print_error, print_request
-from keyong.text import explain, fill, translate, translate_data
+from keyong.cli._output import as_json, narrate, print_error, print_request
+from keyong.text import explain, fill, speaking, translate, translate_data
 
 INTERNAL, USAGE, INTERRUPTED = 1, 2, 130
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
@@ -47,6 +48,11 @@ def _run(arguments: Sequence[str]) -> int:
         if error.exit_code == INTERRUPTED:
             narrate("interrupted")
         return error.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        if as_json():
+            return _usage(click.UsageError("a command is missing", error.ctx))
+        print(error.format_message(), file=sys.stderr)  # the page of help: no mistake that has to be called one
+        return USAGE
     except click.ClickException as error:
         return _usage(error)
     except (KeyboardInterrupt, click.Abort):
@@ -57,7 +63,7 @@ def _run(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        return _report(error)
+        return _report(_mistyped(error, arguments) or error)
 
 
 def _open_streams() -> None:
@@ -117,6 +123,29 @@ def _report(error: Exception) -> int:
     return _internal(error)
 
 
+def _mistyped(error: Exception, arguments: Sequence[str]) -> Exception | None:
+    """The refusal of a value that stands on the command line and that no statement can hold; None for anything else."""
+    pydantic = sys.modules.get("pydantic")
+    if pydantic is None or not isinstance(error, pydantic.ValidationError):
+        return None
+    from federation.errors import UsageError
+
+    typed = {*arguments, *(one.partition("=")[2] for one in arguments)}
+    for one in error.errors(include_url=False):
+        value = one["input"]
+        if isinstance(value, str) and value in typed:
+            named = "pattern" in one["type"] and one["loc"][-1:] in (("member",), ("id",), ("provider",), ("consumer",))
+            return UsageError(
+                '"{value}" cannot stand as {field}',
+                hint="write lower-case letters, digits and hyphens, such as mill-a; 57 characters at most"
+                if named
+                else "write it on one line, neither empty nor longer than 200 characters",
+                value=value[:80],
+                field=".".join(str(part) for part in one["loc"]),
+            )
+    return None
+
+
 def _is_sandbox_error(error: Exception) -> bool:
     module = sys.modules.get("sandbox.errors")
     return module is not None and isinstance(error, module.SandboxError)
@@ -159,6 +188,8 @@ def _write_traceback(error: Exception) -> str:
 def _usage(error: click.ClickException) -> int:
     context = getattr(error, "ctx", None)
     message, places = _sentence(error)
+    with speaking("en"):
+        english = fill(*_sentence(error))
     hint = ""
     if context is not None:
         hint = translate("see: {command} --help", command=context.command_path)
@@ -167,7 +198,7 @@ def _usage(error: click.ClickException) -> int:
         fill(translate_data(message), places),
         hint,
         USAGE,
-        english=(fill(message, places), f"see: {context.command_path} --help" if context is not None else ""),
+        english=(english, f"see: {context.command_path} --help" if context is not None else ""),
     )
     return USAGE
 
@@ -182,11 +213,22 @@ def _sentence(error: click.ClickException) -> tuple[str, dict[str, object]]:
     if isinstance(error, click.MissingParameter):
         return TEMPLATES["missing"], {"name": name}
     if isinstance(error, click.BadParameter):
-        return TEMPLATES["bad"], {"name": name, "why": _lower(error.message)}
+        return TEMPLATES["bad"], {"name": name, "why": _why(error.message)}
     if isinstance(error, _state.NoSuchCommandError):
         key = "no-such-command-near" if error.near else "no-such-command"
         return TEMPLATES[key], {"command": error.command, "near": ", ".join(error.near)}
+    for wanted, template in _state.CLICK_MESSAGES.items():
+        if found := re.fullmatch(wanted, error.format_message()):
+            return template, found.groupdict()
     return "{text}", {"text": _lower(error.format_message())}
+
+
+def _why(message: str) -> str:
+    """What click finds wrong with a value, as a sentence of our catalogue; its own text where it is none of the usual."""
+    for wanted, template in _state.CLICK_REASONS.items():
+        if found := re.fullmatch(wanted, message, re.DOTALL):
+            return translate_data(template).format_map(found.groupdict())
+    return _lower(message)
 
 
 def _parameter(error: click.ClickException) -> str:

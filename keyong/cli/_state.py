@@ -31,6 +31,26 @@ CLICK_SENTENCES = {
 """Sentences of the catalogue for what click refuses."""
 
 
+CLICK_MESSAGES = {
+    r"Option '(?P<option>.+)' requires an argument\.": mark("{option} needs a value"),
+    r"Option '(?P<option>.+)' requires (?P<count>\d+) arguments\.": mark("{option} needs {count} values"),
+    r"Option '(?P<option>.+)' does not take a value\.": mark("{option} takes no value"),
+    r"Got unexpected extra arguments? \((?P<given>.*)\)": mark("more was given than the command takes: {given}"),
+}
+"""What click says of a whole command line, and our sentence for it."""
+CLICK_REASONS = {
+    r"'?(?P<value>.*?)'? is not in the range (?P<range>.+)\.": mark("{value} is not in the range {range}"),
+    r"'(?P<value>.*)' is not a valid int(eger)?( range)?\.": mark("{value} is not a whole number"),
+    r"'(?P<value>.*)' is not a valid float( range)?\.": mark("{value} is not a number"),
+    r"'(?P<value>.*)' is not a valid boolean.*": mark("{value} is neither yes nor no"),
+    r"'(?P<value>.*)' is not one of (?P<known>.+)\.": mark("{value} is none of {known}"),
+    r"\w+ '(?P<value>.*)' does not exist\.": mark("{value} does not exist"),
+    r"\w+ '(?P<value>.*)' is a directory\.": mark("{value} is a folder"),
+    r"\w+ '(?P<value>.*)' is a file\.": mark("{value} is a file"),
+}
+"""What click says of a value, and our sentence for it."""
+
+
 class NoSuchCommandError(click.UsageError):
     """A group has no such command; ``near`` are those with similar names."""
 

@@ -123,7 +123,7 @@ def _offer(
 ) -> None:
     from federation.errors import UsageError
     from keyong import agreeing
-    from keyong.cli._context import open_client
+    from keyong.cli._context import check_member, open_client
     from keyong.registering import node_store
 
     if not to:
@@ -136,6 +136,7 @@ def _offer(
     wanted = clauses.gather(dataset, given)
     with open_client() as client:
         row = node_store(client.home).dataset(dataset)
+        check_member(client.home, to)
         _check_columns(row, wanted.columns)
         if pin_rules:
             wanted = replace(wanted, rules=_rules_of(row))
@@ -151,7 +152,7 @@ def _offer_policy(to: str | None, dataset: str | None, given: clauses.Given, pat
     from federation.errors import UsageError
     from federation.home import now
     from keyong import agreeing
-    from keyong.cli._context import moment, open_client
+    from keyong.cli._context import check_member, moment, open_client
     from keyong.cli._policy_file import completed, read_policy_file
     from keyong.registering import node_store
 
@@ -164,6 +165,7 @@ def _offer_policy(to: str | None, dataset: str | None, given: clauses.Given, pat
     raw = read_policy_file(path)
     with open_client() as client:
         node_store(client.home).dataset(dataset)
+        check_member(client.home, to)
         identity = f"urn:uuid:{uuid.uuid4()}"
         provider = client.home.identity.member
         whole = completed(raw, provider=provider, consumer=to, dataset=dataset, identity=identity)

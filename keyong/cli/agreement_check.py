@@ -115,8 +115,38 @@ def check(
     record = decide(held.digest, policy, request)
     _show(held, record)
     if not record.permit:
-        raise refusal(record)
+        raise _unsaid(record) or refusal(record)
     narrate("such a request would be permitted")
+
+
+UNSAID = {
+    "odrl:purpose": "--purpose",
+    "odrl:count": "--uses",
+    "fed:codeDigest": "--app",
+    "fed:minParticipants": "--participants",
+    "fed:minGroupSize": "--group-size",
+    "fed:column": "--column",
+    "fed:rules": "--rules",
+    "fed:maxOutputBytes": "--output-bytes",
+    "fed:rho": "--rho",
+}
+"""What is known by being said, and the option that says it."""
+
+
+def _unsaid(record: DecisionRecord) -> Exception | None:
+    """The refusal where nothing is against the request but what was not said; None where something is."""
+    from federation.errors import DeniedError
+
+    wanting = [one for one in record.constraints if not one.satisfied]
+    if not wanting or any(one.left or one.operand not in UNSAID for one in wanting):
+        return None
+    return DeniedError(
+        "what was said leaves open: {clauses}",
+        hint="say it as well: {options}; what is not known is denied",
+        code=record.rule,
+        clauses=", ".join(dict.fromkeys(one.operand for one in wanting)),
+        options=", ".join(dict.fromkeys(UNSAID[one.operand] for one in wanting)),
+    )
 
 
 def _as_agreement(policy: Policy) -> Policy:

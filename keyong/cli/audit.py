@@ -172,10 +172,10 @@ def _integrity(one: Audited) -> str:
 def _completeness(found: Audit) -> str:
     plans, findings = found.reconciliation.plans, len(found.reconciliation.findings) + len(found.forks)
     if findings:
-        return translate("{findings} findings in {plans} jobs", findings=findings, plans=plans)
+        return translate("findings: {findings}; jobs reconciled: {plans}", findings=findings, plans=plans)
     if found.reconciliation.unjudged:
-        return translate("nothing found in {plans} jobs, as far as it can be judged", plans=plans)
-    return translate("{plans} jobs reconciled: all ledgers tell one story", plans=plans)
+        return translate("nothing found, as far as it can be judged; jobs reconciled: {plans}", plans=plans)
+    return translate("all ledgers tell one story; jobs reconciled: {plans}", plans=plans)
 
 
 def _fork_text(one: ForkFound) -> str:

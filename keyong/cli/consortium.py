@@ -168,9 +168,11 @@ def remove(member: MemberArgument) -> None:
     """
     from coordinator.enrolment import remove as sign_removal
     from federation.home import now
-    from keyong.cli._context import open_home
+    from keyong.cli._context import check_member, open_home
 
     home = open_home()
+    _refuse_without_root(home.identity.founded)
+    check_member(home, member)
     sign_removal(home, member, now())
     if as_json():
         emit({"removed": member, "roster_version": home.history.latest.version})

@@ -115,7 +115,7 @@ def _tell(found: Accounts, accounts: list[Account], entities: Mapping[str, str])
         facts(
             (
                 ("month", one.month),
-                ("agreement", f"{one.id} ({one.title})"),
+                ("agreement", f"{one.title} ({one.id.removeprefix('urn:uuid:')[:8]})"),
                 ("provider", f"{entities.get(one.provider, '?')} ({one.provider})"),
                 ("consumer", f"{entities.get(one.consumer, '?')} ({one.consumer})"),
                 ("dataset", one.dataset),

@@ -194,7 +194,15 @@ def _described(make: Any) -> DatasetDescription:
     try:
         described: DatasetDescription = make()
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
+        first = error.errors(include_url=False)[0]
+        if first["loc"] == ("dataset",):
+            raise UsageError(
+                '"{value}" cannot stand as {field}',
+                hint="write lower-case letters, digits, dots, hyphens and underscores, such as passes-2026; 63 characters"
+                " at most",
+                value=str(first["input"])[:80],
+                field="dataset",
+            ) from None
         raise UsageError(
             "{field} is not of the form it should be: {why}",
             field=".".join(str(part) for part in first["loc"]),

@@ -82,7 +82,13 @@ def translate(sentence: str, /, **places: object) -> str:
 
 def explain(error: Explained) -> tuple[str, str]:
     """An error's sentence and hint in the language spoken now."""
-    return fill(_(error.template), error.params), fill(_(error.hint_template), error.params)
+    places = {name: _value(name, value) for name, value in error.params.items()}
+    return fill(_(error.template), places), fill(_(error.hint_template), places)
+
+
+def _value(name: str, value: object) -> object:
+    """A state, or what the operating system says, in words; any other value is data and stays as it is."""
+    return _(VALUES[value]) if name in VALUED and isinstance(value, str) and value in VALUES else value
 
 
 def fill(sentence: str, places: Mapping[str, object]) -> str:
@@ -98,3 +104,41 @@ def translate_data(sentence: str) -> str:
 def mark(sentence: str) -> str:
     """The sentence itself: it is translated where it is shown, and extracted here."""
     return sentence
+
+
+VALUED = frozenset({"state", "status", "reason", "why"})
+"""Places of errors that may hold one of :data:`VALUES`."""
+VALUES = {
+    "in-force": mark("in force"),
+    "suspended": mark("suspended"),
+    "offered": mark("offered"),
+    "requested": mark("requested"),
+    "declined": mark("declined"),
+    "revoked": mark("revoked"),
+    "expired": mark("expired"),
+    "unknown": mark("not known"),
+    "submitted": mark("submitted"),
+    "running": mark("running"),
+    "done": mark("done"),
+    "failed": mark("failed"),
+    "denied": mark("denied"),
+    "cancelled": mark("cancelled"),
+    "interrupted": mark("interrupted"),
+    "No such file or directory": mark("no such file or folder"),
+    "Is a directory": mark("it is a folder"),
+    "Not a directory": mark("it is not a folder"),
+    "Permission denied": mark("permission denied"),
+    "Operation not permitted": mark("operation not permitted"),
+    "File exists": mark("it exists already"),
+    "No space left on device": mark("the disk is full"),
+    "Read-only file system": mark("the file system is read-only"),
+    "Disk quota exceeded": mark("the disk quota is used up"),
+    "File name too long": mark("the name is too long"),
+    "Too many open files": mark("too many files are open"),
+    "Too many levels of symbolic links": mark("too many symbolic links"),
+    "Input/output error": mark("input/output error"),
+    "Address already in use": mark("the address is in use"),
+    "Cannot assign requested address": mark("this machine does not have that address"),
+    "Connection refused": mark("connection refused"),
+}
+"""States, and what the operating system says (in its C locale): each with its sentence of the catalogue."""

@@ -127,7 +127,7 @@ def test_two_are_compared_sentence_by_sentence(keyong: Run, offers: Path) -> Non
     ran = keyong("--home", offers, "agreement", "diff", "aaaa", "bbbb")
     assert ran.code == 0
     assert "- At most 2 job plans in all." in ran.out and "+ At most 5 job plans in all." in ran.out
-    assert "+ No columns are shown but force." in ran.out and "rolling force" not in ran.out
+    assert "+ No column is shown but force." in ran.out and "rolling force" not in ran.out
     chinese = keyong("--home", offers, "agreement", "diff", "aaaa", "bbbb", "--lang", "zh")
     assert "+ 总共最多 5 个作业计划。" in chinese.out
     same = keyong("--home", offers, "agreement", "diff", "aaaa", "aaaa", "--format", "json").json

@@ -81,7 +81,7 @@ def test_a_person_reads_three_verdicts(parties: Parties, story: Run, keyong: Key
     ran = keyong("audit", *files, "--root", parties.fingerprint)
     assert ran.code == 0, ran.err
     assert "5 of 5 ledgers hold" in ran.out and "5 of 5 ledgers are final" in ran.out
-    assert "1 jobs reconciled: all ledgers tell one story" in ran.out
+    assert "all ledgers tell one story; jobs reconciled: 1" in ran.out
 
 
 def test_what_others_cosigned_is_demanded_apart(parties: Parties, story: Run, audit: Audit) -> None:

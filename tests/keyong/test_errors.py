@@ -71,8 +71,8 @@ def test_an_unreachable_coordinator_is_exit_code_5(keyong: Run, founder: Path) -
         (["whoami", "--frmat", "json"], "error: there is no option --frmat; did you mean --format?"),
         (["join"], "error: INVITATION is missing"),
         (["consortium", "init"], "error: --name is missing"),
-        (["ledger", "show", "--last", "many"], "error: --last does not hold: 'many' is not a valid integer range"),
-        (["whoami", "--format", "xml"], "error: --format does not hold: 'xml' is not one of 'text', 'json'"),
+        (["ledger", "show", "--last", "many"], "error: --last does not hold: many is not a whole number"),
+        (["whoami", "--format", "xml"], "error: --format does not hold: xml is none of 'text', 'json'"),
     ],
 )
 def test_usage_errors_are_short_and_exit_2(keyong: Run, arguments: list[str], sentence: str) -> None:
@@ -82,8 +82,48 @@ def test_usage_errors_are_short_and_exit_2(keyong: Run, arguments: list[str], se
     assert ran.err.splitlines()[1].startswith("hint: see: keyong")
 
 
-def test_usage_errors_are_translated(keyong: Run) -> None:
-    assert keyong("join", "--lang", "zh").err.splitlines()[0] == "错误：缺少 INVITATION"
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["join"], "错误：缺少 INVITATION"),
+        (["ledger", "show", "--last", "0"], "错误：--last 不成立：0 不在范围 1<=x<=100000 内"),
+        (["ledger", "show", "1", "2"], "错误：给出的内容超出命令所接受的：2"),
+        (["agreement", "explain", "."], "错误：无法读取 .：它是文件夹"),
+    ],
+)
+def test_usage_errors_are_translated(keyong: Run, arguments: list[str], sentence: str) -> None:
+    ran = keyong(*arguments, "--lang", "zh")
+    assert (ran.code, ran.err.splitlines()[0]) == (2, sentence)
+    said = json.loads(keyong(*arguments, "--lang", "zh", "--format", "json").err)["error"]["message"]
+    assert said.isascii(), "JSON is not translated"
+
+
+def test_a_group_without_a_command_shows_its_page(keyong: Run) -> None:
+    ran = keyong("agreement")
+    assert (ran.code, ran.out) == (2, "") and ran.err.startswith("Usage: keyong agreement")
+    assert json.loads(keyong("agreement", "--format", "json").err)["error"]["code"] == "usage"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["consortium", "invite", "Mill A", "--entity", "Mill A Ltd"], 'error: "Mill A" cannot stand as member'),
+        (["consortium", "invite", "mill-a", "--entity", ""], 'error: "" cannot stand as entity'),
+        (["consortium", "remove", "nobody"], "error: the roster has no member nobody"),
+        (
+            ["node", "dataset", "add", "My Passes", "passes.csv", "--title", "x"],
+            'error: "My Passes" cannot stand as dataset',
+        ),
+    ],
+)
+def test_names_that_cannot_be_are_the_callers_mistake(
+    keyong: Run, founder: Path, passes: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], sentence: str
+) -> None:
+    monkeypatch.chdir(passes.parent)
+    ran = keyong("--home", founder, *arguments)
+    assert (ran.code, ran.err.splitlines()[0]) == (2, sentence)
+    assert ran.err.splitlines()[1].startswith("hint: ")
+    assert not (founder / "errors").exists()
 
 
 def test_an_internal_error_leaves_its_traceback_in_a_private_file_alone(
