@@ -18,7 +18,8 @@ PAGE_BYTES = 1024 * 1024
 """Of events in one answer, at least one event; a header takes three times as much."""
 EVENT_BYTES = 256 * 1024
 GATHER_SECONDS = 0.25
-"""A follower is told of what comes within this time together: rounds may be faster, and nobody reads faster."""
+"""A follower is told of what comes within this time together: rounds may be faster, and nobody reads faster. Of a job's end it
+is told at once."""
 
 
 Told = Callable[[str, str, Mapping[str, Any]], None]
@@ -33,6 +34,7 @@ class EventFeed:
         self.observe: Told = lambda job, kind, data: None
         """Told of every event once it is durable."""
         self._waiting: dict[str, asyncio.Event] = {}
+        self._ending: dict[str, asyncio.Event] = {}
         self._newest: dict[str, int] = {}
         """Number of the last event of each job that goes on: who has it needs no look into the store."""
 
@@ -49,10 +51,20 @@ class EventFeed:
         self._newest.pop(job, None)
         self.observe(job, status, data)
         self._wake(job)
+        if (ending := self._ending.pop(job, None)) is not None:
+            ending.set()
 
     def _wake(self, job: str) -> None:
         if (waiting := self._waiting.pop(job, None)) is not None:
             waiting.set()
+
+    async def _gather(self, job: str) -> None:
+        """Let more events of a job come; returns as soon as it has ended."""
+        if job in self._newest:
+            ending = self._ending.setdefault(job, asyncio.Event())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(GATHER_SECONDS):
+                    await ending.wait()
 
     async def after(self, job: str, number: int, wait: float) -> m.Events:
         """A job's events after a number; where there is none yet, up to ``wait`` seconds are given it to come."""
@@ -66,8 +78,7 @@ class EventFeed:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await coming.wait()
-                if job in self._newest:
-                    await asyncio.sleep(GATHER_SECONDS)
+                await self._gather(job)
             return await self._read(job, number)
         finally:
             if not coming.is_set() and self._waiting.get(job) is coming:

@@ -1,0 +1,72 @@
+"""Who follows a job: events come in batches, its end at once."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from coordinator import events
+from coordinator.events import EventFeed
+from coordinator.migrations import COORDINATOR_STORE
+from coordinator.store import CoordinatorStore, JobRow
+from federation.stores import open_engine
+
+JOB = "urn:uuid:00000000-0000-4000-8000-000000000001"
+LONG = 600.0
+
+
+@pytest.fixture
+async def feed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EventFeed:
+    """A feed whose job has told its first event, and whose batches last longer than any test."""
+    monkeypatch.setattr(events, "GATHER_SECONDS", LONG)
+    store = CoordinatorStore(open_engine(tmp_path / "coordinator.db", COORDINATOR_STORE))
+    row = JobRow(
+        id=JOB, plan_digest="", requester="institute", purpose="", status="submitted", rounds=1, participants=3,
+        protection="fed:masked", submitted="2026-01-01T00:00:00Z", envelope=b"",
+    )  # fmt: skip
+    store.put_job(row, ["institute"])
+    feed = EventFeed(store)
+    await feed.tell(JOB, "queued", {})
+    return feed
+
+
+async def following(feed: EventFeed) -> asyncio.Task[list[str]]:
+    """The kinds that a follower who knows the first event is told next; it waits for them when this returns."""
+
+    async def follow() -> list[str]:
+        return [event.kind for event in (await feed.after(JOB, 1, LONG)).events]
+
+    task = asyncio.create_task(follow())
+    while not feed._waiting:
+        await asyncio.sleep(0)
+    return task
+
+
+async def test_the_end_of_a_job_is_told_at_once(feed: EventFeed) -> None:
+    follower = await following(feed)
+    await feed.tell(JOB, "started", {})
+    while not feed._ending:  # it gathers
+        await asyncio.sleep(0)
+    await feed.end(JOB, "done", 1, {})
+    async with asyncio.timeout(LONG / 10):
+        assert await follower == ["started", "done"]
+    assert not feed._ending and not feed._waiting
+
+
+async def test_an_end_that_follows_nothing_is_told_at_once(feed: EventFeed) -> None:
+    follower = await following(feed)
+    await feed.end(JOB, "done", 1, {})
+    async with asyncio.timeout(LONG / 10):
+        assert await follower == ["done"]
+
+
+async def test_what_is_not_the_end_is_told_together(feed: EventFeed) -> None:
+    follower = await following(feed)
+    for kind in ("started", "round"):
+        await feed.tell(JOB, kind, {})
+    done, _ = await asyncio.wait([follower], timeout=0.05)
+    assert not done
+    await feed.end(JOB, "done", 1, {})
+    assert await follower == ["started", "round", "done"]
