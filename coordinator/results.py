@@ -172,11 +172,12 @@ class ResultFolder:
 
     def files(self) -> list[tuple[str, int]]:
         """Name and size of every file that the requester gets, in a fixed order."""
+        # What is no part of it is not looked into: a recording goes while the result is already asked for.
+        tops = [top for top in sorted(self.folder.iterdir()) if top.name not in _NOT_PART]
         found = []
-        for path in sorted(self.folder.rglob("*")):
-            relative = path.relative_to(self.folder)
-            if relative.parts[0] not in _NOT_PART and path.is_file() and not path.is_symlink():
-                found.append((relative.as_posix(), path.stat().st_size))
+        for path in (path for top in tops for path in (top, *sorted(top.rglob("*")))):
+            if path.is_file() and not path.is_symlink():
+                found.append((path.relative_to(self.folder).as_posix(), path.stat().st_size))
         return found
 
 
