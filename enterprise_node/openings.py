@@ -80,17 +80,27 @@ def note_opening(connection: sqlite3.Connection, data_version: str, opened: Open
 
 
 def earlier_openings(connection: sqlite3.Connection, data_version: str, wanted: Opened) -> Iterator[Opened]:
-    """What may stand against opening ``wanted``: the sets of other plans on the same data, and this plan's own."""
-    readings: dict[str, list[dict[str, str]]] = {}
-    for plan, reading in connection.execute(
-        "SELECT plan, reading FROM opened_reading WHERE data_version = ?", (data_version,)
-    ):
-        readings.setdefault(plan, []).append(json.loads(reading))
-    for plan, members, data, noised in connection.execute(
-        "SELECT plan, members, data, noised FROM opened_set WHERE data_version = ? AND (plan = ? OR NOT forgiven)",
+    """What may stand against opening ``wanted``: the sets of other plans on the same data, and this plan's own.
+
+    Other plans' sets that are alike are told once, under no plan's name: a node may have answered thousands.
+    """
+    readings: dict[tuple[str, ...], list[dict[str, str]]] = {}
+    for *key, reading in connection.execute(
+        "SELECT DISTINCT members, data, noised, reading FROM opened_set JOIN opened_reading USING (data_version, plan)"
+        " WHERE data_version = ? AND plan <> ? AND NOT forgiven",
         (data_version, wanted.plan),
     ):
-        yield Opened(plan, "", "", json.loads(members), json.loads(data), bool(noised), tuple(readings.get(plan, ())))
+        readings.setdefault(tuple(key), []).append(json.loads(reading))
+    for members, data, noised in connection.execute(
+        "SELECT DISTINCT members, data, noised FROM opened_set WHERE data_version = ? AND plan <> ? AND NOT forgiven",
+        (data_version, wanted.plan),
+    ):
+        found = readings.get((members, data, noised), ())
+        yield Opened("", "", "", json.loads(members), json.loads(data), bool(noised), tuple(found))
+    for (members,) in connection.execute(
+        "SELECT members FROM opened_set WHERE data_version = ? AND plan = ?", (data_version, wanted.plan)
+    ):
+        yield Opened(wanted.plan, "", "", json.loads(members))
     for (members,) in connection.execute(
         "SELECT members FROM opened_content WHERE plan = ? AND stage = ? AND content = ?",
         (wanted.plan, wanted.stage, wanted.content),
