@@ -39,11 +39,18 @@ class QueryCourse:
         self._context = CodeBundle.from_bytes(code).files.get(CONTEXT_FILE, b"")
         self._adders, self._tier = adders, tier
         self._adder: Adder | None = None
+        self._taken = False
+        """Whether the session has taken the asker's context, and nothing since."""
         self._done = False
 
     async def open(self) -> None:
-        """Have a session that adds; raises ServerUnavailableError where there is no sandbox for it."""
+        """Have a session that adds, with the asker's context; raises ServerUnavailableError where there is no sandbox for it."""
         self._adder = await self._adders.take(self._plan.requester, self._tier)
+        with contextlib.suppress(
+            KeyongError
+        ):  # a context that is none shows with the first ciphertexts, as the nodes' refusal
+            await self._adder.cipher.take(self._context)
+            self._taken = True
 
     def sums(self, exchange: Exchange) -> Sum:
         """What an exchange's vectors are added to."""
@@ -51,7 +58,13 @@ class QueryCourse:
             return FlagSum(self._query)
         if self._adder is None:
             raise ValueError("the session is not open")
-        return CipherSum(self._query, self._adder.cipher, self._context)
+        return CipherSum(self._query, self._adder.cipher, self._begin)
+
+    async def _begin(self) -> None:
+        """Have the session begin from nothing, as it does with a context."""
+        taken, self._taken = self._taken, False
+        if not taken and self._adder is not None:
+            await self._adder.cipher.take(self._context)
 
     async def run(self, rounds: Rounds) -> tuple[list[str], bytes]:
         """Both exchanges; who is in the answer, and the answer's ciphertexts.

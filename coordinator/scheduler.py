@@ -192,16 +192,18 @@ class Scheduler:
         if status == INTERRUPTED and job.recording.dropped:
             status = "failed"
         try:
-            if status == INTERRUPTED:
-                data = {**data, **resumable(job)}
-                job.recording.close()
+            if status == "done":
+                await asyncio.gather(job.close_nodes(), self.record(status, entry.digest, job.rounds_done, job))
             else:
-                await job.close_nodes()
-            if status != "done":
+                if status == INTERRUPTED:
+                    data = {**data, **resumable(job)}
+                    job.recording.close()
+                else:
+                    await job.close_nodes()
                 # A full disk must not cost a job that can go on once there is room.
                 with contextlib.suppress(*((OSError,) if status == INTERRUPTED else ())):
                     await asyncio.to_thread(job.summary, status, str(data.get("code", "")))
-            await self.record(status, entry.digest, job.rounds_done, job)
+                await self.record(status, entry.digest, job.rounds_done, job)
         except Exception as error:
             log.error("job-not-recorded", job=plan.id, error=type(error).__name__, reason=str(error)[:500])
             status, data = "failed", {"code": "not-recorded", "reason": "how the job ended could not be recorded"}

@@ -7,7 +7,7 @@ of a model its sum; of flags a sum under masks that the nodes alone know; of cip
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -109,12 +109,12 @@ class CipherSum:
     """Ciphertexts, added in a session of their own.
 
     Args:
-        context: the asker's, taken anew by each attempt: with it the session begins from nothing.
+        begin: has the session begin from nothing under the asker's context; called by each attempt, before its first vector.
     """
 
-    def __init__(self, query: QueryPlan, session: CipherSession, context: bytes) -> None:
+    def __init__(self, query: QueryPlan, session: CipherSession, begin: Callable[[], Awaitable[None]]) -> None:
         self._session = session
-        self._context = context
+        self._begin = begin
         self._correction = np.zeros(VectorLayout.of(query).size, dtype=np.uint64)
         self._begun = False
 
@@ -122,7 +122,7 @@ class CipherSum:
         """Add a node's ciphertexts."""
         parts = unpack_parts(incoming.body)
         if not self._begun:
-            await self._session.take(self._context)
+            await self._begin()
             self._begun = True
         await self._session.add(parts)
 

@@ -54,6 +54,8 @@ class QuerySession(JobSession):
     def __init__(self, folder: Path, session: Session, channel: SessionChannel, request: SessionRequest) -> None:
         super().__init__(folder, session, channel, request)
         self.encryption: Encryption | None = None
+        self.encrypting: asyncio.Task[Encryption] | None = None
+        """Makes its encryption ready for the asker's context."""
         self.key: Key | None = None
         """What another query must have in common to be asked of this engine; None where it ends with its job."""
         self.loaded = False
@@ -117,6 +119,12 @@ class QuerySession(JobSession):
         except (ValueError, KeyError, TypeError):
             raise QueryFailedError("the engine's answer is not of its statement", code="query-engine") from None
 
+    async def encrypted(self) -> None:
+        """Wait until its encryption holds the asker's context; raises what kept it from that."""
+        if self.encrypting is not None:
+            self.encryption = await self.encrypting
+            self.encrypting = None
+
     @property
     def live(self) -> bool:
         """Whether its engine can be asked again."""
@@ -140,6 +148,10 @@ class QuerySession(JobSession):
 
     async def close(self) -> None:
         """End both sessions."""
+        if self.encrypting is not None:
+            self.encrypting.cancel()
+            (ended,) = await asyncio.gather(self.encrypting, return_exceptions=True)
+            self.encrypting, self.encryption = None, ended if isinstance(ended, Encryption) else None
         if self.encryption is not None:
             await self.encryption.close()
         await super().close()

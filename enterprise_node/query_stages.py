@@ -163,6 +163,7 @@ class QueryStages:
         statements = [work.statement.sql, *(distinct_statement(query, one.columns[0], beside) for one in distinct)]
         statements += [tree_statement(query, columns[name], beside) for name in trees]
         tables = await job.session.rows(statements, float(job.admitted.plan.round_seconds))
+        await job.session.encrypted()  # beside the engine; what is wrong with the context shows before anything leaves
         job.laps.lap("sandbox")
         work.cells = read_rows(query, work.statement, tables[0])
         work.leaves = {name: read_leaves(query, tables.pop()) for name in reversed(trees)}
@@ -262,9 +263,8 @@ class QueryStages:
         encrypting = asyncio.create_task(self._encryption(kept, context, tier, plan.setup_seconds))
         try:
             if session is not None:
-                session.encryption = None
+                session.encryption, session.encrypting = None, encrypting
                 session.log_to(logs)
-                session.encryption = await encrypting
                 return session
             grant = self._grant(self._home, dataset, names, job.admitted.agreement_digest)
             snapshot = await materialise_apart(grant, folder / "data", seconds=seconds, log=log.bind(plan=plan.id))
@@ -286,7 +286,7 @@ class QueryStages:
             beside = loaded_columns(one for one in described(dataset).columns if one.name in names)
             session = await QuerySession.start(folder, request, self._spool, beside)
             session.key = None if described(dataset).live else key
-            session.encryption = await encrypting
+            session.encrypting = encrypting
             return session
         except BaseException:
             encrypting.cancel()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -212,15 +213,15 @@ def ask(
     """
     kept = KeptAnswers(client.home)
     known = kept.find(prepared.identity) if prepared.repeatable and not again else None
+    repeated = known is not None
     if known is None:
         known = _asked(client, prepared, runtime.digest, ciphers, confirm)
-        if prepared.repeatable:
-            kept.keep(prepared.identity, known)
-        repeated = False
-    else:
-        repeated = True
     query = prepared.query
-    vector = ciphers.open(known.secret, unpack_parts(known.answer))
+    with ThreadPoolExecutor(1) as beside:
+        keeping = beside.submit(kept.keep, prepared.identity, known) if prepared.repeatable and not repeated else None
+        vector = ciphers.open(known.secret, unpack_parts(known.answer))
+        if keeping is not None:
+            keeping.result()
     answer = decode_answer(query, [int(one) for one in vector], known.nodes, shares_of(len(prepared.chosen)))
     return Answered(prepared, answer, known.job, repeated)
 
@@ -282,6 +283,7 @@ def _asked(client: Client, prepared: Prepared, runtime: str, ciphers: Ciphers, c
     status, code = "not-submitted", ""
     try:
         job = client.submit(envelope, bundle.to_bytes())
+        ciphers.expect(secret)
         status, code = _followed(client, job)
         files = client.result_files(job)
     except KeyongError as error:

@@ -1,8 +1,8 @@
 """The asker's side of the encryption: a fresh key pair for each query, and its answer opened; in two sandboxes.
 
 What makes keys never reads a byte from outside, and what parses answers makes no keys, so that no answer can have its way with
-a later query's key. The secret key is bytes to us. Both sandboxes stay for the next query until they are closed, and a pair is
-made before it is wanted; each pair serves one query.
+a later query's key. The secret key is bytes to us. Both sandboxes stay for the next query until they are closed; while an answer
+is on its way, what will open it takes its key, and the next pair is made. Each pair serves one query.
 """
 
 from __future__ import annotations
@@ -40,14 +40,20 @@ class CipherUnavailableError(UnavailableError):
 class Ciphers:
     """Makes key pairs and opens answers; use it as a context, or `close` it.
 
+    Args:
+        ahead: whether there will be further queries, whose pairs are made while an answer is awaited.
+
     Raises:
         CipherUnavailableError: from any use, where there is no sandbox for it.
     """
 
-    def __init__(self, runtime: Runtime, tier: Tier) -> None:
+    def __init__(self, runtime: Runtime, tier: Tier, *, ahead: bool = False) -> None:
         self._maker = _Sandboxed(runtime, tier, "key-maker")
         self._opener = _Sandboxed(runtime, tier, "answer-opener")
+        self._ahead = ahead
         self._next: Future[Pair] | None = None
+        self._holds: tuple[bytes, CipherSession] | None = None
+        """The key that the opener holds, and the session of its that took it; told in the opener's own thread."""
 
     def __enter__(self) -> Self:
         return self
@@ -70,6 +76,12 @@ class Ciphers:
         made, self._next = self._next, None
         return made.result()
 
+    def expect(self, secret: bytes) -> None:
+        """An answer under this key is on its way; nobody waits for this, and what is wrong shows with the answer."""
+        self._opener.submit(lambda session: self._take(session, secret))
+        if self._ahead:
+            self.prepare()
+
     def open(self, secret: bytes, parts: Sequence[memoryview]) -> NDArray[np.uint64]:
         """The elements of an answer.
 
@@ -78,14 +90,20 @@ class Ciphers:
         """
 
         async def opened(session: CipherSession) -> NDArray[np.uint64]:
-            await session.take(secret, secret=True)
+            await self._take(session, secret)
             return await session.decrypt(parts)
 
         return self._opener.submit(opened).result()
 
+    async def _take(self, session: CipherSession, secret: bytes) -> None:
+        if self._holds is None or self._holds[0] != secret or self._holds[1] is not session:
+            self._holds = None
+            await session.take(secret, secret=True)
+            self._holds = (secret, session)
+
     def close(self) -> None:
         """End both sandboxes; a pair that nobody took is forgotten."""
-        self._next = None
+        self._next = self._holds = None
         self._maker.close()
         self._opener.close()
 

@@ -88,10 +88,8 @@ class Connection:
 
         prepared = prepare(self._client, sql, purpose, datasets, rho)
         if self._ciphers is None:
-            self._ciphers = Ciphers(self._runtime, tier_here(""))
-        answered = ask(self._client, prepared, self._runtime, self._ciphers, again=again)
-        self._ciphers.prepare()  # the next query finds its key made
-        return answered
+            self._ciphers = Ciphers(self._runtime, tier_here(""), ahead=True)
+        return ask(self._client, prepared, self._runtime, self._ciphers, again=again)
 
     def score(
         self,

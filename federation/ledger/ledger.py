@@ -29,6 +29,7 @@ from federation.ledger.store import (
     FORMAT,
     LAST_SIGNED,
     SCHEMA,
+    Readers,
     connect,
     make_file,
     newer,
@@ -56,6 +57,7 @@ class Ledger:
         self.origin = origin
         self.vkey = VerifierKey(origin, key.public, former=former)
         self._database = folder / DATABASE
+        self._readers = Readers(self._database)
         self._writer = Writer(folder, self.vkey, key, clock)
         self.observe: Callable[[float, bool], None] | None = None
         """Told of each entry: seconds until it was durable or refused, and whether it is durable."""
@@ -114,6 +116,7 @@ class Ledger:
     def close(self) -> None:
         """Write what was submitted, then close."""
         self._writer.close()
+        self._readers.close()
 
     def __enter__(self) -> Self:
         return self
@@ -303,7 +306,7 @@ class Ledger:
 
     def reader(self) -> AbstractContextManager[sqlite3.Connection]:
         """Give a read-only connection that sees one snapshot."""
-        return reading(self._database)
+        return self._readers.reading()
 
     @property
     def size(self) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -25,6 +26,8 @@ LOCK = "ledger.lock"
 FORMAT = 1
 _MAX_VALUE_BYTES = 8 * 1024 * 1024
 _BUSY_MS = 10_000
+_READERS = 4
+"""Connections kept idle."""
 
 SCHEMA = (
     """CREATE TABLE entry (
@@ -80,7 +83,82 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
             raise LedgerUnreadableError("the ledger's database cannot be read: {reason}", reason=str(error)) from error
 
 
+class Readers:
+    """Read-only connections to the ledger that is this process's own, kept between uses: to open one takes longer than to read.
+
+    Each use sees one unchanging snapshot, as with :func:`reading`; a connection serves again only while the file is the same and
+    its tables are those that were checked.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._idle: list[tuple[sqlite3.Connection, object]] = []
+        self._lock = threading.Lock()
+        self._closed = False
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """Give a connection; raises as :func:`reading`."""
+        connection, stamp = self._take()
+        kept = False
+        try:
+            yield connection
+            connection.execute("ROLLBACK")
+            kept = True
+        except (sqlite3.Error, UnicodeDecodeError, OverflowError) as error:
+            raise LedgerUnreadableError("the ledger's database cannot be read: {reason}", reason=str(error)) from error
+        finally:
+            if kept:
+                self._give(connection, stamp)
+            else:
+                connection.close()
+
+    def close(self) -> None:
+        """Close those that are idle, and keep none any more."""
+        with self._lock:
+            idle, self._idle, self._closed = self._idle, [], True
+        for connection, _ in idle:
+            connection.close()
+
+    def _take(self) -> tuple[sqlite3.Connection, object]:
+        with self._lock:
+            connection, stamp = self._idle.pop() if self._idle else (None, None)
+        if connection is not None:
+            try:
+                connection.execute("BEGIN")
+                if self._stamp(connection) == stamp:
+                    return connection, stamp
+            except (sqlite3.Error, OSError):
+                pass  # whatever is wrong shows with a new one
+            connection.close()
+        connection, lasting = _open_reader(self._path)
+        try:
+            connection.execute("BEGIN")
+            return connection, self._stamp(connection) if lasting else None
+        except (sqlite3.Error, OSError) as error:
+            connection.close()
+            raise LedgerUnreadableError("the ledger's database cannot be read: {reason}", reason=str(error)) from error
+
+    def _give(self, connection: sqlite3.Connection, stamp: object) -> None:
+        with self._lock:
+            if stamp is not None and not self._closed and len(self._idle) < _READERS:
+                self._idle.append((connection, stamp))
+                return
+        connection.close()
+
+    def _stamp(self, connection: sqlite3.Connection) -> object:
+        """Tells this file, with these tables, from any other."""
+        file = self._path.stat()
+        versions = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("schema_version", "user_version"))
+        return (file.st_dev, file.st_ino, *versions)
+
+
 def _connect_reader(path: Path) -> sqlite3.Connection:
+    return _open_reader(path)[0]
+
+
+def _open_reader(path: Path) -> tuple[sqlite3.Connection, bool]:
+    """A connection, and whether it sees what is written from now on."""
     if not path.is_file():
         raise LedgerUnavailableError("there is no ledger at {path}", path=path)
     wal = path.with_name(path.name + "-wal")
@@ -101,7 +179,7 @@ def _connect_reader(path: Path) -> sqlite3.Connection:
             connection.execute("PRAGMA trusted_schema = OFF")
             connection.execute("PRAGMA cell_size_check = ON")
             _check_tables(connection)
-            return connection
+            return connection, "immutable" not in mode
         except sqlite3.Error as error:
             connection.close()
             failure = error
