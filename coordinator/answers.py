@@ -31,6 +31,8 @@ from federation.statements import Encoding, Envelope, Invocation, JobPlan, Maske
 from federation.wire.messages import Invoked, unpack
 from federation.wire.peer import Incoming
 
+_BLOCK = 1 << 16
+"""Values looked at twice while they lie in a core's cache."""
 _CODE = re.compile(r"[a-z0-9][a-z0-9.-]{0,63}\Z")
 
 
@@ -206,4 +208,5 @@ def _largest(vector: NDArray[Any]) -> float:
     if not vector.size:
         return 0.0
     signed = vector.view(np.int32 if vector.itemsize == 4 else np.int64)
-    return max(float(signed.max()), -float(signed.min()))
+    parts = (signed[start : start + _BLOCK] for start in range(0, len(signed), _BLOCK))
+    return max(max(float(part.max()), -float(part.min())) for part in parts)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from federation.pages import empty
 from federation.secagg.bounds import check_encoding
 from federation.secagg.decoding import Heap, Store, decode_arrays, decode_metrics
 from federation.secagg.errors import AggregateVoidError, ReplyFormatError
@@ -58,8 +59,9 @@ class Accumulator:
         self._n = n
         self._header = reply_header(layout, encoding)
         self._sums: dict[Part, NDArray[Any]] = {
-            name: np.zeros(size, dtype=dtype) for name, dtype, size in reply_parts(layout, encoding)
+            name: empty(size, dtype) for name, dtype, size in reply_parts(layout, encoding)
         }
+        self._begun = False
         self._added: dict[Part, int] = dict.fromkeys(self._sums, 0)
         self._void = False
 
@@ -76,8 +78,12 @@ class Accumulator:
         if reply.header != self._header or not fits:
             raise ReplyFormatError("a reply of another layout or encoding cannot be added to this sum")
         for part, total in self._sums.items():
-            np.add(total, vectors[part], out=total)
+            if self._begun:
+                np.add(total, vectors[part], out=total)
+            else:
+                np.copyto(total, vectors[part])
             self._added[part] += len(total)
+        self._begun = True
 
     def add_chunk(self, part: Part, offset: int, data: Buffer) -> None:
         """Add bytes ``offset`` to ``offset + len(data)`` of one vector; both fall on whole elements.
@@ -93,6 +99,7 @@ class Accumulator:
         size = memoryview(data).nbytes
         if offset < 0 or offset % total.itemsize or size % total.itemsize or offset + size > total.nbytes:
             raise ReplyFormatError("a chunk does not lie on whole elements of its vector")
+        self._begin()
         start, count = offset // total.itemsize, size // total.itemsize
         place = total[start : start + count]
         np.add(place, np.frombuffer(data, dtype=total.dtype), out=place)
@@ -105,6 +112,7 @@ class Accumulator:
             AggregateVoidError: the sum is spoilt.
         """
         self._check_open()
+        self._begin()
         add_masks(ringed(self._sums["totals"], self._sums["wide"], self._sums["narrow"]), keys)
 
     def stream(self) -> ReplyStream:
@@ -128,6 +136,7 @@ class Accumulator:
                 was not removed shows here.
         """
         self._check_open()
+        self._begin()
         complete = all(added == expected_count * len(self._sums[part]) for part, added in self._added.items())
         totals = [int(value) for value in self._sums["totals"]]
         if not 1 <= expected_count <= self._n or totals[ONE] != expected_count or not complete:
@@ -144,6 +153,13 @@ class Accumulator:
         )
         metrics = decode_metrics(totals, self.layout, self.encoding, self._n, expected_count, weight)
         return Aggregate(arrays, metrics, weight, expected_count, totals[SATURATED])
+
+    def _begin(self) -> None:
+        """Let the sums be zero, where nothing was added yet: their memory held something else before."""
+        if not self._begun:
+            for total in self._sums.values():
+                total.fill(0)
+            self._begun = True
 
     def _check_open(self) -> None:
         if self._void:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from federation.pages import empty
 from federation.secagg.bounds import INTEGER_BOUND, check_encoding, metric_bound, metric_units, total_bits
 from federation.secagg.errors import EncodingError, WeightError
 from federation.secagg.layout import FIRST_METRIC, ONE, SATURATED, WEIGHT, Array, Arrays, Layout, Reply, Segment, flat
@@ -44,7 +45,7 @@ def encode(reply: Reply, sent: Arrays, layout: Layout, encoding: Encoding, weigh
     check_encoding(encoding, n)
     _check_weight(weight, encoding)
     ring = np.uint32 if encoding.ring == "z32" else np.uint64
-    narrow: Array = np.empty(layout.narrow_size, dtype=ring)
+    narrow: Array = empty(layout.narrow_size, ring)
     wide = np.empty(layout.wide_size, dtype=np.uint64)
     scale = float(encoding.scale)
     share = weight / encoding.weight_maximum

@@ -13,7 +13,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
+from numpy.typing import NDArray
+
 from federation.errors import VerificationError
+from federation.pages import LEAST_BYTES, PAGES
 from federation.wire.memory_file import MemoryFile
 
 CHUNK_BYTES = 1024 * 1024
@@ -24,6 +28,8 @@ _SHARE = 4
 """Bodies go into memory files where all that arrive take at most this part of the memory that is free."""
 SPOOLLESS_BYTES = 64 * 1024 * 1024
 """Longest body of a party that has no folder to spool to."""
+_KEPT_BYTES = 128 * 1024 * 1024
+"""Longest body that memory which is kept takes the place of a file for: several of them arrive at a time."""
 
 
 Buffer = bytes | bytearray | memoryview
@@ -59,6 +65,7 @@ class Body:
         self._file: BinaryIO | None = None
         self._memory = bytearray()
         self._view: memoryview | None = None
+        self._pages: NDArray[np.uint8] | None = None
         self._hash = hashlib.sha256() if hashed and size > MEMORY_BYTES else None
         lends = lent is not None and size > MEMORY_BYTES and lent + size <= free_memory() // _SHARE
         self._lent = MemoryFile(size) if lends else None
@@ -73,6 +80,19 @@ class Body:
         """Whether a chunk of it takes long enough to be written, and hashed, in a thread."""
         return self.size > MEMORY_BYTES
 
+    def in_memory(self) -> None:
+        """Take a large body that is about to arrive into memory that is kept for such, where there is some.
+
+        For one that is added and let go at once: its pages are there already, where those of a file are made for it.
+        """
+        with self._lock:
+            if self._file is None or self._written or self._gone or not LEAST_BYTES <= self.size <= _KEPT_BYTES:
+                return
+            if self.size <= free_memory() // _SHARE and (pages := PAGES.spare(self.size)) is not None:
+                self._pages = pages
+                self._file.close()
+                self._file = None
+
     def write(self, data: Buffer) -> None:
         """Append a chunk, one at a time, from any thread; more than was announced, or than the disk takes, is refused.
 
@@ -84,7 +104,9 @@ class Body:
             end = self._written + len(data)
             if end > self.size:
                 raise BodyError("a message body is longer than its head announced")
-            if self._lent is None and self._file is None:
+            if self._pages is not None:
+                np.copyto(self._pages[self._written : end], np.frombuffer(data, dtype=np.uint8))
+            elif self._lent is None and self._file is None:
                 self._memory += data
             else:
                 self._spool(memoryview(data))
@@ -120,7 +142,9 @@ class Body:
         if not self.complete:
             raise BodyError("a message body is shorter than its head announced")
         if self._view is None:
-            if self._lent is not None:
+            if self._pages is not None:
+                self._view, self._pages = self._pages.data.toreadonly(), None
+            elif self._lent is not None:
                 self._view = self._lent.sealed()
             elif self._file is not None:
                 with self._file as file:
@@ -138,6 +162,7 @@ class Body:
         with self._lock:
             self._gone = True
             self._memory = bytearray()
+            self._pages = None
             if self._lent is not None:
                 self._lent.close()
             if self._file is not None:

@@ -89,6 +89,44 @@ def test_any_cut_of_interleaved_streams_gives_the_same_sum(cuts: list[int], seed
     assert right.total_weight == 100
 
 
+@pytest.mark.parametrize("way", ["add", "stream", "masks"])
+def test_what_lay_in_the_memory_before_is_in_no_sum(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sums are made in memory that held another round's, perhaps another job's."""
+
+    def used(size: int, dtype: np.dtype[Any]) -> Any:
+        return np.full(size, 77, dtype=dtype)
+
+    monkeypatch.setattr("federation.secagg.accumulator.empty", used)
+    total = accumulator()
+    for seed in (1, 2, 3):
+        if way == "stream":
+            stream = total.stream()
+            for buffer in reply(seed).to_buffers():
+                stream.feed(buffer)
+            stream.close(reply(seed).digest())
+            continue
+        if way == "masks" and seed == 1:
+            total.add_masks([])
+        total.add(reply(seed))
+    monkeypatch.undo()
+    other = accumulator()
+    for seed in (3, 2, 1):
+        other.add(reply(seed))
+    found, expected = (one.finish(3, SENT) for one in (total, other))
+    for name in ("w", "k"):
+        assert np.array_equal(found.arrays["arrays"][name], expected.arrays["arrays"][name])
+    assert found.metrics == expected.metrics
+
+
+def test_nothing_opens_where_nothing_was_added(monkeypatch: pytest.MonkeyPatch) -> None:
+    def used(size: int, dtype: np.dtype[Any]) -> Any:
+        return np.ones(size, dtype=dtype)  # one reply of weight 1, if it were read
+
+    monkeypatch.setattr("federation.secagg.accumulator.empty", used)
+    with pytest.raises(AggregateVoidError):
+        accumulator().finish(1, SENT)
+
+
 def test_a_stream_that_breaks_off_spoils_the_sum_only_if_some_of_it_was_added() -> None:
     data = b"".join(reply(1).to_buffers())
     head = len(reply(1).header)

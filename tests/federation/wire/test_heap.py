@@ -40,6 +40,19 @@ async def test_memory_is_given_back_when_the_last_large_body_is_through() -> Non
     assert len(calls) == 1
 
 
+async def test_what_is_kept_for_the_next_vector_goes_once_no_large_body_came_for_a_while() -> None:
+    gone = asyncio.Event()
+    bodies = LargeBodies(lambda: None, gone.set, 0.0)
+    bodies.began(LARGE_BYTES)
+    bodies.ended(LARGE_BYTES)
+    bodies.began(LARGE_BYTES)  # the next round
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not gone.is_set()
+    bodies.ended(LARGE_BYTES)
+    await asyncio.wait_for(gone.wait(), 10)
+
+
 def test_what_the_allocator_keeps_goes_back() -> None:
     pieces = [bytearray(100_000) for _ in range(1000)]  # below the size that has a map of its own
     del pieces[::2], pieces[:-1]  # the last one keeps the arena from shrinking by itself
