@@ -4,6 +4,9 @@ Version 1 where memory and pids are mounted and writable (root), version 2 where
 group. Where neither is, the supervisor alone holds the limits, and evidence says so. The bounds here are somewhat above the
 named ones, as those of each process are: the supervisor sees the excess first and names it, and what grows faster than it
 looks, or where it cannot look, ends here.
+
+Groups lie side by side, directly below this process's own: in a folder of their own all of them together would weigh what
+that folder does (one process, in version 1), whatever each is given, and version 2 would bound none of them.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from pathlib import Path
 
 from sandbox.spec import MIB, LimitName, Limits
 
-_FOLDER = "keyong-sessions"
+_SESSION = "keyong-session-"
 _OWN = "keyong-service"
 _SLACK = 256 * MIB  # the kernel's own: page tables, tasks, buffers
 _PROCESSES = 16  # as the bound of each process (RLIMIT_NPROC)
@@ -131,7 +134,7 @@ def open_group(processes: Path = Path("/proc")) -> Group | None:
     Args:
         processes: where ``self/cgroup`` and ``self/mountinfo`` are read; for tests.
     """
-    name = f"{os.getpid()}-{secrets.token_hex(6)}"
+    name = f"{_SESSION}{os.getpid()}-{secrets.token_hex(6)}"
     try:
         bases = _bases(processes)
         if {"memory", "pids"} <= bases.keys():
@@ -171,13 +174,11 @@ def _optional(bases: dict[str, Path], name: str) -> Path | None:
 
 
 def _make(base: Path, name: str) -> Path:
-    folder = base / _FOLDER
-    folder.mkdir(exist_ok=True)
-    for left in folder.iterdir():  # of a process that is no more
-        if left.is_dir() and not Path("/proc", left.name.partition("-")[0]).exists():
+    for left in base.glob(f"{_SESSION}*"):  # of a process that is no more
+        if not Path("/proc", left.name.removeprefix(_SESSION).partition("-")[0]).exists():
             with suppress(OSError):
                 left.rmdir()
-    place = folder / name
+    place = base / name
     place.mkdir()
     return place
 

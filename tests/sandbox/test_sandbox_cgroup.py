@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sandbox import Ending, Limits, Runtime, SessionSpec, Tier, open_session
-from sandbox._cgroup import Group, open_group
+from sandbox._cgroup import Group, _bases, open_group
 from sandbox.canary import empty_runtime
 from sandbox.session import Session
 
@@ -69,10 +69,10 @@ def test_no_group_is_left(runtime: Runtime, group: Group) -> None:
     before = {place.name for place in folder.iterdir() if place.is_dir()}
     with open_session(SessionSpec(runtime, ("-c", "pass"))) as session:
         held = {place.name for place in folder.iterdir() if place.is_dir()} - before
-        assert any(name.startswith(f"{os.getpid()}-") for name in held)
+        assert any(name.startswith(f"keyong-session-{os.getpid()}-") for name in held)
         session.wait(60)
     after = {place.name for place in folder.iterdir() if place.is_dir()}
-    assert not {name for name in after - before if name.startswith(f"{os.getpid()}-")}
+    assert not {name for name in after - before if name.startswith(f"keyong-session-{os.getpid()}-")}
 
 
 def test_another_session_does_not_feel_a_bomb(runtime: Runtime, group: Group) -> None:
@@ -112,6 +112,7 @@ def test_version_2_where_it_is_delegated(tmp_path: Path) -> None:
     assert (base / "keyong-service" / "cgroup.procs").read_text() == str(os.getpid()), (
         "a group with processes bounds none"
     )
+    assert group.memory.parent == base, "what is enabled in a group bounds those directly below it, and nothing deeper"
     group.bound(Limits(memory_bytes=100 * MIB, processes=20), MIB)
     assert int((group.memory / "memory.max").read_text()) > 100 * MIB
     assert (group.pids / "pids.max").read_text() == "36"
@@ -153,6 +154,8 @@ def test_a_kill_reaches_whoever_is_in_the_group_and_nobody_else(group: Group) ->
             if mine.cpu is not None:
                 weight = (mine.cpu / ("cpu.weight" if mine.version == 2 else "cpu.shares")).read_text().strip()
                 assert weight == ("10000" if mine.version == 2 else "262144"), "they go before what others do"
+                own = _bases(Path("/proc")).get("cpu")
+                assert mine.version == 2 or mine.cpu.parent == own, "not only before what other sessions do"
         finally:
             outside.kill()
             mine.abandon()
