@@ -282,6 +282,7 @@ def main() -> None:
             probe_files(items)  # type: ignore[arg-type]
     except Refused as refused:
         os.write(3, f"keyong-sandbox/1 refused {refused}".encode().ljust(REPORT)[:REPORT])
+        os.read(3, 1)  # the trusted side finds us here, however busy it is, and reads why before it ends us
         os._exit(70)
     os.write(3, f"keyong-sandbox/1 clean {abi}".encode().ljust(REPORT))
     if os.read(3, 1) != b"G":  # the trusted side went away before it took the session over

@@ -338,3 +338,27 @@ def test_closed_channel_ends_a_reader(runtime: Runtime) -> None:
     with open_session(SessionSpec(runtime, ("-c", code))) as session:
         session.channel.shutdown(socket.SHUT_RDWR)
         assert session.wait(20).exit_code == 0
+
+
+def test_a_launcher_that_refuses_stays_until_it_was_heard() -> None:
+    """Or a busy machine finds it gone, and cannot say which layer is missing."""
+    ours, inner = socket.socketpair()
+    command = [
+        sys.executable,
+        "-I",
+        "-S",
+        str(_launcher.SOURCE),
+        str(inner.fileno()),
+        "skip=canary",
+        "abi=1000",
+        "--",
+        "-c",
+        "pass",
+    ]
+    with ours, inner, subprocess.Popen(command, pass_fds=[inner.fileno()], stdin=subprocess.DEVNULL) as launcher:
+        inner.close()
+        assert ours.recv(64).split() == [b"keyong-sandbox/1", b"refused", b"landlock-abi"]
+        with pytest.raises(subprocess.TimeoutExpired):
+            launcher.wait(0.5)
+        ours.close()
+        assert launcher.wait(30) == 70
