@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
     *ROOT.glob("README*.md"),
     *sorted((ROOT / "docs").rglob("*.md")),
-    *sorted((ROOT / "examples").glob("*/README.md")),
+    *sorted((ROOT / "examples").glob("*/README*.md")),
 ]
 GLOBALS = ("--home", "--lang", "--format")
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)

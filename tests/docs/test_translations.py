@@ -17,7 +17,10 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 ENGLISH_ALONE = {"benchmarks.md", "data-model.md"}
 """Pages for those who work on the code; the records in docs/decisions are not asked for either."""
-PAGES = [ROOT / "README.md", *sorted(path for path in DOCS.glob("*.md") if path.name not in ENGLISH_ALONE)]
+EXAMPLES = sorted((ROOT / "examples").glob("*/README.md"))
+PAGES = [ROOT / "README.md", *EXAMPLES, *sorted(path for path in DOCS.glob("*.md") if path.name not in ENGLISH_ALONE)]
+CHINESE = [ROOT / "README.zh.md", *(page.with_name("README.zh.md") for page in EXAMPLES)]
+CHINESE += sorted((DOCS / "zh").glob("*.md"))
 MARKDOWN = MarkdownIt("commonmark").enable("table")
 
 
@@ -39,13 +42,13 @@ class Section:
 
 def chinese_of(page: Path) -> Path:
     """Where an English page's translation lies, whether there is one or not."""
-    return ROOT / "README.zh.md" if page == ROOT / "README.md" else page.parent / "zh" / page.name
+    return page.with_name("README.zh.md") if page.name == "README.md" else page.parent / "zh" / page.name
 
 
 def english_of(page: Path) -> Path:
     """The English page of a Chinese one; any other file is its own."""
-    if page == ROOT / "README.zh.md":
-        return ROOT / "README.md"
+    if page.name == "README.zh.md":
+        return page.with_name("README.md")
     return DOCS / page.name if page.parent == DOCS / "zh" else page
 
 
@@ -171,7 +174,7 @@ def test_pages_name_each_other_at_their_beginning(page: Path) -> None:
         )
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.zh.md", *sorted((DOCS / "zh").glob("*.md"))], ids=name_of)
+@pytest.mark.parametrize("page", CHINESE, ids=name_of)
 def test_a_chinese_page_has_an_english_one_and_links_to_chinese_ones(page: Path) -> None:
     english = english_of(page)
     assert english.exists(), f"{name_of(page)} translates nothing"
