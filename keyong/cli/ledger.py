@@ -125,7 +125,9 @@ def _pretty(value: Any) -> str:
 
 
 def _summary(fields: dict[str, Any]) -> str:
-    parts = [f"{name}={value}" for name, value in fields.items() if isinstance(value, str | int) and value != ""]
+    from keyong.pages.words import short
+
+    parts = [f"{name}={short(value)}" for name, value in fields.items() if isinstance(value, str | int) and value != ""]
     text = "  ".join(clean(part) for part in parts)
     return text if len(text) <= SHORTENED else text[: SHORTENED - 1] + "…"
 
