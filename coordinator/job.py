@@ -77,13 +77,17 @@ class Job:
         self._rounds: Rounds | None = None
         self._grid: TrustedGrid | None = None
         self._query_nodes: list[str] = []
+        self._answered = False
+        """Whether a query, or a bilateral action, has its answer: the one round that its plan has."""
         self._closing: asyncio.Task[None] | None = None
         self.bilateral = BilateralCourse(plan)
         """What a bilateral action waits for, and what its asker is to answer."""
 
     @property
     def rounds_done(self) -> int:
-        """Rounds of training that gave an aggregate."""
+        """Rounds of training that gave an aggregate; 1 for a query or a bilateral action that has its answer."""
+        if self._answered:
+            return 1
         if self._grid is not None:
             return self._grid.rounds_done
         history = self.recording.history()
@@ -154,7 +158,7 @@ class Job:
             await asyncio.to_thread(self._result.put_text, ANSWER_FILE, answer)
         finally:
             await course.close(opening)
-        self._query_nodes = nodes
+        self._query_nodes, self._answered = nodes, True
         return await asyncio.to_thread(self.summary, "done")
 
     async def _answer_bilateral(self) -> dict[str, Any]:
@@ -166,6 +170,7 @@ class Job:
         answer = await self.bilateral.run(rounds, self._tell)
         rounds.release()
         await asyncio.to_thread(self._result.put_text, BILATERAL_FILE, answer)
+        self._answered = True
         return await asyncio.to_thread(self.summary, "done")
 
     async def halt(self) -> None:

@@ -128,6 +128,8 @@ def check_receipts(mills: Consortium, job: str) -> None:
     """Who is in the answer is what the nodes' receipts say: one left out is missed, one changed is refused."""
     with Client(Home(mills.institute.home)) as client:
         files = client.result_files(job)
+        assert [(one.rounds_done, one.rounds) for one in client.jobs() if one.job == job] == [(1, 1)]
+        assert json.loads(files["summary.json"])["rounds_done"] == 1
         envelope = Envelope.from_bytes(files["plan.json"])
         plan = JobPlan.read(envelope)
         assert contributors(client, files, plan, envelope.digest) == tuple(sorted(mill.name for mill in mills.mills))
