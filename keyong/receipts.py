@@ -100,6 +100,8 @@ class Receipts:
         self.plan = plan
         self.digest = digest
         self._rosters = rosters
+        self._quorums: dict[str, Quorum] = {}
+        self._keys: dict[str, VerifierKey] = {}
         self._held = self._read_receipts()
 
     @property
@@ -131,10 +133,14 @@ class Receipts:
         return proved
 
     def _key(self, node: str) -> VerifierKey:
-        return ledger_key(self._rosters.chain, node)
+        if node not in self._keys:
+            self._keys[node] = ledger_key(self._rosters.chain, node)
+        return self._keys[node]
 
     def _quorum(self, node: str) -> Quorum:
-        return Quorum.of(self._rosters.chain, node)
+        if node not in self._quorums:
+            self._quorums[node] = Quorum.of(self._rosters.chain, node)
+        return self._quorums[node]
 
     # -- who vouches for it -------------------------------------------------------------------------------------------
 

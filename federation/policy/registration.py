@@ -6,6 +6,7 @@ Each refusal names the place in the policy, as ``permission/0/constraint/2``.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -42,6 +43,11 @@ MAX_DEPTH = 5
 """How deep logical constraints may nest."""
 
 
+_MOST_KNOWN = 512
+_KNOWN: dict[str, Policy] = {}
+"""Policies that were read and found good, by their text: an agreement's is asked for with every step, and never changes."""
+
+
 class PolicyError(UsageError):
     """A policy cannot be registered; ``place`` says where in it the reason lies."""
 
@@ -62,6 +68,19 @@ def parse_policy(value: Mapping[str, Any]) -> Policy:
         PolicyError: an unknown key, term, operator or datatype, a bare number, a term without prefix, or something
             that is known but not supported by this release.
     """
+    try:
+        text = json.dumps(value, sort_keys=True)
+    except (TypeError, ValueError, RecursionError):
+        return _read(value)  # no JSON, which it will say
+    known = _KNOWN.get(text)
+    if known is None:
+        if len(_KNOWN) >= _MOST_KNOWN:
+            _KNOWN.clear()
+        known = _KNOWN[text] = _read(value)
+    return known
+
+
+def _read(value: Mapping[str, Any]) -> Policy:
     try:
         policy = Policy.model_validate(dict(value))
     except ValidationError as error:
