@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from coordinator.server_session import ServerUnavailableError
@@ -29,12 +29,17 @@ MOST_KEPT = 4
 
 @dataclass(frozen=True)
 class Adder:
-    """A session that adds, and until when it may be given a query."""
+    """A session that adds, and until when it may be given a query.
+
+    Attributes:
+        ready: it holds a context from a query before, and no sum: what it adds under is the same for all, no key is of use to it.
+    """
 
     session: Session
     cipher: CipherSession
     tier: Tier
     until: float
+    ready: bool = False
 
     async def close(self) -> None:
         """End it."""
@@ -81,7 +86,7 @@ class Adders:
             await adder.close()
             return
         timer = asyncio.get_running_loop().call_later(KEPT_SECONDS, self._expire, member)
-        self._kept[member] = (adder, timer)
+        self._kept[member] = (replace(adder, ready=True), timer)
 
     def _expire(self, member: str) -> None:
         adder, _ = self._kept.pop(member)

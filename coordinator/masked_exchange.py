@@ -140,13 +140,14 @@ class MaskedExchanges:
     async def _begin(self, result: Exchange, masked: MaskedCohort, attempt: int, content: str) -> Attempt:
         await self._note_keys(masked)
         invocations = {node: self._seal(node, result.stage, content, attempt) for node in masked.participants}
-        sealed = {node: envelope.to_bytes() for node, envelope in invocations.items()}
-        await asyncio.to_thread(self._recording.ask, result.round, result.stage, content, sealed)
+        if not self._recording.dropped:
+            sealed = {node: envelope.to_bytes() for node, envelope in invocations.items()}
+            await asyncio.to_thread(self._recording.ask, result.round, result.stage, content, sealed)
         context = masked.announcements.context(result.round, attempt, result.stage, content)
         return Attempt(result.round, attempt, masked, context, invocations, self._sums(result))
 
     async def _note_keys(self, masked: MaskedCohort) -> None:
-        if self._announced != masked.announcements.cohort:
+        if not self._recording.dropped and self._announced != masked.announcements.cohort:
             sealed = [one.to_bytes() for one in masked.envelopes]
             await asyncio.to_thread(self._recording.announced, sealed)
             self._announced = masked.announcements.cohort

@@ -71,7 +71,8 @@ class Openings:
             attempt=one.attempt,
             survivors=tuple(sorted(one.inputs)),
         ).seal(self._key)
-        await asyncio.to_thread(self._recording.survivors, one.number, survivors.to_bytes())
+        if not self._recording.dropped:
+            await asyncio.to_thread(self._recording.survivors, one.number, survivors.to_bytes())
         return survivors
 
     async def open_up(self, one: Attempt, result: Exchange, survivors: Envelope) -> bool:

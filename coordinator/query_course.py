@@ -40,7 +40,7 @@ class QueryCourse:
         self._adders, self._tier = adders, tier
         self._adder: Adder | None = None
         self._taken = False
-        """Whether the session has taken the asker's context, and nothing since."""
+        """Whether the session has a context, and nothing that it added."""
         self._done = False
 
     async def open(self) -> None:

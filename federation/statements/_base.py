@@ -142,9 +142,13 @@ class Statement(Part):
 
     @classmethod
     def read(cls, envelope: Envelope) -> Self:
-        """Parse the payload of an envelope without judging signatures; :meth:`open` judges them."""
+        """Parse the payload of an envelope, once, without judging signatures; :meth:`open` judges them."""
+        known = envelope.statements.get(cls)
+        if isinstance(known, cls):
+            return known
         cls._check_type(envelope)
-        return cls.from_payload(envelope.payload)
+        read = envelope.statements[cls] = cls.from_payload(envelope.payload)
+        return read
 
     @classmethod
     def texts(cls, envelope: Envelope, *fields: str) -> tuple[str, ...]:

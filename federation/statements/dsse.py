@@ -93,6 +93,11 @@ class Envelope:
         """
         return digest(self.payload)
 
+    @cached_property
+    def statements(self) -> dict[type, object]:
+        """What readers have made of the payload, by type: neither it nor a statement ever changes."""
+        return {}
+
     def to_bytes(self) -> bytes:
         """The envelope as canonical JSON with DSSE's field names."""
         return self._written

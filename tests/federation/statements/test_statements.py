@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -64,6 +65,17 @@ def raw(change: Any) -> Envelope:
 def test_what_was_signed_opens() -> None:
     envelope = Envelope.from_bytes(invocation().seal(KEY).to_bytes())
     assert Invocation.open(envelope, [KEY.public], NOW) == invocation()
+
+
+def test_a_payload_is_read_once_and_another_one_anew() -> None:
+    envelope = invocation().seal(KEY)
+    assert Invocation.read(envelope) is Invocation.read(envelope) is Invocation.open(envelope, [KEY.public], NOW)
+    changed = replace(envelope, payload=invocation(round=2).payload())
+    assert Invocation.read(changed).round == 2
+    with pytest.raises(SignatureError):
+        Invocation.open(changed, [KEY.public], NOW)
+    with pytest.raises(KeyongError):
+        Revocation.read(envelope)
 
 
 def test_a_wrong_key_is_refused() -> None:
