@@ -98,6 +98,7 @@ def serve(channel: Channel) -> None:
         channel.send(_report(error, app, importing=True))
         return
     settle()
+    flower.store_by(channel.store)
     channel.send({"op": "ready"})
     while True:
         try:

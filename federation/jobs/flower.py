@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 from io import BytesIO
 from typing import Any
@@ -66,6 +66,7 @@ __all__ = [
     "identify",
     "instruction",
     "load_app",
+    "store_by",
     "strategies",
     "to_content",
     "to_records",
@@ -162,11 +163,25 @@ def _holding(numbers: NumpyArray, dtype: str, stype: str) -> Array:
     return array
 
 
+_stores: list[Callable[[NumpyArray], NumpyArray | None]] = []
+
+
+def store_by(store: Callable[[NumpyArray], NumpyArray | None]) -> None:
+    """Have the copies of arrays that records hold made by ``store``, where it can."""
+    _stores[:] = [store]
+
+
+def _stored(numbers: NumpyArray) -> NumpyArray | None:
+    return next((copy for store in _stores if (copy := store(numbers)) is not None), None)
+
+
 def _array_from_numpy(cls: type[Array], ndarray: NumpyArray) -> Array:
     if not isinstance(ndarray, np.ndarray) or ndarray.dtype.kind not in "biufc" or not ndarray.dtype.isnative:
         return _from_numpy(ndarray)
-    numbers = np.array(ndarray, order="C", copy=True)
-    numbers.flags.writeable = False
+    numbers = _stored(ndarray)
+    if numbers is None:
+        numbers = np.array(ndarray, order="C", copy=True)
+        numbers.flags.writeable = False
     return _holding(numbers, str(ndarray.dtype), SType.NUMPY)
 
 

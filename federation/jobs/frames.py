@@ -20,10 +20,13 @@ import socket
 import struct
 from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from . import _json
+from .answer_file import AnswerFile
 
 HEAD_BYTES = 12
 MAX_HEADER_BYTES = 4 * 1024 * 1024
@@ -171,7 +174,8 @@ class Channel:
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
-        self._room: int | None = None
+        self._room: AnswerFile | None = None
+        self._answered: AnswerFile | None = None
         self._received: Received | None = None
         self._echoes = False
 
@@ -196,14 +200,13 @@ class Channel:
         size = sum(len(buffer) for buffer in buffers)
         if self._received is not None and _same(self._received, buffers, size):
             return encode_frame(header, in_file=size, echo=True)
-        if self._room is None or not FILE_FROM <= size <= os.fstat(self._room).st_size:
+        if self._room is None or not FILE_FROM <= size <= self._room.size:
             return encode_frame(header, buffers)
         frame = encode_frame(header, in_file=size)  # raises before anything is written
-        room, self._room = self._room, None
-        try:
-            write_file(room, buffers)
-        finally:
-            os.close(room)
+        if not self._room.take(buffers):
+            return encode_frame(header, buffers)
+        # Kept open until the next is lent: who looks at this session from outside sees by it what the file really holds.
+        self._answered, self._room = self._room, None
         return frame
 
     def receive(self, max_body: int) -> tuple[dict[str, object], memoryview]:
@@ -217,9 +220,8 @@ class Channel:
         if len(files) != bool(marks & IN_FILE) + bool(marks & ROOM):
             raise FrameError("frame-truncated")
         if marks & ROOM:
-            if self._room is not None:
-                os.close(self._room)
-            self._room = files.pop()
+            self._let_go()
+            self._room = AnswerFile(files.pop(), FILE_FROM)
         raw = bytearray(header_len)
         self._fill(memoryview(raw), "frame-truncated")
         header = parse_header(raw)
@@ -237,9 +239,19 @@ class Channel:
         self._fill(body, "frame-truncated")
         return header, body
 
+    def store(self, numbers: NDArray[Any]) -> NDArray[Any] | None:
+        """A read-only copy of an array in the file that was lent for the answer; None where there is no place for it."""
+        return self._room.store(numbers) if self._room is not None else None
+
     def close(self) -> None:
         """Close this end."""
         self._socket.close()
+
+    def _let_go(self) -> None:
+        for room in (self._answered, self._room):
+            if room is not None:
+                room.close()
+        self._answered = self._room = None
 
     def _head(self) -> tuple[bytes, list[int]]:
         head, files = b"", list[int]()

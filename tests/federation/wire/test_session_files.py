@@ -176,7 +176,7 @@ async def held_by(ends: Ends) -> int:
     """The file that was lent, as a hostile job keeps it."""
     await ends.asked()
     assert ends.session._room is not None
-    return os.dup(ends.session._room)
+    return os.dup(ends.session._room.descriptor)
 
 
 async def test_an_answer_that_could_still_be_changed_is_no_answer(ends: Ends) -> None:
