@@ -1,8 +1,8 @@
 """Gives memory back to the machine that the C library's allocator keeps after large bodies.
 
 What gRPC takes for the pieces of a model lies between other things when it is freed, in an arena of each of its threads:
-hundreds of megabytes stay with the process after a few exchanges though nothing uses them. What is kept for the next large
-vector (:mod:`federation.pages`) goes back later: between the exchanges of a job there is always a next one.
+hundreds of megabytes stay with the process after a few exchanges though nothing uses them. With them goes what is kept for
+the next large vector (:mod:`federation.pages`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from federation.pages import PAGES
 LARGE_BYTES = 16 * 1024 * 1024
 """Bodies from this size on leave something worth giving back."""
 IDLE_SECONDS = 10.0
-"""How long the pages of large vectors wait for the next body."""
+"""How long free memory waits for the next body: between the exchanges of a job there is always a next one."""
 
 
 def _trim() -> None:
@@ -26,23 +26,23 @@ def _trim() -> None:
         ctypes.CDLL(None).malloc_trim(ctypes.c_size_t(0))
 
 
+def _give_back() -> None:
+    PAGES.let_go()
+    _trim()
+
+
 class LargeBodies:
-    """The large bodies that cross this process's links now; free memory is given back when the last of them is through.
+    """The large bodies that cross this process's links now; free memory is given back once none came for a while.
+
+    Not as soon as the last is through: in a job the next is near, and would have every page made for it anew.
 
     Args:
-        trim: gives back what the allocator has free; called in a thread.
-        let_go: gives back what is kept for later, once none came for a while.
-        idle_seconds: how long that is.
+        give_back: called in a thread.
+        idle_seconds: how long nothing came.
     """
 
-    def __init__(
-        self,
-        trim: Callable[[], None] = _trim,
-        let_go: Callable[[], None] = PAGES.let_go,
-        idle_seconds: float = IDLE_SECONDS,
-    ) -> None:
-        self._trim = trim
-        self._let_go = let_go
+    def __init__(self, give_back: Callable[[], None] = _give_back, idle_seconds: float = IDLE_SECONDS) -> None:
+        self._give_back = give_back
         self._idle_seconds = idle_seconds
         self._open = 0
         self._waiting: asyncio.TimerHandle | None = None
@@ -62,10 +62,12 @@ class LargeBodies:
             return
         self._open -= 1
         if not self._open:
-            with contextlib.suppress(RuntimeError):  # the loop, or its threads, are at their end
-                loop = asyncio.get_running_loop()
-                loop.run_in_executor(None, self._trim)
-                self._waiting = loop.call_later(self._idle_seconds, self._let_go)
+            with contextlib.suppress(RuntimeError):  # the loop is at its end
+                self._waiting = asyncio.get_running_loop().call_later(self._idle_seconds, self._idle)
+
+    def _idle(self) -> None:
+        self._waiting = None
+        asyncio.get_running_loop().run_in_executor(None, self._give_back)
 
 
 LARGE_BODIES = LargeBodies()

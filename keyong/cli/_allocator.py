@@ -5,8 +5,9 @@ an arena is of no use to the next one's threads, and few pages of it are wholly 
 memory rises with each job though what it holds does not. Our threads take turns at the interpreter, and large arrays are
 mapped apart; they need no arenas of their own.
 
-What a link takes for a piece of a model is freed a moment later. Below the bounds here it stays with the process until the
-model is through (see ``federation.wire.heap``); else the kernel would be asked for the same pages, zeroed, with every piece.
+What a link takes for a piece of a model is freed a moment later. Below the bounds here it stays with the process until no
+model has come for a while (see ``federation.wire.heap``); else the kernel would be asked for the same pages, zeroed, with every
+piece.
 """
 
 from __future__ import annotations
