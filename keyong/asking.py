@@ -41,6 +41,7 @@ from keyong.answer_receipts import contributors
 from keyong.choosing import Choice, choose
 from keyong.kept_answers import KeptAnswer, KeptAnswers
 from keyong.receipts import ReceivedError
+from keyong.text import Said
 
 if TYPE_CHECKING:
     from keyong.ciphering import Ciphers
@@ -314,12 +315,12 @@ def _followed(client: Client, job: str) -> tuple[str, str]:
 
 def _ended(kind: str, data: dict[str, Any], told: Sequence[dict[str, Any]]) -> QueryEndedError:
     code = str(told[0].get("code", "")) if told else str(data.get("code", "query-ended"))
-    nodes = ", ".join(f"{one.get('node')}: {one.get('code')}" for one in told)
+    nodes = ", ".join(sorted(f"{one.get('node')}: {one.get('code')}" for one in told))
     error = QueryEndedError(
         "the query was not answered: {reason}",
         hint="`keyong query ... --explain` says what it needs; {nodes}" if nodes else "{nodes}",
         code=code or "query-ended",
-        reason=str(data.get("reason", kind)),
+        reason=Said(data, otherwise=kind),
         nodes=nodes,
     )
     error.exit_code = 3 if kind == "denied" else int(data.get("exit", 1))  # type: ignore[misc]

@@ -26,7 +26,7 @@ from federation.statements.bilateral import IntersectionPlan, ScorePlan
 from federation.statements.code import CodeBundle
 from federation.statements.plan import Action
 from keyong.choosing import Choice, choose
-from keyong.text import translate_data
+from keyong.text import Said, translate_data
 
 if TYPE_CHECKING:
     from keyong.client import Client
@@ -234,8 +234,8 @@ def _ended(kind: str, data: dict[str, Any], told: list[dict[str, Any]]) -> Bilat
             error = BilateralEndedError(why.template, hint=why.hint_template, code=why.code, **why_params)
             error.exit_code = 3  # type: ignore[misc]
             return error
-    sentence, hint = CODES.get(code, (str(data.get("reason", kind)), ""))
-    reason, fix = translate_data(sentence), translate_data(hint)
+    sentence, hint = CODES.get(code, ("", ""))
+    reason, fix = translate_data(sentence) or Said(data, otherwise=kind), translate_data(hint)
     error = BilateralEndedError(
         "it was not answered: {reason} ({clause})",
         hint="{fix}",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from keyong.text import mark, translate, translate_data
+from keyong.text import Said, mark, translate, translate_data
 
 STATUSES: Mapping[str, str] = {
     "submitted": mark("submitted"),
@@ -75,25 +75,5 @@ def protection(term: str) -> str:
 
 
 def why(data: Mapping[str, Any]) -> tuple[str, str]:
-    """Why a job ended and what to do, as the coordinator said it, in the language spoken now.
-
-    Its own sentence is shown where the catalogue lacks it: a template is filled only where it is one of ours.
-    """
-    said = data.get("said")
-    told = said if isinstance(said, Mapping) else {}
-    values = told.get("params")
-    places = {str(key): str(value) for key, value in values.items()} if isinstance(values, Mapping) else {}
-    return (
-        _filled(str(told.get("reason", "")), places, str(data.get("reason", ""))),
-        _filled(str(told.get("hint", "")), places, str(data.get("hint", ""))),
-    )
-
-
-def _filled(template: str, places: Mapping[str, str], otherwise: str) -> str:
-    translated = translate_data(template)
-    if translated == template:
-        return translate_data(otherwise)
-    try:
-        return translated.format_map(places)
-    except (KeyError, IndexError, ValueError):  # of another release, with other places
-        return otherwise
+    """Why a job ended and what to do, as the coordinator said it, in the language spoken now."""
+    return Said(data).spoken(), Said(data, "hint").spoken()

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 Language = Literal["en", "zh"]
 LANGUAGES: tuple[Language, ...] = ("en", "zh")
@@ -24,6 +24,37 @@ FOLDER = Path(__file__).parent
 _language: Language = "en"
 _within: ContextVar[Language | None] = ContextVar("language", default=None)
 """Spoken in a block alone: two requests that are answered at once may each have their own."""
+
+
+class Said(str):
+    """What a coordinator said of a job's end, in English: ``reason`` or ``hint`` of its event.
+
+    As a place of an error it is shown in the language spoken: from the template and values that the event has beside it,
+    where the template is one of our catalogue's, else as it was said.
+    """
+
+    _places: dict[str, str]
+    _template: str
+
+    def __new__(cls, data: Mapping[str, Any], name: str = "reason", otherwise: str = "") -> Said:
+        """Read it from an event's data; ``otherwise`` where it says nothing."""
+        self = super().__new__(cls, data.get(name) or otherwise)
+        said = data.get("said")
+        told = said if isinstance(said, Mapping) else {}
+        values = told.get("params")
+        self._template = str(told.get(name, ""))
+        self._places = {str(key): str(one) for key, one in values.items()} if isinstance(values, Mapping) else {}
+        return self
+
+    def spoken(self) -> str:
+        """It, in the language spoken now."""
+        translated = _(self._template)
+        if translated == self._template:
+            return _(str(self))
+        try:
+            return translated.format_map(self._places)
+        except (KeyError, IndexError, ValueError):  # of another release, with other places
+            return str(self)
 
 
 class Explained(Protocol):
@@ -87,7 +118,9 @@ def explain(error: Explained) -> tuple[str, str]:
 
 
 def _value(name: str, value: object) -> object:
-    """A state, or what the operating system says, in words; any other value is data and stays as it is."""
+    """What a coordinator, or the operating system, says, or a state, in words; other values are data and stay."""
+    if isinstance(value, Said):
+        return value.spoken()
     return _(VALUES[value]) if name in VALUED and isinstance(value, str) and value in VALUES else value
 
 

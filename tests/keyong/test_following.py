@@ -11,10 +11,11 @@ import pytest
 from coordinator.exchange import JobDeniedError
 from coordinator.scheduler import told
 from federation.wire.messages import Event
+from keyong.asking import QueryEndedError
 from keyong.cli import _state
 from keyong.cli._following import Course, conclude, follow
 from keyong.cli._words import why
-from keyong.text import speak, speaking
+from keyong.text import Said, explain, speak, speaking
 
 JOB = "urn:uuid:00000000-0000-4000-8000-000000000001"
 CLAUSE = {
@@ -79,8 +80,11 @@ def test_exit_codes(kind: str, data: dict[str, Any], code: int, capsys: pytest.C
 )
 def test_why_a_job_ended_is_said_in_the_language_spoken(data: dict[str, Any], english: str, chinese: str) -> None:
     assert why(data)[0] == english
+    error = QueryEndedError("the query was not answered: {reason}", reason=Said(data))
     with speaking("zh"):
         assert why(data)[0] == chinese
+        assert explain(error)[0] == f"查询未得到回答：{chinese}"
+    assert error.message == f"the query was not answered: {data['reason']}", "JSON is not translated"
 
 
 def test_a_job_without_an_end_is_no_success() -> None:
