@@ -7,6 +7,7 @@ import contextlib
 import os
 import sqlite3
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,16 @@ from enterprise_node.service import NodeService
 from federation import correspondence
 from federation.crypto import certificate_fingerprint
 from federation.errors import KeyongError, UnavailableError
+from federation.home import Home
 from federation.jobs.codec import body_digest, nested_digest
 from federation.ledger import verify_ledger
 from federation.statements import Revocation, StatementError, instant_text
 from federation.wire import messages as m
 from federation.wire.listen import Listener
 from federation.wire.peer import Incoming, Outgoing, Peer
-from sandbox import Tier
+from sandbox import SandboxError, Tier, canary
 from sandbox._identity import Identity
+from sandbox.session import Session
 
 ASSIGNED = 7
 """The number under which the server part knows the node."""
@@ -246,3 +249,23 @@ async def test_what_the_ledger_says_is_revoked_is_so_whatever_the_store_says(
         store.execute("DELETE FROM holding")
     with pytest.raises(StatementError, match="on record"):
         correspondence.take(world.home, world.holdings, world.record.ledger, revived, world.clock())
+
+
+async def test_inv8_where_an_act_of_the_canary_succeeds_the_node_serves_nobody(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The canary is real, and so is the hole: its session lacks Landlock. No weaker tier is taken for it, either."""
+    holed = type("Holed", (Session,), {"_without": frozenset({"landlock", "canary"})})
+    monkeypatch.setattr(canary, "try_acts", partial(canary.try_acts, opener=holed))
+    monkeypatch.setattr(Home, "tier_floor", property(lambda home: "T1"))
+    coordinator = Coordinator(world)
+    await coordinator.start()
+    states: list[str] = []
+    try:
+        with pytest.raises(SandboxError, match="read /proc/loadavg") as caught:
+            await NodeService(world.home, world.runtime).run(states.append)
+        assert caught.value.code == "canary"
+        assert not states and not coordinator.node.done() and coordinator.published.empty()
+    finally:
+        assert coordinator.listener is not None
+        await coordinator.listener.stop(0.1)
