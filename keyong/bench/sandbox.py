@@ -26,6 +26,7 @@ from keyong.bench.line import APP, PURPOSE, Line, run_job, stand
 from keyong.bench.processes import below, pss_bytes, until_quiet
 from keyong.bench.progress import bar
 from keyong.bench.rows import MEGABYTE, published
+from keyong.cli._context import quiet_logs
 from keyong.client import Client
 from keyong.demo.consortium import agree, until
 from keyong.text import mark
@@ -172,6 +173,7 @@ def _revocations(line: Line, count: int) -> list[Figure]:
     bare: list[float] = []
     both: list[float] = []
     runs = runtime.load()
+    quiet_logs()  # what arrives for owner and asker is none of the figures
     with (
         Client(Home(line.nodes[0].home)) as owner,
         Client(Home(line.coordinator.home)) as asker,
