@@ -260,7 +260,7 @@ def dp_(
 
 @app.command("sandbox")
 def sandbox_(
-    revocations: Annotated[int, typer.Option(min=1, metavar="N", help="How many revocations.")] = 10,
+    revocations: Annotated[int, typer.Option(min=1, metavar="N", help="How many revocations.")] = 20,
 ) -> None:
     """What isolation costs: a session's start, cold and in waiting, the line around a step, and a revocation's end of it all.
 

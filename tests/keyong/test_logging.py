@@ -178,3 +178,14 @@ def test_a_command_ends_as_it_would_though_nobody_can_be_told() -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(["bash", "-c", script], env=environment, stdout=subprocess.PIPE, timeout=60, check=False)
     assert done.stdout.split() == [b"2", b"2"]
+
+
+def test_what_a_service_has_loaded_is_not_looked_through_again() -> None:
+    gc.unfreeze()
+    try:
+        report("attached", "attached")
+        assert gc.get_freeze_count() == 0
+        report("ready", "ready")
+        assert gc.get_freeze_count() > 10_000
+    finally:
+        gc.unfreeze()
