@@ -48,6 +48,15 @@ def list_() -> None:
 _STEP_COLUMNS = ("time", "round", "stage", "outcome", "code", "normalised", "saturated")
 
 
+def _step_cell(name: str, value: object) -> object:
+    """A step's stage and outcome in words, the rest as it is."""
+    from keyong.pages.words import outcome
+
+    if name == "stage":
+        return word(STAGES, value)
+    return outcome(str(value)) if name == "outcome" else value
+
+
 def _standing(job: JobSummary) -> str:
     """A job's status, and its place in the queue or where it can be gone on with."""
     status = word(STATUSES, job.status)
@@ -227,13 +236,16 @@ def logs(
         return
     if steps:
         table(
-            ("time", "round", "stage", "outcome", "code", "set to zero", "cut to a bound"),
-            ([one.get(key, "") for key in _STEP_COLUMNS] for one in steps),
+            ("time", "round", "stage", "outcome", "error code", "set to zero", "cut to a bound"),
+            ([_step_cell(key, one.get(key, "")) for key in _STEP_COLUMNS] for one in steps),
         )
         for one in steps:
             if one.get("reason"):
                 line(clean(f"{one.get('code')}: {one['reason']}"))
     for name, text in texts.items():
+        if not text.strip():
+            narrate("{stream} of the job: nothing", stream=name)
+            continue
         narrate("{stream} of the job:", stream=name)
         for row in text.splitlines():
             line(clean(row))

@@ -213,6 +213,6 @@ def _show(found: dict[str, Any]) -> None:
     if found["denials"]:
         line()
         table(
-            ("refused", "what", "code", "entry"),
+            ("refused", "what", "error code", "entry"),
             ((one["time"], one["kind"], one["code"], one["index"]) for one in found["denials"]),
         )
