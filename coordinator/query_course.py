@@ -44,13 +44,14 @@ class QueryCourse:
         self._done = False
 
     async def open(self) -> None:
-        """Have a session that adds, with the asker's context; raises ServerUnavailableError where there is no sandbox for it."""
+        """Have a session that adds, with a context; raises ServerUnavailableError where there is no sandbox for it."""
         self._adder = await self._adders.take(self._plan.requester, self._tier)
-        with contextlib.suppress(
-            KeyongError
-        ):  # a context that is none shows with the first ciphertexts, as the nodes' refusal
-            await self._adder.cipher.take(self._context)
-            self._taken = True
+        self._taken = self._adder.ready
+        if not self._taken:
+            # One that is none shows with the first ciphertexts, as the nodes' refusal.
+            with contextlib.suppress(KeyongError):
+                await self._begin()
+                self._taken = True
 
     def sums(self, exchange: Exchange) -> Sum:
         """What an exchange's vectors are added to."""

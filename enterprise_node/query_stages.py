@@ -127,6 +127,7 @@ class QueryStages:
         if job.query is None or not isinstance(job.session, QuerySession):
             raise DeniedError("the cells of a query come after its flags", code="query-order")
         work, plan = job.query, job.admitted.plan
+        await job.session.encrypted()  # what is wrong with the asker's context shows before a cell is worked out
         shown = self._cells_to_open(job, query, work, sent)
         chosen = [own and open_ for own, open_ in zip(work.mine, shown, strict=True)]
 
@@ -163,7 +164,6 @@ class QueryStages:
         statements = [work.statement.sql, *(distinct_statement(query, one.columns[0], beside) for one in distinct)]
         statements += [tree_statement(query, columns[name], beside) for name in trees]
         tables = await job.session.rows(statements, float(job.admitted.plan.round_seconds))
-        await job.session.encrypted()  # beside the engine; what is wrong with the context shows before anything leaves
         job.laps.lap("sandbox")
         work.cells = read_rows(query, work.statement, tables[0])
         work.leaves = {name: read_leaves(query, tables.pop()) for name in reversed(trees)}
