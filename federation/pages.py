@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 LEAST_BYTES = 16 * 1024 * 1024
 """Smaller ones are the allocator's."""
 MOST_BYTES = 512 * 1024 * 1024
-"""What one process holds here for later, and what it has of it in use that it could do without, at most."""
+"""What one process holds here for later, at most."""
 
 
 class KeptPages:
@@ -36,7 +36,7 @@ class KeptPages:
     def __init__(self, most: int = MOST_BYTES) -> None:
         self._most = most
         self._free: deque[mmap.mmap] = deque()  # its appends and pops need no lock, which a finaliser could not take
-        self._lent: dict[int, int] = {}
+        self._spared: dict[int, int] = {}
 
     def take(self, size: int) -> NDArray[np.uint8]:
         """Bytes of any content.
@@ -46,21 +46,24 @@ class KeptPages:
         """
         if size < LEAST_BYTES:
             return np.empty(size, dtype=np.uint8)
-        pages = self._found(size) or _mapped(size)
-        self._lent[id(pages)] = size
-        # What views refer to in the end: numpy's own arrays pass over each other to their owner.
-        owner = (ctypes.c_uint8 * size).from_buffer(pages)
-        weakref.finalize(owner, self._back, pages).atexit = False
-        return np.frombuffer(memoryview(owner), dtype=np.uint8)
+        return self._given(self._found(size) or _mapped(size))
 
-    def spare(self, size: int) -> NDArray[np.uint8] | None:
-        """The same for who can do without: None where more than ``most`` would be in use, or the machine has none."""
-        if sum(tuple(self._lent.values())) + size > self._most:
+    def spare(self, size: int, most: int) -> NDArray[np.uint8] | None:
+        """The same for who can do without: None where more than ``most`` would be in use so, or the machine has none."""
+        if sum(tuple(self._spared.values())) + size > most:
             return None
         try:
-            return self.take(size)
+            pages = self._found(size) or _mapped(size)
         except (MemoryError, OSError):
             return None
+        self._spared[id(pages)] = size
+        return self._given(pages)
+
+    def _given(self, pages: mmap.mmap) -> NDArray[np.uint8]:
+        # What views refer to in the end: numpy's own arrays pass over each other to their owner.
+        owner = (ctypes.c_uint8 * len(pages)).from_buffer(pages)
+        weakref.finalize(owner, self._back, pages).atexit = False
+        return np.frombuffer(memoryview(owner), dtype=np.uint8)
 
     def let_go(self) -> None:
         """Give the machine what nobody uses."""
@@ -83,7 +86,7 @@ class KeptPages:
         return None
 
     def _back(self, pages: mmap.mmap) -> None:
-        self._lent.pop(id(pages), None)
+        self._spared.pop(id(pages), None)
         self._free.append(pages)
         while self.kept > self._most:
             try:

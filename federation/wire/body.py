@@ -80,15 +80,21 @@ class Body:
         """Whether a chunk of it takes long enough to be written, and hashed, in a thread."""
         return self.size > MEMORY_BYTES
 
-    def in_memory(self) -> None:
+    def in_memory(self, others: int) -> None:
         """Take a large body that is about to arrive into memory that is kept for such, where there is some.
 
         For one that is added and let go at once: its pages are there already, where those of a file are made for it.
+
+        Args:
+            others: so many bodies of its size may lie there beside it, in this process.
         """
         with self._lock:
             if self._file is None or self._written or self._gone or not LEAST_BYTES <= self.size <= _KEPT_BYTES:
                 return
-            if self.size <= free_memory() // _SHARE and (pages := PAGES.spare(self.size)) is not None:
+            if (
+                self.size <= free_memory() // _SHARE
+                and (pages := PAGES.spare(self.size, (others + 1) * self.size)) is not None
+            ):
                 self._pages = pages
                 self._file.close()
                 self._file = None

@@ -397,8 +397,8 @@ class Peer:
 
     def _proceed(self, number: int, out: Outbound) -> None:
         """There is a place for an answer's body."""
-        if out.assembly is not None:
-            out.assembly.body.in_memory()
+        if out.assembly is not None and self._places is not None:
+            out.assembly.body.in_memory(self._places.count // 2)
         if out.patience is not None:
             out.patience.resume()
         # Not by _note: this is called for another link's end too, whose reader must not fail for this one's.

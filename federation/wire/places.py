@@ -80,7 +80,7 @@ class Places:
     """
 
     def __init__(self, count: int) -> None:
-        self._count = count
+        self.count = count
         self._held: set[Place] = set()
         self._waiting: dict[str, list[Place]] = {}
         self._served: dict[str, int] = {}
@@ -105,7 +105,7 @@ class Places:
             self._fill()
 
     def _fill(self) -> None:
-        while self._waiting and len(self._held) < self._count:
+        while self._waiting and len(self._held) < self.count:
             holding = Counter(place.job for place in self._held)
             job = min(self._waiting, key=lambda one: (holding[one], self._served.get(one, 0)))
             place = self._waiting[job].pop(0)

@@ -57,20 +57,21 @@ def test_nothing_is_given_out_again_while_a_view_of_it_lives(hold: Callable[[Byt
 def test_no_more_is_kept_than_it_may_and_all_of_it_is_let_go() -> None:
     kept = KeptPages(2 * LEAST_BYTES)
     taken = [kept.take(LEAST_BYTES) for _ in range(3)]
-    assert kept.spare(LEAST_BYTES) is None
     taken.clear()
     assert kept.kept == 2 * LEAST_BYTES
     kept.let_go()
     assert kept.kept == 0
 
 
-def test_who_can_do_without_is_given_some_again_once_others_are_gone() -> None:
-    kept = KeptPages(2 * LEAST_BYTES)
-    taken = [kept.spare(LEAST_BYTES) for _ in range(2)]
+def test_who_can_do_without_gets_so_much_and_some_again_once_others_are_gone() -> None:
+    kept = KeptPages()
+    needed = kept.take(LEAST_BYTES)  # is not counted with those
+    taken = [kept.spare(LEAST_BYTES, 2 * LEAST_BYTES) for _ in range(2)]
     assert all(one is not None for one in taken)
-    assert kept.spare(LEAST_BYTES) is None
+    assert kept.spare(LEAST_BYTES, 2 * LEAST_BYTES) is None
     taken.pop()
-    assert kept.spare(LEAST_BYTES) is not None
+    assert kept.spare(LEAST_BYTES, 2 * LEAST_BYTES) is not None
+    assert needed.nbytes == LEAST_BYTES
 
 
 def test_a_machine_that_gives_none_is_told_to_who_needs_it_and_spared_who_does_not(
@@ -81,7 +82,7 @@ def test_a_machine_that_gives_none_is_told_to_who_needs_it_and_spared_who_does_n
 
     monkeypatch.setattr(module, "_mapped", none)
     kept = KeptPages()
-    assert kept.spare(LEAST_BYTES) is None
+    assert kept.spare(LEAST_BYTES, LEAST_BYTES) is None
     with pytest.raises(MemoryError):
         kept.take(LEAST_BYTES)
 

@@ -37,7 +37,7 @@ def filled(body: Body, data: bytes) -> Body:
 def test_bytes_and_digest_are_those_that_came_whatever_lay_there_before(pages: KeptPages, tmp_path: Path) -> None:
     for data in (os.urandom(SIZE), os.urandom(SIZE)):
         body = Body(SIZE, tmp_path, hashed=True)
-        body.in_memory()
+        body.in_memory(0)
         assert bytes(filled(body, data).view) == data
         assert body.view.readonly
         assert body.digest == "sha256:" + hashlib.sha256(data).hexdigest()
@@ -47,7 +47,7 @@ def test_bytes_and_digest_are_those_that_came_whatever_lay_there_before(pages: K
 
 def test_half_a_body_is_never_seen_nor_kept(pages: KeptPages, tmp_path: Path) -> None:
     body = Body(SIZE, tmp_path)
-    body.in_memory()
+    body.in_memory(0)
     body.write(b"x" * CHUNK_BYTES)
     with pytest.raises(BodyError):
         _ = body.view
@@ -59,13 +59,25 @@ def test_what_has_no_memory_or_is_too_long_for_it_lies_in_a_file(
     pages: KeptPages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = os.urandom(SIZE)
-    for name, value in (("free_memory", lambda: 4 * SIZE - 1), ("PAGES", KeptPages(SIZE - 1)), ("_KEPT_BYTES", 1)):
+    for name, value in (("free_memory", lambda: 4 * SIZE - 1), ("_KEPT_BYTES", 1)):
         with monkeypatch.context() as scarce:
             scarce.setattr(module, name, value)
             body = Body(SIZE, tmp_path)
-            body.in_memory()
+            body.in_memory(0)
         assert bytes(filled(body, data).view) == data
     assert pages.kept == 0
+
+
+def test_no_more_of_them_lie_in_memory_than_may(pages: KeptPages, tmp_path: Path) -> None:
+    """However many come at once, or slowly: memory does not grow with the number of nodes."""
+    data = os.urandom(SIZE)
+    bodies = [Body(SIZE, tmp_path) for _ in range(4)]
+    for body in bodies:
+        body.in_memory(1)
+    assert all(bytes(filled(body, data).view) == data for body in bodies)
+    del body
+    bodies.clear()
+    assert pages.kept == 2 * SIZE
 
 
 @pytest.mark.parametrize("places", [Places(1), None], ids=["with places", "without"])
