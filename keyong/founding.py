@@ -77,15 +77,15 @@ def read_invitation(text_or_path: str) -> Invitation:
     """An invitation given as its text or as the path of a file that holds it."""
     candidate = Path(text_or_path)
     try:
-        is_file = candidate.is_file()
-    except OSError:
-        is_file = False
+        is_file, is_folder = candidate.is_file(), candidate.is_dir()
+    except OSError:  # longer than a name may be: the text itself
+        is_file = is_folder = False
     if is_file:
         try:
             return Invitation.from_text(candidate.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError):
             raise InvitationError("{path} cannot be read as an invitation", path=str(candidate)) from None
-    if candidate.is_dir():
+    if is_folder:
         raise InvitationError(
             "{path} is a folder, not an invitation", hint="give the path of its file", path=text_or_path
         )

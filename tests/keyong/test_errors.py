@@ -41,6 +41,7 @@ def test_json_errors_are_one_object_and_not_translated(keyong: Run, tmp_path: Pa
     [
         ("hello", "error: this is not an invitation (it should begin with keyong-invitation:)"),
         ("keyong-invitation:AAAA", "error: the invitation is damaged: part of it is missing or changed"),
+        ("keyong-invitation:" + "A" * 400, "error: the invitation is damaged: part of it is missing or changed"),
         ("./no/such.file", "error: there is no file ./no/such.file"),
     ],
 )
