@@ -26,6 +26,11 @@ class Identity:
         self.uid = uid
         self._lock = lock
 
+    @property
+    def lock(self) -> int:
+        """The descriptor that holds it; whoever inherits it holds it as well."""
+        return self._lock
+
     def release(self) -> None:
         """Give the uid back; only after the session's last process is gone."""
         if self._lock >= 0:

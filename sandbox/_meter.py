@@ -68,6 +68,17 @@ class _Totals(ABC):
                 self._foreign.add(name)
         return found
 
+    def alive(self) -> list[str]:
+        """Return those of the members that run; what has died may wait for its parent for as long as that likes."""
+        found = []
+        for name in self.members():
+            try:
+                if read_proc(f"/proc/{name}/stat").rsplit(")", 1)[1].split()[0] not in "ZX":
+                    found.append(name)
+            except OSError:
+                continue  # gone
+        return found
+
     @abstractmethod
     def _belongs(self, name: str) -> bool: ...
 

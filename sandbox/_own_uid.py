@@ -136,7 +136,7 @@ def start_own_uid(spec: SessionSpec, *, without: frozenset[str] = frozenset()) -
                 root.tmp,
                 control_read,
                 undo,
-                uid=identity.uid,
+                identity=identity,
                 filter_program=filter_program if "seccomp" not in without else b"",
             )
         finally:
@@ -199,7 +199,7 @@ def clear_leftovers() -> list[str]:
 
 def end_uid(uid: int) -> None:
     """Kill every process of a session's uid that its reaper did not; none is left when this returns."""
-    if UidMeter(uid, {}).members():
+    if UidMeter(uid, {}).alive():
         reaper = [sys.executable, "-I", "-S", str(REAPER), "kill", str(uid)]
         subprocess.run(reaper, env={}, cwd="/", stdin=subprocess.DEVNULL, timeout=START_SECONDS, check=True)
 
@@ -212,7 +212,7 @@ def _confirm(
         abi = _launcher.await_report(channel, START_SECONDS)
         if "attest" not in without:
             attest(init, identity.uid, namespaces=False)
-            if UidMeter(identity.uid, {}).members() != [str(init)]:
+            if UidMeter(identity.uid, {}).alive() != [str(init)]:
                 raise does_not_hold("own uid")
     except TimeoutError as error:
         raise cannot("launcher", error) from None

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from sandbox._identity import Identity
 from sandbox._started import START_SECONDS, cannot, end_process, first_process, memory_file, reap
 
 REAPER = Path(__file__).parent / "_reaper.py"
@@ -34,7 +35,7 @@ def start_reaped(
     control: int,
     undo: ExitStack,
     *,
-    uid: int | None = None,
+    identity: Identity | None = None,
     filter_program: bytes = b"",
 ) -> Reaped:
     """Start the reaper, and through it the launcher.
@@ -46,7 +47,7 @@ def start_reaped(
         directory: where it starts.
         control: our pipe's other end, whose closing ends the session.
         undo: gets what takes it back.
-        uid: what the session runs as; ``None`` for the reaper's own user.
+        identity: what the session runs as, held by the reaper as well; ``None`` for the reaper's own user.
         filter_program: the system call filter; none where it is empty.
 
     Raises:
@@ -64,8 +65,11 @@ def start_reaped(
         if filter_program:
             filter_fd = inherited.enter_context(memory_file(filter_program))
             passed.append(filter_fd)
-        command = [sys.executable, "-I", "-S", str(REAPER), str(-1 if uid is None else uid)]
-        command += [str(number) for number in (control, info.fileno(), filter_fd)]
+        uid, lock = (-1, -1) if identity is None else (identity.uid, identity.lock)
+        if lock >= 0:
+            passed.append(lock)
+        command = [sys.executable, "-I", "-S", str(REAPER)]
+        command += [str(number) for number in (uid, control, info.fileno(), filter_fd, lock)]
         command += [str(directory), str(len(environment)), *(f"{name}={value}" for name, value in environment.items())]
         try:
             monitor = subprocess.Popen(

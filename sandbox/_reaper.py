@@ -9,8 +9,9 @@ the service's own user, and the session is whoever descends from it: orphans com
 process that leads a session of its own is found like any other. That holds honest code together; code that means to escape
 does so at T0, as it can do everything else there.
 
-Arguments: uid (-1 at T0), descriptors of control pipe, information pipe and filter (-1: none), working directory, number of
-environment variables, those, then the program and its arguments. With ``kill UID`` alone: kill what is left of a uid.
+Arguments: uid (-1 at T0), descriptors of control pipe, information pipe, filter and the uid's lock (-1: none), working
+directory, number of environment variables, those, then the program and its arguments. With ``kill UID`` alone: kill what is
+left of a uid. The lock is only held: no new session may get a uid under which this one still kills.
 """
 
 import ctypes
@@ -182,19 +183,21 @@ def main() -> None:
     if sys.argv[1] == "kill":
         kill_uid(int(sys.argv[2]))
         return
-    uid, control, info, filter_fd = (int(value) for value in sys.argv[1:5])
-    count = int(sys.argv[6])
-    environment = dict(item.split("=", 1) for item in sys.argv[7 : 7 + count])
+    uid, control, info, filter_fd, lock = (int(value) for value in sys.argv[1:6])
+    directory, count = sys.argv[6], int(sys.argv[7])
+    environment = dict(item.split("=", 1) for item in sys.argv[8 : 8 + count])
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the end of the trusted process is told by the control pipe
     prctl(PR_SET_CHILD_SUBREAPER, 1)
-    for descriptor in (control, info):
-        os.set_inheritable(descriptor, False)
-    child = start(uid, filter_fd, sys.argv[5], environment, sys.argv[7 + count :])
+    for descriptor in (control, info, lock):
+        if descriptor >= 0:
+            os.set_inheritable(descriptor, False)
+    child = start(uid, filter_fd, directory, environment, sys.argv[8 + count :])
     with open(info, "w") as file:
         json.dump({"child-pid": child}, file)
     # The job's channel is among what is closed here: its other end must see the job's end.
-    for first, last in zip(sorted((2, control)), sorted((control, 1 << 16)), strict=True):
+    kept = sorted({2, control, max(2, lock)})
+    for first, last in zip(kept, [*kept[1:], 1 << 16], strict=True):
         os.closerange(first + 1, last)
     died, told = os.pipe()
     for descriptor in (died, told):
@@ -214,7 +217,7 @@ def main() -> None:
         if select.select([control], [], [], 0)[0]:  # nobody else is left to remove the session's temporary files
             import shutil
 
-            shutil.rmtree(os.path.dirname(sys.argv[5]), ignore_errors=True)
+            shutil.rmtree(os.path.dirname(directory), ignore_errors=True)
     else:
         kill_uid(uid)
     sys.exit(os.waitstatus_to_exitcode(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status))

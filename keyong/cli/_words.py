@@ -9,17 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from keyong.text import Said, mark, translate, translate_data
+from keyong.text import STATUSES, Said, mark, translate, translate_data
 
-STATUSES: Mapping[str, str] = {
-    "submitted": mark("submitted"),
-    "running": mark("running"),
-    "done": mark("done"),
-    "failed": mark("failed"),
-    "denied": mark("denied"),
-    "cancelled": mark("cancelled"),
-    "interrupted": mark("interrupted"),
-}
 EVENTS: Mapping[str, str] = {
     **STATUSES,
     "queued": mark("waits"),

@@ -12,8 +12,8 @@ from keyong.cli._output import as_json, clean, emit, facts, line, table
 from keyong.cli._serving import LogFormat, LogLevel, Observe, ObserveAnywhere, report, serve
 from keyong.cli._standing import fetch, mebibytes, show_checks, show_health
 from keyong.cli._tiers import tell_what_is_missing
-from keyong.cli._words import STATUSES, word
-from keyong.text import translate
+from keyong.cli._words import word
+from keyong.text import STATUSES, translate
 
 app = Commands("Run the coordinator, or ask how it stands.")
 

@@ -10,8 +10,8 @@ from keyong.cli import job_check, job_result, job_run
 from keyong.cli._commands import Commands
 from keyong.cli._jobs import JobArgument, bare, find_job
 from keyong.cli._output import as_json, clean, emit, facts, line, narrate, table
-from keyong.cli._words import DETAILS, EVENTS, STAGES, STATUSES, protection, why, word
-from keyong.text import translate
+from keyong.cli._words import DETAILS, EVENTS, STAGES, protection, why, word
+from keyong.text import STATUSES, translate
 
 if TYPE_CHECKING:
     from federation.wire.messages import Event, JobSummary

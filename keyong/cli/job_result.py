@@ -11,8 +11,8 @@ import typer
 
 from keyong.cli._jobs import JobArgument, bare, find_job
 from keyong.cli._output import as_json, clean, emit, facts, line, narrate, table
-from keyong.cli._words import ANCHORINGS, STATUSES, word
-from keyong.text import translate
+from keyong.cli._words import ANCHORINGS, word
+from keyong.text import STATUSES, translate
 
 if TYPE_CHECKING:
     from federation.statements import Anchoring

@@ -139,6 +139,16 @@ def mark(sentence: str) -> str:
     return sentence
 
 
+STATUSES = {
+    "submitted": mark("submitted"),
+    "running": mark("running"),
+    "done": mark("done"),
+    "failed": mark("failed"),
+    "denied": mark("denied"),
+    "cancelled": mark("cancelled"),
+    "interrupted": mark("interrupted"),
+}
+"""How jobs stand."""
 VALUED = frozenset({"state", "status", "reason", "why"})
 """Places of errors that may hold one of :data:`VALUES`."""
 VALUES = {
@@ -150,13 +160,7 @@ VALUES = {
     "revoked": mark("revoked"),
     "expired": mark("expired"),
     "unknown": mark("not known"),
-    "submitted": mark("submitted"),
-    "running": mark("running"),
-    "done": mark("done"),
-    "failed": mark("failed"),
-    "denied": mark("denied"),
-    "cancelled": mark("cancelled"),
-    "interrupted": mark("interrupted"),
+    **STATUSES,
     "No such file or directory": mark("no such file or folder"),
     "Is a directory": mark("it is a folder"),
     "Not a directory": mark("it is not a folder"),

@@ -28,6 +28,7 @@ from sandbox import (
     SessionSpec,
     Tier,
     _identity,
+    _launcher,
     _own_uid,
     _session_root,
     canary,
@@ -81,7 +82,7 @@ def uid_of(session: Session) -> int:
 
 
 def members(uid: int) -> list[str]:
-    return [name for name in UidMeter(uid, {}).members() if " Z " not in Path(f"/proc/{name}/stat").read_text()]
+    return UidMeter(uid, {}).alive()
 
 
 @cache
@@ -197,6 +198,49 @@ sys.stdin.read()
     assert left.exists()
     with open_session(spec(runtime, "pass")):
         assert not left.exists(), "the next session clears what a crash left"
+
+
+def test_uid_is_nobody_elses_while_its_reaper_is_at_work(runtime: Runtime) -> None:
+    """Its killer would hit whoever had it next."""
+    with open_session(spec(runtime, "import time; time.sleep(99)")) as session:
+        assert session._started is not None and session._started.identity is not None
+        uid, reaper = uid_of(session), session._started.monitor.pid
+        os.kill(reaper, signal.SIGSTOP)
+        session._started.identity.release()  # as the end of the trusted process does
+        assert _identity.hold_if_free(uid) is None
+        os.kill(reaper, signal.SIGCONT)
+    held = _identity.hold_if_free(uid)
+    assert held is not None
+    held.release()
+
+
+def test_uid_whose_last_process_is_not_reaped_yet_serves(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Process 1 of a container may never reap: what has died there keeps its uid, and no session is refused for it."""
+    identity = _identity.allot_identity()
+    with subprocess.Popen(["true"], user=identity.uid) as dead:
+        assert os.waitid(os.P_PID, dead.pid, os.WEXITED | os.WNOWAIT) is not None
+        assert UidMeter(identity.uid, {}).members() == [str(dead.pid)]
+        monkeypatch.setattr(_own_uid, "allot_identity", lambda: identity)
+        with open_session(spec(runtime, "pass")) as session:
+            assert uid_of(session) == identity.uid
+            assert session.wait(60).kind == "exited"
+
+
+def test_session_that_is_not_alone_under_its_uid_is_refused(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    identity, report, others = _identity.allot_identity(), _launcher.await_report, []
+
+    def intrude(channel: socket.socket, seconds: float) -> int:
+        others.append(subprocess.Popen(["sleep", "60"], user=identity.uid))
+        return report(channel, seconds)
+
+    monkeypatch.setattr(_own_uid, "allot_identity", lambda: identity)
+    monkeypatch.setattr(_launcher, "await_report", intrude)
+    with pytest.raises(SandboxError, match="does not hold: own uid"):
+        open_session(spec(runtime, "pass"))
+    assert others.pop().wait(10) == -signal.SIGKILL, "it was ended with the session"
+    identity = _identity.allot_identity()
+    with weakened("attest")(spec(runtime, "pass")):
+        assert others.pop().poll() is None, "nothing else looks"
 
 
 def test_zombies_of_a_session_are_reaped_while_it_runs(runtime: Runtime) -> None:

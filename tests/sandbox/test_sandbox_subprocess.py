@@ -38,27 +38,32 @@ Ordinary = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture
-def ordinary() -> Iterator[Ordinary]:
+def base() -> Iterator[Path]:
+    """Where one test's service keeps all it has; its sessions have it among their arguments."""
+    with tempfile.TemporaryDirectory(prefix="keyong-t0-") as name:
+        if os.geteuid() == 0:
+            os.chown(name, USER, USER)
+        yield Path(name)
+
+
+@pytest.fixture
+def ordinary(base: Path) -> Ordinary:
     """Start a service's code as an ordinary user, whoever runs the tests."""
     closed = [place for place in (PROJECT, *PROJECT.parents) if not place.stat().st_mode & stat.S_IXOTH]
     if os.geteuid() == 0 and closed:
         pytest.skip(f"an ordinary user cannot read this project: {closed[-1]} is closed")
-    with tempfile.TemporaryDirectory(prefix="keyong-t0-") as name:
-        base = Path(name)
-        if os.geteuid() == 0:
-            os.chown(base, USER, USER)
 
-        def start(code: str) -> subprocess.Popen[str]:
-            return subprocess.Popen(
-                [sys.executable, "-c", START + code],
-                cwd=PROJECT,
-                env={"BASE": str(base), "TMPDIR": str(base), "PYTHONPATH": str(PROJECT), "SECRET": "of the service"},
-                stdout=subprocess.PIPE,
-                text=True,
-                **({"user": USER, "group": USER, "extra_groups": []} if os.geteuid() == 0 else {}),
-            )
+    def start(code: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", START + code],
+            cwd=PROJECT,
+            env={"BASE": str(base), "TMPDIR": str(base), "PYTHONPATH": str(PROJECT), "SECRET": "of the service"},
+            stdout=subprocess.PIPE,
+            text=True,
+            **({"user": USER, "group": USER, "extra_groups": []} if os.geteuid() == 0 else {}),
+        )
 
-        yield start
+    return start
 
 
 def told(process: subprocess.Popen[str]) -> dict[str, Any]:
@@ -136,41 +141,41 @@ one.channel.recv(1)
 """
 
 
-def at_work() -> list[int]:
+def at_work(base: Path) -> list[int]:
     """Processes of a session's code, whoever their parent is now."""
     found = []
     for name in filter(str.isdecimal, os.listdir("/proc")):
         try:
             words = Path(f"/proc/{name}/cmdline").read_bytes()
-            if b"launch.py" in words and b"skip=landlock" in words and b"keyong-t0-" in words:
+            if b"launch.py" in words and b"skip=landlock" in words and os.fsencode(base) in words:
                 found.append(int(name))
         except OSError:
             continue
     return found
 
 
-def test_its_end_is_that_of_every_process_it_started(ordinary: Ordinary) -> None:
+def test_its_end_is_that_of_every_process_it_started(base: Path, ordinary: Ordinary) -> None:
     process = ordinary(CHILDREN + "tell(pid=one.pid); sys.stdin.read(1); one.kill(); tell(ended=str(one.ending.kind))")
     process.communicate(timeout=60)
     assert process.returncode == 0
-    assert at_work() == []
+    assert at_work(base) == []
 
 
-def test_the_end_of_the_service_is_the_sessions(ordinary: Ordinary) -> None:
+def test_the_end_of_the_service_is_the_sessions(base: Path, ordinary: Ordinary) -> None:
     process = ordinary(CHILDREN + "tell(place=one.path('/tmp')); time.sleep(99)")
     assert process.stdout is not None
     process.stdout.readline()
-    assert len(at_work()) > 20
-    base = [place for place in Path(tempfile.gettempdir()).glob("keyong-t0-*/keyong-development-*") if place.is_dir()]
-    assert base
+    assert len(at_work(base)) > 20
+    places = [place for place in base.glob("keyong-development-*") if place.is_dir()]
+    assert places
     process.kill()
     process.wait()
     process.stdout.close()
     end = time.monotonic() + 30
-    while (at_work() or any(place.exists() for place in base)) and time.monotonic() < end:
+    while (at_work(base) or any(place.exists() for place in places)) and time.monotonic() < end:
         time.sleep(0.01)
-    assert at_work() == []
-    assert not any(place.exists() for place in base), "the session's files were left behind"
+    assert at_work(base) == []
+    assert not any(place.exists() for place in places), "the session's files were left behind"
 
 
 def test_inv8_root_is_refused(root_only: None, tmp_path: Path) -> None:
