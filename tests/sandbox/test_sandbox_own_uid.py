@@ -209,8 +209,10 @@ def test_uid_is_nobody_elses_while_its_reaper_is_at_work(runtime: Runtime) -> No
         session._started.identity.release()  # as the end of the trusted process does
         assert _identity.hold_if_free(uid) is None
         os.kill(reaper, signal.SIGCONT)
-    held = _identity.hold_if_free(uid)
-    assert held is not None
+    deadline = time.monotonic() + 10
+    while (held := _identity.hold_if_free(uid)) is None:  # another test's start looks at what is left as well
+        assert time.monotonic() < deadline, "the uid was never given back"
+        time.sleep(0.001)
     held.release()
 
 
