@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -46,16 +47,17 @@ time.sleep(999)
 """
 
 
-def namespace_of(session: Session) -> str:
-    assert session._started is not None
-    return os.readlink(f"/proc/{session._started.init}/ns/pid")
+def namespace_of(init: int) -> IO[bytes]:
+    """A session's pid namespace, held open: its number could be another session's a moment after its end."""
+    return open(f"/proc/{init}/ns/pid", "rb")
 
 
-def members(namespace: str) -> list[str]:
+def members(namespace: IO[bytes]) -> list[str]:
+    number = os.fstat(namespace.fileno()).st_ino
     found = []
     for name in os.listdir("/proc"):
         try:
-            if name.isdecimal() and os.readlink(f"/proc/{name}/ns/pid") == namespace:
+            if name.isdecimal() and os.stat(f"/proc/{name}/ns/pid").st_ino == number:
                 state = Path(f"/proc/{name}/stat").read_text().rsplit(")", 1)[1].split()[0]
                 found += [name] if state not in "ZX" else []  # dead, and only waits for its parent to look
         except OSError:
@@ -110,10 +112,11 @@ def test_exception_stays_with_the_owner(run: Run) -> None:
 def test_kill_leaves_nobody(runtime: Runtime) -> None:
     with open_session(SessionSpec(runtime, ("-c", FLOCK))) as session:
         assert session.channel.recv(1) == b"r"
-        namespace = namespace_of(session)
-        assert len(members(namespace)) >= 21
-        session.kill()
-        assert members(namespace) == []
+        assert session._started is not None
+        with namespace_of(session._started.init) as namespace:
+            assert len(members(namespace)) >= 21
+            session.kill()
+            assert members(namespace) == []
         assert session.ending == Ending("killed")
         session.kill()
         assert session.wait(0) == Ending("killed")
@@ -121,10 +124,12 @@ def test_kill_leaves_nobody(runtime: Runtime) -> None:
 
 
 def test_end_of_the_first_process_leaves_nobody(runtime: Runtime) -> None:
-    with open_session(SessionSpec(runtime, ("-c", FLOCK[: FLOCK.rindex("time")]))) as session:
-        namespace = namespace_of(session)
-        assert session.wait(20) == Ending("exited", exit_code=0)
-        assert members(namespace) == []
+    with open_session(SessionSpec(runtime, ("-c", FLOCK[: FLOCK.rindex("time")] + "os.read(3, 1)"))) as session:
+        assert session._started is not None
+        with namespace_of(session._started.init) as namespace:
+            session.channel.send(b"g")
+            assert session.wait(20) == Ending("exited", exit_code=0)
+            assert members(namespace) == []
 
 
 def test_session_ends_with_its_supervisor(runtime: Runtime) -> None:
@@ -136,7 +141,7 @@ from pathlib import Path
 from sandbox import Runtime, SessionSpec, open_session
 session = open_session(SessionSpec(Runtime(Path({str(runtime.path)!r}), ""), ("-c", {job!r})))
 session.channel.recv(1)
-print(session._started.init, os.readlink(f"/proc/{{session._started.init}}/ns/pid"), flush=True)
+print(session._started.init, flush=True)
 sys.stdin.read()
 """
     trusted = subprocess.Popen(
@@ -148,13 +153,14 @@ sys.stdin.read()
     )
     with trusted:
         assert trusted.stdout is not None
-        init, namespace = trusted.stdout.readline().split()
-        handle = os.pidfd_open(int(init))
-        trusted.send_signal(signal.SIGKILL)
-        trusted.wait(20)
-        assert select.select([handle], [], [], 10)[0], "the session outlived the trusted process"
-        os.close(handle)
-    assert members(namespace) == []
+        init = int(trusted.stdout.readline())
+        with namespace_of(init) as namespace:
+            handle = os.pidfd_open(init)
+            trusted.send_signal(signal.SIGKILL)
+            trusted.wait(20)
+            assert select.select([handle], [], [], 10)[0], "the session outlived the trusted process"
+            os.close(handle)
+            assert members(namespace) == []
 
 
 def test_session_that_cannot_be_watched_does_not_run_on(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,7 +296,7 @@ def test_silent_launcher_is_given_up(runtime: Runtime, public: Path, monkeypatch
 
     def remember(*arguments: object) -> tuple[int, int]:
         init, handle = first_process(*arguments)  # type: ignore[arg-type]
-        namespaces.append(os.readlink(f"/proc/{init}/ns/pid"))
+        namespaces.append(namespace_of(init))
         return init, handle
 
     monkeypatch.setattr(_launch, "first_process", remember)
@@ -298,7 +304,8 @@ def test_silent_launcher_is_given_up(runtime: Runtime, public: Path, monkeypatch
     with pytest.raises(SandboxError, match="no report in time"):
         open_session(SessionSpec(runtime, ("-c", "pass")))
     assert time.monotonic() - started < 20
-    assert members(namespaces[0]) == []
+    with namespaces[0] as namespace:
+        assert members(namespace) == []
 
 
 def test_failed_launcher_says_why(runtime: Runtime, public: Path, monkeypatch: pytest.MonkeyPatch) -> None:
