@@ -31,7 +31,6 @@ from sandbox import (
     open_session,
 )
 from sandbox._meter import Meter
-from sandbox.session import Session
 
 Run = Callable[..., tuple[Ending, str, str]]
 
