@@ -1,4 +1,4 @@
-"""An encryption session: the one place where TenSEAL is spoken to, and where its bytes from outside are parsed.
+"""An encryption session: where TenSEAL's bytes from outside are parsed, and its parameters judged.
 
 BFV, N = 8192, moduli of [60, 60, 60] bits (180 of the 218 that 128-bit security allows, eprint 2024/463), plaintexts modulo the
 prime t, 8,192 of them in a ciphertext. Ciphertexts are added, and a plaintext to a sum, nothing else: fresh noise leaves 62 bits,
@@ -18,9 +18,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-import tenseal
-from tenseal import sealapi
 
+from ._bfv import Bfv, read_context
 from .frames import Buffer, Channel, FrameError
 from .session import MAX_BODY, finish, open_channel
 
@@ -44,42 +43,37 @@ class Cipher:
     """The state of one session."""
 
     def __init__(self) -> None:
-        self._context: Any = None
+        self._bfv: Bfv | None = None
+        """Of the parameters that were found right; they serve every key."""
+        self._encryptor: Any = None
+        self._secret: Any = None
         self._total: list[Any] = []
 
     def keys(self, header: Mapping[str, object], body: Buffer) -> tuple[dict[str, object], list[bytes]]:
         """A fresh key pair: the public context, then the secret one."""
-        context = tenseal.context(
-            tenseal.SCHEME_TYPE.BFV,
-            poly_modulus_degree=DEGREE,
-            plain_modulus=MODULUS,
-            coeff_mod_bit_sizes=list(COEFFICIENT_BITS),
-        )
-        leave_out = {"save_galois_keys": False, "save_relin_keys": False}
-        public = context.serialize(save_public_key=True, save_secret_key=False, **leave_out)
-        secret = context.serialize(save_public_key=True, save_secret_key=True, **leave_out)
+        if self._bfv is None:
+            self._bfv = Bfv.make(DEGREE, MODULUS, list(COEFFICIENT_BITS))
+        public, secret = self._bfv.keys()
         return {"sizes": [len(public), len(secret)]}, [public, secret]
 
     def context(self, header: Mapping[str, object], body: Buffer) -> tuple[dict[str, object], list[bytes]]:
         """Take a context, whose parameters are these and no others; with the secret key only where that is said."""
-        context = tenseal.context_from(bytes(body))
-        parameters = context.seal_context().data.key_context_data().parms()
-        moduli = [one.value() for one in parameters.coeff_modulus()]
-        if (
-            parameters.poly_modulus_degree() != DEGREE
-            or parameters.plain_modulus().value() != MODULUS
-            or [modulus.bit_length() for modulus in moduli] != list(COEFFICIENT_BITS)
-            or sum(modulus.bit_length() for modulus in moduli) > _MOST_BITS
-        ):
-            raise CipherError("cipher-parameters")
-        if context.has_secret_key() != (header.get("secret") is True) or not context.has_public_key():
+        self._encryptor, self._secret, self._total = None, None, []
+        told = read_context(bytes(body))
+        if self._bfv is None or self._bfv.parameters != told.encryption_parameters:
+            self._bfv = _judged(told.encryption_parameters)
+        public, secret = told.public_context.public_key, told.private_context.secret_key
+        if bool(secret) != (header.get("secret") is True) or not public:
             raise CipherError("cipher-key")
-        self._context, self._total = context, []
+        encryptor = self._bfv.encryptor(public)
+        self._secret = self._bfv.secret_key(secret) if secret else None
+        self._encryptor = encryptor
         return {}, []
 
     def encrypt(self, header: Mapping[str, object], body: Buffer) -> tuple[dict[str, object], list[bytes]]:
         """Elements, encrypted."""
-        parts = [tenseal.bfv_vector(self._known(), part).serialize() for part in _elements(body)]
+        bfv = self._known()
+        parts = [bfv.encrypt(self._encryptor, part) for part in _elements(body)]
         return {"sizes": [len(part) for part in parts]}, parts
 
     def add(self, header: Mapping[str, object], body: Buffer) -> tuple[dict[str, object], list[bytes]]:
@@ -108,21 +102,21 @@ class Cipher:
 
     def decrypt(self, header: Mapping[str, object], body: Buffer) -> tuple[dict[str, object], list[bytes]]:
         """The elements of ciphertexts, once their noise shows that they are right."""
-        context = self._known()
-        if not context.has_secret_key():
+        bfv = self._known()
+        if self._secret is None:
             raise CipherError("cipher-key")
-        reader = sealapi.Decryptor(context.seal_context().data, context.secret_key().data)
         elements: list[int] = []
         for vector in self._vectors(header, body):
-            if any(reader.invariant_noise_budget(part) < NOISE_MARGIN for part in vector.ciphertext()):
+            found, left = bfv.decrypt(self._secret, vector)
+            if left < NOISE_MARGIN:
                 raise CipherError("cipher-noise")
-            elements += [value % MODULUS for value in vector.decrypt()]
+            elements += found
         return {}, [np.array(elements, dtype="<u8").tobytes()]
 
-    def _known(self) -> Any:
-        if self._context is None:
+    def _known(self) -> Bfv:
+        if self._bfv is None or self._encryptor is None:
             raise CipherError("cipher-key")
-        return self._context
+        return self._bfv
 
     def _vectors(self, header: Mapping[str, object], body: Buffer) -> list[Any]:
         sizes = header.get("sizes")
@@ -132,9 +126,24 @@ class Cipher:
             raise CipherError("cipher-size")
         at, vectors = 0, []
         for size in sizes:
-            vectors.append(tenseal.bfv_vector_from(self._known(), bytes(body[at : at + size])))
+            vectors.append(self._known().vector(bytes(body[at : at + size])))
             at += size
         return vectors
+
+
+def _judged(serialized: bytes) -> Bfv:
+    """What these parameters give; raises CipherError unless they are the ones that queries have."""
+    bfv = Bfv(serialized)
+    parameters = bfv.context.seal_context().data.key_context_data().parms()
+    moduli = [one.value() for one in parameters.coeff_modulus()]
+    if (
+        parameters.poly_modulus_degree() != DEGREE
+        or parameters.plain_modulus().value() != MODULUS
+        or [modulus.bit_length() for modulus in moduli] != list(COEFFICIENT_BITS)
+        or sum(modulus.bit_length() for modulus in moduli) > _MOST_BITS
+    ):
+        raise CipherError("cipher-parameters")
+    return bfv
 
 
 def _elements(body: Buffer) -> Iterator[list[int]]:

@@ -10,6 +10,7 @@ import pytest
 import tenseal
 from tenseal import sealapi
 
+from federation.jobs._bfv import read_context
 from federation.jobs.cipher import DEGREE, MODULUS, NOISE_MARGIN, Cipher, CipherError
 from federation.query import RING, SLOTS, QueryVoidError, pack_parts, seal_flags, unpack_parts
 from federation.query.ring import MODULUS as RING_MODULUS
@@ -107,6 +108,69 @@ def test_a_context_with_its_secret_key_is_refused_where_none_is_wanted(keys: tup
         opened(public, secret=True)
     with pytest.raises(CipherError):
         opened(public).decrypt({"sizes": [1]}, b"x")
+
+
+def test_known_parameters_let_no_other_pass(keys: tuple[bytes, bytes]) -> None:
+    """A session that has its tables judges each further context anew, and holds no key after one that it refused."""
+    public, _ = keys
+    small = tenseal.context(
+        tenseal.SCHEME_TYPE.BFV, poly_modulus_degree=4096, plain_modulus=1032193, coeff_mod_bit_sizes=[36, 36, 37]
+    )
+    foreign = small.serialize(save_secret_key=False, save_galois_keys=False, save_relin_keys=False)
+    session = opened(public)
+    with pytest.raises(CipherError) as caught:
+        session.context({}, foreign)
+    assert caught.value.code == "cipher-parameters"
+    with pytest.raises(CipherError) as caught:
+        session.encrypt({}, elements([1]))
+    assert caught.value.code == "cipher-key"
+    mixed = read_context(public)
+    mixed.public_context.public_key = read_context(foreign).public_context.public_key
+    session.context({}, public)
+    with pytest.raises(RuntimeError):  # a key of other parameters under the right ones
+        session.context({}, mixed.SerializeToString())
+    with pytest.raises(CipherError):
+        session.encrypt({}, elements([1]))
+
+
+def test_each_pair_is_fresh_and_one_session_serves_one_after_the_other() -> None:
+    maker, node, asker = Cipher(), Cipher(), Cipher()
+    pairs = [maker.keys({}, b"")[1] for _ in range(3)]
+    assert len({one for pair in pairs for one in pair}) == 6
+    for public, secret in pairs:
+        node.context({}, public)
+        asker.context({"secret": True}, secret)
+        told, parts = node.encrypt({}, elements([4, 5]))
+        _, (found,) = asker.decrypt({"sizes": told["sizes"]}, parts[0])
+        assert np.frombuffer(found, dtype="<u8").tolist() == [4, 5]
+    asker.context({"secret": True}, pairs[0][1])
+    with pytest.raises(CipherError):  # the pair before opens nothing of this one's
+        asker.decrypt({"sizes": told["sizes"]}, parts[0])
+
+
+def test_contexts_and_vectors_are_tenseals_own(keys: tuple[bytes, bytes]) -> None:
+    """What TenSEAL writes is taken here, what is written here TenSEAL takes, slot for slot."""
+    public, secret = keys
+    theirs = tenseal.context_from(secret)
+    _, parts = opened(public).encrypt({}, elements([7, 8, 9]))
+    assert tenseal.bfv_vector_from(theirs, parts[0]).decrypt() == [7, 8, 9]
+    vector = tenseal.bfv_vector(theirs, [1, 2, 3])
+    reader = sealapi.Decryptor(theirs.seal_context().data, theirs.secret_key().data)
+    shown = []
+    for one in (vector, tenseal.bfv_vector_from(theirs, parts[0])):
+        plain = sealapi.Plaintext()
+        reader.decrypt(one.ciphertext()[0], plain)
+        shown.append(sealapi.BatchEncoder(theirs.seal_context().data).decode_uint64(plain))
+    assert shown == [([1, 2, 3] * DEGREE)[:DEGREE], ([7, 8, 9] * DEGREE)[:DEGREE]]
+    cipher = opened(theirs.serialize(save_secret_key=True), secret=True)
+    _, (found,) = cipher.decrypt({"sizes": [len(vector.serialize())]}, vector.serialize())
+    assert np.frombuffer(found, dtype="<u8").tolist() == [1, 2, 3]
+    with pytest.raises(ValueError):
+        read_context(b"no context")
+    symmetric = read_context(public)
+    symmetric.encryption_type = 1
+    with pytest.raises(ValueError):
+        opened(symmetric.SerializeToString())
 
 
 def test_another_key_opens_nothing(keys: tuple[bytes, bytes]) -> None:
