@@ -20,6 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from sandbox._proc import read_proc
 from sandbox.spec import MIB, LimitName, Limits
 
 _SESSION = "keyong-session-"
@@ -65,6 +66,18 @@ class Group:
         if self.cpu is not None:
             with suppress(OSError):
                 self._weigh(50, 512)
+
+    def far_below(self, limits: Limits) -> bool:
+        """Whether by the kernel's own count the session has less than half of the memory and the processes that it may have.
+
+        Memory files that it was given are not in it: they are counted where they were written.
+        """
+        usage = "memory.current" if self.version == 2 else "memory.usage_in_bytes"
+        try:
+            memory, tasks = (int(read_proc(str(place))) for place in (self.memory / usage, self.pids / "pids.current"))
+        except (OSError, ValueError):
+            return False
+        return 2 * memory < limits.memory_bytes and 2 * tasks < limits.processes
 
     def broken(self) -> LimitName | None:
         """Return the limit at which the kernel has ended or refused something, or ``None``."""
@@ -247,7 +260,7 @@ def _write(path: Path, value: int) -> None:
 
 def _count(path: Path, key: str) -> int:
     try:
-        for line in path.read_text().splitlines():
+        for line in read_proc(str(path)).splitlines():
             name, _, number = line.partition(" ")
             if name == key:
                 return int(number)

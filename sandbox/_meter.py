@@ -85,6 +85,11 @@ class _Totals(ABC):
     @abstractmethod
     def _scratch_usage(self, limits: Limits) -> tuple[int, bool]: ...
 
+    def disk(self, limits: Limits) -> LimitName | None:
+        """Return the limit that what the session has written breaks, or ``None``; looks at no process."""
+        files, full = self._scratch_usage(limits)
+        return "disk" if full or files > limits.scratch_files else None
+
     def left_full(self, limits: Limits) -> bool:
         """Whether a session that has ended left its scratch full, as far as that outlives it."""
         return False

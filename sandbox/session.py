@@ -28,6 +28,7 @@ from sandbox.errors import SandboxError
 from sandbox.spec import Ending, Evidence, LimitName, Limits, SessionSpec, Tier
 
 _TICK = 0.05  # seconds between two looks at a session's totals
+_WALK = 0.25  # seconds between two walks through its processes, while the kernel counts far less than it may have
 _END_SECONDS = 10.0  # a killed process that is still there then hangs in the kernel
 _FLOOD = 16  # times the kept output, after which the session is ended
 
@@ -52,6 +53,7 @@ class Session:
         self._spec = spec
         self._limits = None if spec.standby else spec.limits
         self._deadline = math.inf
+        self._next_walk = 0.0
         self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._ready = threading.Event()
         self._ended = threading.Event()
@@ -280,9 +282,17 @@ class Session:
                     self._limit = "output"
                 elif now - looked >= _TICK:
                     looked = now
-                    self._limit = exceeded(started.meter.sample(limits), limits) or _broken(started)
+                    self._limit = self._look(started, limits, now)
             if self._limit is not None:
                 self._strike()
+
+    def _look(self, started: Started, limits: Limits, now: float) -> LimitName | None:
+        """Return the limit that the totals break; the processes are walked through only where that may say something new."""
+        group = started.group if now < self._next_walk and limits.cpu_seconds is None else None
+        if group is not None and group.far_below(limits):
+            return started.meter.disk(limits) or _broken(started)
+        self._next_walk = now + _WALK
+        return exceeded(started.meter.sample(limits), limits) or _broken(started)
 
     def _drain(self, descriptor: int, name: str) -> bool:
         piece = os.read(descriptor, 1 << 16)

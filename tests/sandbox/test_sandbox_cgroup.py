@@ -5,12 +5,17 @@ from __future__ import annotations
 import os
 import select
 import subprocess
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from sandbox import Ending, Limits, Runtime, SessionSpec, Tier, open_session
 from sandbox._cgroup import Group, _bases, open_group
+from sandbox._meter import Meter, Usage
+from sandbox._started import Started
 from sandbox.canary import empty_runtime
 from sandbox.session import Session
 
@@ -160,3 +165,53 @@ def test_a_kill_reaches_whoever_is_in_the_group_and_nobody_else(group: Group) ->
             outside.kill()
             mine.abandon()
     assert not mine.pids.exists()
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_far_below_is_said_only_where_both_counts_say_it(tmp_path: Path, version: int) -> None:
+    limits = Limits(memory_bytes=1000, processes=10)
+    group = Group(tmp_path, tmp_path, None, version)
+    usage = tmp_path / ("memory.usage_in_bytes" if version == 1 else "memory.current")
+    assert not group.far_below(limits), "what cannot be read says nothing"
+    for memory, tasks, far in ((499, 4, True), (500, 4, False), (499, 5, False), (4000, 40, False)):
+        usage.write_text(f"{memory}\n")
+        (tmp_path / "pids.current").write_text(f"{tasks}\n")
+        assert group.far_below(limits) is far
+
+
+class Walks(Meter):
+    """Says how often the processes were walked through; they have more than they may."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def sample(self, limits: Limits) -> Usage:
+        self.count += 1
+        return Usage(limits.processes + 1, 0, 0.0, 0, False)
+
+    def _scratch_usage(self, limits: Limits) -> tuple[int, bool]:
+        return 0, self.count == 3
+
+
+def test_processes_are_walked_through_seldom_while_the_kernel_counts_little(tmp_path: Path) -> None:
+    """Now and then far below the bounds, at each look near them, with a bound of processor time, and without a group."""
+    group = Group(tmp_path, tmp_path, None, 2)
+    (tmp_path / "memory.current").write_text("100")
+    (tmp_path / "pids.current").write_text("1")
+    meter = Walks()
+    session = Session.__new__(Session)
+    session._next_walk = 0.0
+
+    def looks(limits: Limits, held: Group | None, *moments: float) -> list[str | None]:
+        started = cast(Started, SimpleNamespace(group=held, meter=meter))
+        return [session._look(started, limits, at) for at in moments]
+
+    limits = Limits(memory_bytes=1000, processes=10)
+    assert looks(limits, group, 1.0, 1.05, 1.1, 1.2) == ["processes", None, None, None]
+    assert looks(limits, group, 1.26) == ["processes"], "the walk that was put off"
+    assert looks(replace(limits, cpu_seconds=9.0), group, 1.3) == ["processes"]
+    assert meter.count == 3
+    assert looks(limits, group, 1.35) == ["disk"], "what is written is looked at each time"
+    assert looks(limits, None, 1.4) == ["processes"]
+    (tmp_path / "memory.current").write_text("501")
+    assert looks(limits, group, 1.45) == ["processes"]
