@@ -93,10 +93,13 @@ class Group:
         of it. Whoever forks meanwhile is that namespace's end's to kill, or the reaper's. What is left is the kernel's
         work of taking memory down, which would have to wait for its share of the processors as the job had to.
         """
-        handles: dict[str, int] = {}
-        if self.cpu is not None:
+        self._strike()
+        if self.cpu is not None:  # not before: the dying would go before who is about to kill the rest of them
             with suppress(OSError):
                 self._weigh(10_000, 1 << 18)  # the most there is
+
+    def _strike(self) -> None:
+        handles: dict[str, int] = {}
         with suppress(OSError):
             if self.version == 2 and (switch := self.pids / "cgroup.kill").exists():
                 _write(switch, 1)

@@ -37,6 +37,10 @@ _PASSWD = b"job:x:65534:65534:job:/tmp:/usr/sbin/nologin\n"
 _GROUP = b"job:x:65534:\n"
 CGROUP = "/proc/1/cgroup"
 """What the first process sees of its control group; the real one names the service and the container. Others see none."""
+_THP = "/sys/kernel/mm/transparent_hugepage"
+HUGE_PAGES = {f"{_THP}/enabled": b"always [madvise] never\n", f"{_THP}/hpage_pmd_size": b"2097152\n"}
+"""What glibc looks for as a session starts; without it, it asks for no huge pages. The same on every machine: a kernel that
+has none, or gives them anyway, takes no notice of being asked."""
 
 
 def start(spec: SessionSpec, *, without: frozenset[str] = frozenset()) -> Started:
@@ -89,6 +93,7 @@ def _spawn(
             "/etc/passwd": inherited.enter_context(memory_file(_PASSWD)),
             "/etc/group": inherited.enter_context(memory_file(_GROUP)),
             CGROUP: inherited.enter_context(memory_file(b"0::/\n")),
+            **{place: inherited.enter_context(memory_file(content)) for place, content in HUGE_PAGES.items()},
         }
         channel, inner_channel = socket.socketpair()
         undo.callback(channel.close)
@@ -125,7 +130,7 @@ def _spawn(
         None if prefix is None else Path("<python>"),
         tuple((Path(f"<mount {target}>"), target) for _source, target in places.mounts),
     )
-    named = dict.fromkeys(("/sandbox/launch.py", "/etc/passwd", "/etc/group", CGROUP), 0)
+    named = dict.fromkeys(("/sandbox/launch.py", "/etc/passwd", "/etc/group", CGROUP, *HUGE_PAGES), 0)
     options = _bubblewrap.arguments(spec, roles, masked, named, without=without)
     digest = _bubblewrap.arguments_digest(options, launcher, inner_python, launcher_source)
     abi = _confirm(channel, monitor, init, identity, without)

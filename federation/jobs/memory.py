@@ -4,27 +4,40 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import re
 from pathlib import Path
 
 HUGE_PAGE_BYTES = 2 << 20
-_COLLAPSE = 25  # MADV_COLLAPSE, Linux 6.1
+_DONTNEED, _COLLAPSE = 4, 25  # MADV_COLLAPSE: Linux 6.1
+_LEAST_KILOBYTES = 64
+_MAPPING = re.compile(
+    r"^([0-9a-f]+)-([0-9a-f]+) (\S+) \S+ \S+ \S+ *(.*)\n(?:\w+:.*\n)*?Rss: *(\d+) kB\n(?:\w+:.*\n)*?Anonymous: *(\d+) kB$",
+    re.MULTILINE,
+)
 
 
 def settle() -> None:
-    """Take what is loaded by now, modules above all, out of what Python looks through, and into huge pages.
+    """Take what is loaded by now, modules above all, out of what Python looks through, and make few pages of it.
 
     50,000 small pages that a kill would have to give back one by one take longer than a revocation may, and each process
-    that the job forks has them once more. Where the kernel knows no such pages, memory stays as it is.
+    that the job forks has them once more. Modules' objects go into huge pages; of libraries' code, most of which ran as it
+    was loaded and never again, the job has in its page tables what it uses from now on. Where the kernel knows no huge
+    pages, or shows no mappings, memory stays as it is.
     """
     gc.collect()
     gc.freeze()
     libc = ctypes.CDLL(None)
     try:
-        rows = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
-    except OSError:  # a kernel that shows none (gVisor's)
+        mappings = _MAPPING.findall(Path("/proc/self/smaps").read_text(encoding="utf-8", errors="replace"))
+    except OSError:
         return
-    for row in rows:
-        fields = row.split()
-        first, last = (int(part, 16) for part in fields[0].split("-"))
-        if fields[1] == "rw-p" and fields[5:] in ([], ["[heap]"]) and last - first >= HUGE_PAGE_BYTES:
-            libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), _COLLAPSE)
+    code = {name for _, _, rights, name, _, _ in mappings if rights == "r-xp" and name.startswith("/")}
+    for first, last, rights, name, resident, own in mappings:
+        place, size = int(first, 16), int(last, 16) - int(first, 16)
+        if rights == "rw-p" and name in ("", "[heap]") and size >= HUGE_PAGE_BYTES:
+            advice = _COLLAPSE
+        elif rights in ("r-xp", "r--p") and name in code and own == "0" and int(resident) >= _LEAST_KILOBYTES:
+            advice = _DONTNEED  # as it is in the file: nothing was ever written there
+        else:
+            continue
+        libc.madvise(ctypes.c_void_p(place), ctypes.c_size_t(size), advice)
