@@ -86,11 +86,15 @@ class Cohort:
         """Ask every node whether it would permit the plan, and take those in that would."""
         nodes = [planned.node for planned in self._plan.cohort]
         await self._gather(nodes, ANSWER_SECONDS)
-        for node in nodes:
-            if node in self._in:
-                await self._tell("permitted", {"node": node})
-            elif node not in self.refused:
-                await self._tell("node-unavailable", {"node": node, "code": {**self.away, **self.out}[node]})
+        lost = {**self.away, **self.out}
+        told = [
+            ("permitted", {"node": node})
+            if node in self._in
+            else ("node-unavailable", {"node": node, "code": lost[node]})
+            for node in nodes
+            if node in self._in or node not in self.refused
+        ]
+        await asyncio.gather(*(self._tell(kind, data) for kind, data in told))
 
     async def muster(self, number: int) -> None:
         """Take in again whoever came back, before exchange ``number``; where too few are left, or a job is just being

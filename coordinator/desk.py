@@ -173,8 +173,9 @@ class JobDesk:
             raise DeniedError("this plan was submitted before", hint="plan the job again", code="replay")
         try:
             fields = {"event": "submitted", "plan": envelope.digest, "requester": plan.requester}
-            await asyncio.to_thread(self._ledger.append, "job", fields)
-            job = await asyncio.to_thread(self._open, envelope, plan, message.body)
+            recorded = asyncio.wrap_future(self._ledger.submit("job", fields))
+            opened = asyncio.to_thread(self._open, envelope, plan, message.body)
+            job, _ = await asyncio.gather(opened, recorded)
         except BaseException:
             await asyncio.shield(self._feed.end(plan.id, "failed", 0, {"code": "not-taken", "reason": "not taken on"}))
             raise

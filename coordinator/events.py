@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from coordinator.store import CoordinatorStore
+from coordinator.store import CoordinatorStore, NewEvent
 from federation.home import now
 from federation.statements import instant_text
 from federation.wire import messages as m
@@ -37,13 +37,33 @@ class EventFeed:
         self._ending: dict[str, asyncio.Event] = {}
         self._newest: dict[str, int] = {}
         """Number of the last event of each job that goes on: who has it needs no look into the store."""
+        self._coming: list[tuple[NewEvent, asyncio.Future[int]]] = []
+        self._adding: asyncio.Task[None] | None = None
 
     async def tell(self, job: str, kind: str, data: dict[str, Any]) -> None:
-        """Append an event; it is durable when this returns."""
-        number = await asyncio.to_thread(self._store.add_event, job, instant_text(now()), kind, _fit(data))
+        """Append an event; it is durable when this returns. What is told while others are written goes in one with the next."""
+        added: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._coming.append((NewEvent(job, instant_text(now()), kind, _fit(data)), added))
+        if self._adding is None or self._adding.done():
+            self._adding = asyncio.create_task(self._add())
+        number = await added
         self._newest[job] = max(number, self._newest.get(job, 0))
         self.observe(job, kind, data)
         self._wake(job)
+
+    async def _add(self) -> None:
+        while self._coming:
+            batch, self._coming = self._coming, []
+            try:
+                numbers = await asyncio.to_thread(self._store.add_events, [event for event, _ in batch])
+            except Exception as error:  # each is told why, also where it was another's fault
+                for _, added in batch:
+                    if not added.done():
+                        added.set_exception(error)
+                continue
+            for (_, added), number in zip(batch, numbers, strict=True):
+                if not added.done():  # whoever told it may have been cancelled meanwhile
+                    added.set_result(number)
 
     async def end(self, job: str, status: str, rounds_done: int, data: dict[str, Any]) -> None:
         """Append a job's last event and set its last status."""

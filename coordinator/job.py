@@ -155,6 +155,9 @@ class Job:
             rounds = self._rounds = self._exchanges(course.sums)
             await self._tell("started", {"participants": len(self._cohort.live)})
             nodes, answer = await course.run(rounds)
+            self._closing = asyncio.create_task(
+                self._cohort.close()
+            )  # beside the writing; nothing is left for them to do
             await asyncio.to_thread(self._result.put_text, ANSWER_FILE, answer)
         finally:
             await course.close(opening)

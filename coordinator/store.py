@@ -11,6 +11,7 @@ import re
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Engine, delete, func, text, update
@@ -105,6 +106,16 @@ class EventRow(SQLModel, table=True):
     time: str
     kind: str
     data: str
+
+
+@dataclass(frozen=True)
+class NewEvent:
+    """An event of a job that has no number yet."""
+
+    job: str
+    time: str
+    kind: str
+    data: dict[str, Any]
 
 
 class NoSuchJobError(UsageError):
@@ -297,8 +308,13 @@ class CoordinatorStore:
 
     def add_event(self, job: str, time: str, kind: str, data: dict[str, Any]) -> int:
         """Append an event to a job; returns its number."""
+        (number,) = self.add_events([NewEvent(job, time, kind, data)])
+        return number
+
+    def add_events(self, events: Sequence[NewEvent]) -> list[int]:
+        """Append events, all or none; returns the number of each in its job."""
         with self._writer() as session:
-            return _put_event(session, job, time, kind, data)
+            return [_put_event(session, one.job, one.time, one.kind, one.data) for one in events]
 
     def events(self, job: str, after: int, limit: int = 500) -> tuple[str, Sequence[EventRow]]:
         """A job's status and its events after a number; status first, so that an ended job's last event is in sight."""

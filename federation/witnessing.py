@@ -44,6 +44,10 @@ Last = Callable[[str], Awaitable[bytes]]
 """Asks a member's witness for the last checkpoint of our ledger that it cosigned; empty where it has none."""
 ATTEST_SECONDS: Final = 0.5
 """How soon a new state of the ledger is shown to the witnesses; what was written between goes with the next."""
+BUSY_SECONDS: Final = 0.4
+"""How much later at most, while the ledger is being written."""
+QUIET_SECONDS: Final = 0.1
+"""A ledger that was not written for so long is shown: entries of one step go together, and are signed after it, not beside it."""
 RETRY_SECONDS: Final = 10.0
 """How soon a witness is asked again that could not be reached, or refused."""
 
@@ -176,7 +180,14 @@ class Witnessing:
                 raise
             except (KeyongError, OSError) as error:
                 log.warning("attestation-put-off", error=type(error).__name__)
-            await asyncio.sleep(ATTEST_SECONDS)
+            await self.pause()
+
+    async def pause(self) -> None:
+        """Wait until the ledger's newest state should be shown: not while it is being written, but within a second."""
+        await asyncio.sleep(ATTEST_SECONDS)
+        latest = self._clock() + BUSY_SECONDS
+        while (left := latest - self._clock()) > 0 and self._ledger.idle_seconds() < QUIET_SECONDS:
+            await asyncio.sleep(min(left, QUIET_SECONDS))
 
     async def advance(self) -> int:
         """Ask every witness that has not cosigned the newest state; returns how many did now. Never raises for a witness.

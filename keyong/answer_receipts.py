@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keyong.receipts import Receipts, ReceivedError
@@ -29,19 +27,15 @@ def contributors(client: Client, files: Mapping[str, bytes], plan: JobPlan, dige
         ReceivedError: a receipt is of another plan, or without its proof.
         VerificationError: a receipt, or its proof, does not hold.
     """
-    with tempfile.TemporaryDirectory(prefix="keyong-answer-") as name:
-        folder = Path(name)
-        (folder / FOLDER).mkdir()
-        for path, data in files.items():
-            place = path.removeprefix(FOLDER)
-            if path.startswith(FOLDER) and "/" not in place:
-                (folder / FOLDER / place).write_bytes(data)
-        held = Receipts(client, folder, plan, digest, Rosters(client.home.history)).held
-    named = []
+    named = {path.removeprefix(FOLDER): data for path, data in files.items() if path.startswith(FOLDER)}
+    told = {name: data for name, data in named.items() if "/" not in name}
+    # Nothing of them is written: no folder holds a query's result.
+    held = Receipts(client, client.home.path, plan, digest, Rosters(client.home.history), told).held
+    found = []
     for node, receipts in held.items():
         good = [one for one in receipts if one.receipt.stage == CELLS and one.receipt.outcome == "ok"]
         if good and all(one.proved is None for one in good):
             raise ReceivedError("the receipt of {node} is without its proof", node=node)
         if good:
-            named.append(node)
-    return tuple(sorted(named))
+            found.append(node)
+    return tuple(sorted(found))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -44,6 +44,9 @@ from keyong.receipts import ReceivedError
 from keyong.text import Said
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from keyong.ciphering import Ciphers
     from keyong.client import Client
     from sandbox import Runtime
@@ -216,14 +219,16 @@ def ask(
     known = kept.find(prepared.identity) if prepared.repeatable and not again else None
     repeated = known is not None
     if known is None:
-        known = _asked(client, prepared, runtime.digest, ciphers, confirm)
+        known, opening = _asked(client, prepared, runtime.digest, ciphers, confirm)
+    else:
+        opening = ciphers.opening(known.secret, unpack_parts(known.answer))
     query = prepared.query
     with ThreadPoolExecutor(1) as beside:
         keeping = beside.submit(kept.keep, prepared.identity, known) if prepared.repeatable and not repeated else None
-        vector = ciphers.open(known.secret, unpack_parts(known.answer))
+        vector = opening.result()
+        answer = decode_answer(query, [int(one) for one in vector], known.nodes, shares_of(len(prepared.chosen)))
         if keeping is not None:
             keeping.result()
-    answer = decode_answer(query, [int(one) for one in vector], known.nodes, shares_of(len(prepared.chosen)))
     return Answered(prepared, answer, known.job, repeated)
 
 
@@ -272,7 +277,10 @@ def planned(home: Home, prepared: Prepared, runtime: str, public: bytes) -> tupl
     return plan, bundle
 
 
-def _asked(client: Client, prepared: Prepared, runtime: str, ciphers: Ciphers, confirm: Any) -> KeptAnswer:
+def _asked(
+    client: Client, prepared: Prepared, runtime: str, ciphers: Ciphers, confirm: Any
+) -> tuple[KeptAnswer, Future[NDArray[np.uint64]]]:
+    """The answer, once its nodes' receipts hold; its opening began before, so that neither waits for the other."""
     public, secret = ciphers.keys()
     plan, bundle = planned(client.home, prepared, runtime, public)
     if confirm is not None:
@@ -287,6 +295,7 @@ def _asked(client: Client, prepared: Prepared, runtime: str, ciphers: Ciphers, c
         ciphers.expect(secret)
         status, code = _followed(client, job)
         files = client.result_files(job)
+        opening = ciphers.opening(secret, unpack_parts(files.get(ANSWER_FILE, b"")))
     except KeyongError as error:
         code = error.code
         status = status if status == "not-submitted" else "failed"
@@ -297,7 +306,7 @@ def _asked(client: Client, prepared: Prepared, runtime: str, ciphers: Ciphers, c
     nodes = contributors(client, files, plan, envelope.digest)
     if list(nodes) != sorted(json.loads(files["summary.json"])["contributed"]):
         raise ReceivedError("the coordinator names other nodes in the answer than gave a receipt for it")
-    return KeptAnswer(job, len(nodes), secret, files[ANSWER_FILE])
+    return KeptAnswer(job, len(nodes), secret, files[ANSWER_FILE]), opening
 
 
 def _followed(client: Client, job: str) -> tuple[str, str]:

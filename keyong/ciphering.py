@@ -88,12 +88,16 @@ class Ciphers:
         Raises:
             CipherRefusedError: the answer is not one that additions alone can have made.
         """
+        return self.opening(secret, parts).result()
+
+    def opening(self, secret: bytes, parts: Sequence[memoryview]) -> Future[NDArray[np.uint64]]:
+        """Begin to open an answer; its elements, or what :meth:`open` raises, are the future's."""
 
         async def opened(session: CipherSession) -> NDArray[np.uint64]:
             await self._take(session, secret)
             return await session.decrypt(parts)
 
-        return self._opener.submit(opened).result()
+        return self._opener.submit(opened)
 
     async def _take(self, session: CipherSession, secret: bytes) -> None:
         if self._holds is None or self._holds[0] != secret or self._holds[1] is not session:

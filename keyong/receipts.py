@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -82,18 +82,30 @@ def reaches(found: Anchoring, needed: Anchoring) -> bool:
     return ANCHORINGS.index(found) >= ANCHORINGS.index(needed)
 
 
+RECEIPT, PROOF = ".receipt.json", ".proof.json"
+
+
 class Receipts:
     """The receipts of one result, between its arrival and its place.
 
     Args:
         folder: the result's.
         plan: of the job; ``digest``: of it.
+        files: what lies in the folder's ``receipts``, by name, where that is known; else it is read.
 
     Raises:
         ReceivedError, VerificationError: one of them, or its proof, does not hold.
     """
 
-    def __init__(self, client: Client, folder: Path, plan: JobPlan, digest: str, rosters: Rosters) -> None:
+    def __init__(
+        self,
+        client: Client,
+        folder: Path,
+        plan: JobPlan,
+        digest: str,
+        rosters: Rosters,
+        files: Mapping[str, bytes] | None = None,
+    ) -> None:
         self._client = client
         self._home: Home = client.home
         self._part = folder
@@ -102,25 +114,24 @@ class Receipts:
         self._rosters = rosters
         self._quorums: dict[str, Quorum] = {}
         self._keys: dict[str, VerifierKey] = {}
-        self._held = self._read_receipts()
+        self._held = self._read_receipts(_files(folder / "receipts") if files is None else files)
 
     @property
     def held(self) -> dict[str, list[Held]]:
         """Every receipt, by its node."""
         return {node: list(receipts) for node, receipts in self._held.items()}
 
-    def _read_receipts(self) -> dict[str, list[Held]]:
+    def _read_receipts(self, files: Mapping[str, bytes]) -> dict[str, list[Held]]:
         found: dict[str, list[Held]] = {}
-        for path in sorted((self._part / "receipts").glob("*.receipt.json")):
-            envelope = Envelope.from_bytes(path.read_bytes())
+        for name in sorted(name for name in files if name.endswith(RECEIPT)):
+            envelope = Envelope.from_bytes(files[name])
             receipt = Receipt.read(envelope)
             self.plan.at(receipt.node)
             self._rosters.signed_by(envelope, receipt.node, since=self.plan.issued)
             if receipt.plan != self.digest:
-                raise ReceivedError("{path} is a receipt of another plan", path=path.name)
-            stem = path.name.removesuffix(".receipt.json")
-            proof = path.with_name(f"{stem}.proof.json")
-            bundle = proof.read_bytes() if proof.is_file() else None
+                raise ReceivedError("{path} is a receipt of another plan", path=name)
+            stem = name.removesuffix(RECEIPT)
+            bundle = files.get(f"{stem}{PROOF}")
             proved = self._proved(bundle, receipt, envelope) if bundle is not None else None
             found.setdefault(receipt.node, []).append(Held(stem, receipt.node, receipt, envelope, bundle, proved))
         return found
@@ -242,12 +253,16 @@ class Receipts:
         for standing in standings:
             for held in standing.receipts:
                 if held.bundle is not None:
-                    (self._part / "receipts" / f"{held.stem}.proof.json").write_bytes(held.bundle)
+                    (self._part / "receipts" / f"{held.stem}{PROOF}").write_bytes(held.bundle)
             if standing.signed is not None:
                 key = self._key(standing.node)
                 before = self._seen(key)
                 if before is None or before.checkpoint.size < standing.signed.checkpoint.size:
                     write_private(self._seen_path(key), standing.signed.note, replace=True)
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("*.json") if path.is_file()}
 
 
 def _ok(held: Held) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import sqlite3
 import time
@@ -317,6 +318,13 @@ class Ledger:
     def checkpoint_time(self) -> datetime:
         """Return when the newest state was signed."""
         return datetime.fromtimestamp((self.folder / LAST_SIGNED).stat().st_mtime, UTC)
+
+    def idle_seconds(self) -> float:
+        """How long ago the newest state was signed, by this machine's clock; infinite where there is none yet."""
+        try:
+            return time.time() - (self.folder / LAST_SIGNED).stat().st_mtime
+        except OSError:
+            return math.inf
 
     def checkpoint(self) -> bytes:
         """Return the signed note over the newest state, with the cosignatures it has."""

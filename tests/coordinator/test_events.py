@@ -70,3 +70,26 @@ async def test_what_is_not_the_end_is_told_together(feed: EventFeed) -> None:
     assert not done
     await feed.end(JOB, "done", 1, {})
     assert await follower == ["started", "round", "done"]
+
+
+async def test_what_is_told_at_once_is_kept_in_its_order(feed: EventFeed) -> None:
+    """However it is written, in one or in several; each of them is durable when it has been told."""
+    told = [feed.tell(JOB, "permitted", {"node": f"mill-{number}"}) for number in range(5)]
+    await asyncio.gather(*told)
+    events = (await feed.after(JOB, 0, 0)).events
+    assert [one.number for one in events] == [1, 2, 3, 4, 5, 6]
+    assert [one.data.get("node") for one in events[1:]] == [f"mill-{number}" for number in range(5)]
+
+
+async def test_an_event_that_cannot_be_kept_is_told_to_whoever_told_it(
+    feed: EventFeed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: object) -> list[int]:
+        raise OSError("no space")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(feed._store, "add_events", full)
+        found = await asyncio.gather(*(feed.tell(JOB, "round", {}) for _ in range(2)), return_exceptions=True)
+    assert [type(one) for one in found] == [OSError, OSError]
+    await feed.tell(JOB, "started", {})
+    assert [one.kind for one in (await feed.after(JOB, 1, 0)).events] == ["started"]

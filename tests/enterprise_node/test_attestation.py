@@ -265,3 +265,23 @@ async def test_without_the_witnesses_word_a_restored_ledger_would_go_on(
     restored, _ = await put_back(world, witnesses, tmp_path, 3)
     assert await Witnessing(world.home, restored, witnesses.ask, None, lambda: witnesses.now).advance() == 0
     restored.append("note", {})
+
+
+@pytest.mark.parametrize(("idle", "slept"), [([], 0.5), ([0.0, 0.0], 0.7), ([0.05] * 50, 0.9), ([-3600.0] * 50, 0.9)])
+async def test_a_ledger_is_shown_after_what_is_written_and_never_late(
+    monkeypatch: pytest.MonkeyPatch, idle: list[float], slept: float
+) -> None:
+    """Quiet at once, quiet after a while, never quiet, and where the clock was set back."""
+    now = 0.0
+
+    async def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    class Written:
+        def idle_seconds(self) -> float:
+            return idle.pop() if idle else 60.0
+
+    monkeypatch.setattr("federation.witnessing.asyncio.sleep", sleep)
+    await Witnessing(None, Written(), None, None, lambda: now).pause()  # type: ignore[arg-type]
+    assert now == pytest.approx(slept)
