@@ -8,7 +8,7 @@ export KEYONG_SHARED
 # Where it is set, each of some thousand processes compiles this tree anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo grid-load emissions turbofan test lint types compiled unit long attack crash network load soak container bench bench-smoke proto text lock clean help
+.PHONY: setup demo grid-load emissions turbofan test lint types compiled unit long attack crash network load soak container kernel bench bench-smoke proto text lock clean help
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -70,6 +70,9 @@ soak: setup ## a day's work in 20 minutes, and whether anything grows (SOAK_SECO
 
 container: setup ## the images built, a job between their containers, both tiers within podman (needs root, podman, mmdebstrap and a package mirror)
 	@KEYONG_CONTAINERS=1 $(PY) -m pytest -n 0 --timeout 3600 tests/packaging
+
+kernel: setup ## limits under another kernel with control groups of version 2, emulated: KERNEL=FOLDER of an unpacked package (root, QEMU, busybox; 3 minutes)
+	@KEYONG_KERNEL="$(KERNEL)" $(PY) -m pytest -n 0 -s --timeout 1800 tests/kernels
 
 bench: setup ## every published figure with its target
 	@.venv/bin/keyong bench all
