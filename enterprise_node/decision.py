@@ -11,6 +11,7 @@ from enterprise_node.consent import NOT_ASKED, Consent
 from federation.policy import Request, decide, output_kinds, parse_policy, refusal, shown_columns
 from federation.policy.values import UNBOUNDED_RHO
 from federation.policy.vocabulary import BILATERAL_ACTIONS, EVALUATE, QUERY, TRAIN, includes
+from federation.query import micro_rho_left
 from federation.secagg import worst_bits
 from federation.statements import Agreement, DecisionRecord
 
@@ -72,7 +73,7 @@ def judge(
         slot_seconds=plan.slot_seconds,
         device=plan.runtime,
         version=admitted.mine.data_version,
-        rho=_rho(plan.micro_rho, rho_taken),
+        rho=_rho(micro_rho_left(plan), rho_taken),
         **course,
     )
     record = decide(admitted.agreement_digest, policy, request)

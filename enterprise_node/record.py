@@ -23,6 +23,7 @@ from federation import obligations
 from federation.ledger import Appended, Ledger
 from federation.policy import PolicyDeniedError
 from federation.privacy import rho_text
+from federation.query import micro_rho_left
 from federation.secagg import Opened, check_difference
 from federation.statements import DecisionRecord, Envelope, Metered, Receipt, ReplayError
 
@@ -147,6 +148,7 @@ class Record:
                 connection, admitted.agreement_digest, admitted.digest, step.envelope.digest, now, reserved
             )
             if admitted.plan.micro_rho:
+                budgets.check(connection, use_of(admitted), micro_rho_left(admitted.plan), now)
                 budgets.reserve(connection, use_of(admitted), admitted.plan.micro_rho, now)
                 if not admitted.plan.gate_noise:  # what code adds by itself is paid for whole, with the first step
                     cost = budgets.undrawn(connection, admitted.digest)
@@ -321,7 +323,7 @@ class Record:
             except PolicyDeniedError as error:
                 return error.record
             if admitted.plan.micro_rho:
-                budgets.check(connection, use_of(admitted), admitted.plan.micro_rho, moment_of(request))
+                budgets.check(connection, use_of(admitted), micro_rho_left(admitted.plan), moment_of(request))
             return decision
 
     def check_difference(self, data_version: str, wanted: Opened) -> None:

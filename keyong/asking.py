@@ -12,7 +12,7 @@ import json
 import uuid
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -24,12 +24,16 @@ from federation.policy.vocabulary import QUERY
 from federation.privacy import MICRO, STANDARD, exact
 from federation.query import (
     Answer,
+    Descent,
     Private,
     check_query,
     decode_answer,
+    is_fit,
     plan_of,
     query_bits,
     query_micro_rho,
+    read_step,
+    steps_of,
     unpack_parts,
 )
 from federation.query.front import Question, common_columns, parse_question, table_of
@@ -89,7 +93,12 @@ class Prepared:
 
     @property
     def micro_rho(self) -> int:
-        """What it costs of each dataset's privacy budget; 0 without noise."""
+        """What it costs of each dataset's privacy budget, all its steps together; 0 without noise."""
+        return self.step_micro_rho * steps_of(self.query)
+
+    @property
+    def step_micro_rho(self) -> int:
+        """What its plan costs: of a logistic regression, which takes a plan for each step, one of them."""
         return query_micro_rho(self.query, shares_of(len(self.chosen)))
 
     @property
@@ -120,7 +129,7 @@ class Answered:
     """A query and its table.
 
     Attributes:
-        job: the job's id at the coordinator; of the first time, where the answer was kept.
+        job: the job's id at the coordinator; of the first time, where the answer was kept; of a regression's last step.
         repeated: whether nobody was asked.
     """
 
@@ -215,6 +224,32 @@ def ask(
     Raises:
         QueryEndedError: it ended without an answer; the code says why.
     """
+    if not is_fit(prepared.query):
+        vector, known, repeated = _vector(client, prepared, runtime, ciphers, again, confirm)
+        answer = decode_answer(prepared.query, vector, known.nodes, shares_of(len(prepared.chosen)))
+        return Answered(prepared, answer, known.job, repeated)
+    return _fitted(client, prepared, runtime, ciphers, again, confirm)
+
+
+def _fitted(
+    client: Client, prepared: Prepared, runtime: Runtime, ciphers: Ciphers, again: bool, confirm: Any
+) -> Answered:
+    """A logistic regression: a plan, signed and asked, for each step. One that broke off goes on with what is kept of it."""
+    descent, everything = Descent(prepared.query), True
+    while (query := descent.plan()) is not None:
+        step = replace(prepared, query=query)
+        vector, known, repeated = _vector(client, step, runtime, ciphers, again, confirm)
+        descent.take(read_step(query, vector, known.nodes, shares_of(len(prepared.chosen))))
+        everything &= repeated
+        if not repeated:
+            confirm = None  # agreed to, all steps together
+    return Answered(prepared, descent.answer(), known.job, everything)
+
+
+def _vector(
+    client: Client, prepared: Prepared, runtime: Runtime, ciphers: Ciphers, again: bool, confirm: Any
+) -> tuple[list[int], KeptAnswer, bool]:
+    """The opened sum of one plan, with its answer as it came; whether that was kept."""
     kept = KeptAnswers(client.home)
     known = kept.find(prepared.identity) if prepared.repeatable and not again else None
     repeated = known is not None
@@ -222,14 +257,12 @@ def ask(
         known, opening = _asked(client, prepared, runtime.digest, ciphers, confirm)
     else:
         opening = ciphers.opening(known.secret, unpack_parts(known.answer))
-    query = prepared.query
     with ThreadPoolExecutor(1) as beside:
         keeping = beside.submit(kept.keep, prepared.identity, known) if prepared.repeatable and not repeated else None
         vector = opening.result()
-        answer = decode_answer(query, [int(one) for one in vector], known.nodes, shares_of(len(prepared.chosen)))
         if keeping is not None:
             keeping.result()
-    return Answered(prepared, answer, known.job, repeated)
+    return [int(one) for one in vector], known, repeated
 
 
 def planned(home: Home, prepared: Prepared, runtime: str, public: bytes) -> tuple[JobPlan, CodeBundle]:
@@ -269,7 +302,7 @@ def planned(home: Home, prepared: Prepared, runtime: str, public: bytes) -> tupl
         round_seconds=STEP_SECONDS,
         memory_bytes=MEMORY_BYTES,
         leak_bits=query_bits(query),
-        micro_rho=prepared.micro_rho,
+        micro_rho=prepared.step_micro_rho,
         slot_seconds=slot,
         anchoring="committed",
         query=query,

@@ -55,7 +55,7 @@ def check_drawn(prepared: Prepared) -> None:
 
 
 def _drawn(prepared: Prepared) -> list[Measure]:
-    return [one for one in prepared.query.measures if one.kind != "regression"]
+    return [one for one in prepared.query.measures if one.kind not in ("regression", "logistic")]
 
 
 def picture(answered: Answered) -> str:

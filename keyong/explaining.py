@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from federation.privacy import STANDARD, epsilon, rho_text
-from federation.query import Moment, VectorLayout, query_bits
+from federation.query import Moment, VectorLayout, query_bits, steps_of
 from federation.query.noising import releases, spread_of
 from federation.secagg import shares_of, threshold
 from keyong.tabulating import noise_of
@@ -42,7 +42,7 @@ def explanation(prepared: Prepared) -> Explanation:
         "subjects": rules.subjects,
         "cells": query.cells,
         "sums": layout.width,
-        "bits": query_bits(query),
+        "bits": query_bits(query) * steps_of(query),
         "many": 2 * threshold(nodes) - nodes,
         "dominance": rules.dominance,
         "ratio": rules.p_ratio,
@@ -52,7 +52,12 @@ def explanation(prepared: Prepared) -> Explanation:
     ]
     plan = (
         translate("asked of {count} nodes: {names}", count=nodes, names=", ".join(asked)),
-        translate("{cells} cells, {sums} sums in each", **numbers),
+        translate("{cells} cells, {sums} sums in each", **numbers)
+        if not layout.terms
+        else translate(
+            "a logistic regression of {terms} coefficients; each step sums a gradient and a curvature",
+            terms=layout.terms,
+        ),
         *(
             translate("the column {column}: {bits} fraction bits", column=column.name, bits=column.fraction_bits)
             for column in query.columns
@@ -86,7 +91,7 @@ def explanation(prepared: Prepared) -> Explanation:
         "plan": query.model_dump(mode="json"),
         "datasets": asked,
         "cells": query.cells,
-        "leak_bits": query_bits(query),
+        "leak_bits": query_bits(query) * steps_of(query),
         "micro_rho": prepared.micro_rho,
         "noise": noise_of(prepared),
         "refusals": _refused(prepared),
@@ -101,18 +106,32 @@ def _budget(prepared: Prepared) -> tuple[str, ...]:
         return (translate("one use of each agreement; no privacy budget, for no noise is added"),)
     shares = shares_of(len(prepared.chosen))
     spread = {one.of: spread_of(prepared.query, one, shares, len(prepared.chosen)) for one in releases(prepared.query)}
-    count = next(sd for of, sd in spread.items() if isinstance(of, Moment) and of.counts)
+    count = next((sd for of, sd in spread.items() if isinstance(of, Moment) and of.counts), None)
+    steps = steps_of(prepared.query)
     return (
-        translate("one use of each agreement"),
+        translate("one use of each agreement")
+        if steps == 1
+        else translate("{steps} steps, each a question of its own: {steps} uses of each agreement", steps=steps),
         translate(
             "rho {rho} of each dataset's privacy budget (epsilon {epsilon} at delta {delta}), in {count} releases",
             rho=rho_text(prepared.micro_rho),
             epsilon=f"{epsilon(prepared.micro_rho, STANDARD.delta):.2f}",
             delta=STANDARD.delta,
-            count=len(spread),
+            count=len(spread) * steps,
         ),
-        translate("a count of rows gets noise with a standard deviation of {spread}", spread=f"{count:.3g}"),
+        *_spreads(count, steps),
     )
+
+
+def _spreads(count: float | None, steps: int) -> tuple[str, ...]:
+    if steps > 1:
+        return (
+            translate("a node begins only where its budget has room for all steps; what they have cost stays spent"),
+            translate("brackets tell what noise does to a coefficient, not how far few rows lead astray"),
+        )
+    if count is None:
+        return ()
+    return (translate("a count of rows gets noise with a standard deviation of {spread}", spread=f"{count:.3g}"),)
 
 
 def _rules(numbers: dict[str, Any], *, noised: bool) -> tuple[str, ...]:

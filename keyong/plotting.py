@@ -18,7 +18,9 @@ _EIGHTHS = " ▏▎▍▌▋▊▉"
 
 def bars(answered: Answered) -> Iterator[str]:
     """One line for each cell: what it is called, a bar as long as its figure, the figure."""
-    measure = next((one for one in answered.prepared.query.measures if one.kind != "regression"), None)
+    measure = next(
+        (one for one in answered.prepared.query.measures if one.kind not in ("regression", "logistic")), None
+    )
     if measure is None:
         return
     cells = answered.answer.cells

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from federation.errors import UsageError
 from federation.privacy import STANDARD, epsilon, rho_text
-from federation.query import Cell, Regression
+from federation.query import Cell, Logistic, Regression
 
 if TYPE_CHECKING:
     from keyong.asking import Answered, Prepared
@@ -151,10 +151,11 @@ def _figure_columns(answered: Answered, name: str) -> list[str]:
 def _numbers(answered: Answered, name: str) -> list[str]:
     """What a figure's numbers are called: one, or several of a regression."""
     measure = next(one for one in answered.prepared.query.measures if one.name == name)
-    if measure.kind != "regression":
+    if measure.kind not in ("regression", "logistic"):
         return [name]
     by = [f"{name}.{column}" for column in measure.columns[1:]]
-    return [f"{name}.intercept", *by, f"{name}.r_squared", f"{name}.rows"]
+    share = [f"{name}.r_squared"] if measure.kind == "regression" else []
+    return [f"{name}.intercept", *by, *share, f"{name}.rows"]
 
 
 def _figure(answered: Answered, cell: Cell, name: str) -> dict[str, Any]:
@@ -162,6 +163,8 @@ def _figure(answered: Answered, cell: Cell, name: str) -> dict[str, Any]:
     found: dict[str, Any] = dict.fromkeys(_figure_columns(answered, name))
     if isinstance(value, Regression):
         found |= dict(zip(numbers, [*value.coefficients, value.r_squared, value.rows], strict=True))
+    elif isinstance(value, Logistic):
+        found |= dict(zip(numbers, [*value.coefficients, value.rows], strict=True))
     elif len(numbers) == 1:
         found[name] = value
     if f"{name}.error" in found:

@@ -17,8 +17,9 @@ who asks alone.
 from federation.query.disclosure import CellEvidence, Total, contributes, is_undecided, opened
 from federation.query.errors import QueryFailedError, QuerySchemaError, QueryTextError, QueryVoidError
 from federation.query.figures import Answer, Cell, decode_answer
+from federation.query.fitting import Descent, StepSums, is_fit, micro_rho_left, read_step, steps_of
 from federation.query.flags import open_flags, seal_flags
-from federation.query.intervals import Regression
+from federation.query.intervals import Logistic, Regression
 from federation.query.layout import Moment, VectorLayout, query_bits, stage_bits
 from federation.query.loading import loaded_columns, name_of
 from federation.query.noised import encode_noised, read_leaves
@@ -45,6 +46,8 @@ __all__ = [
     "CellEvidence",
     "CellRow",
     "CellStatement",
+    "Descent",
+    "Logistic",
     "Moment",
     "Private",
     "QueryFailedError",
@@ -52,6 +55,7 @@ __all__ = [
     "QueryTextError",
     "QueryVoidError",
     "Regression",
+    "StepSums",
     "Total",
     "VectorLayout",
     "categories_of",
@@ -66,9 +70,11 @@ __all__ = [
     "encode_noised",
     "fill_slots",
     "is_cut",
+    "is_fit",
     "is_undecided",
     "labels",
     "loaded_columns",
+    "micro_rho_left",
     "name_of",
     "open_flags",
     "opened",
@@ -79,9 +85,11 @@ __all__ = [
     "query_micro_rho",
     "read_leaves",
     "read_rows",
+    "read_step",
     "seal_flags",
     "signed",
     "stage_bits",
+    "steps_of",
     "tree_statement",
     "unpack_parts",
     "with_parts",

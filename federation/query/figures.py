@@ -9,7 +9,7 @@ from fractions import Fraction
 from itertools import combinations_with_replacement
 
 from federation.query.errors import QueryVoidError
-from federation.query.intervals import Interval, NoisedFigures, Regression
+from federation.query.intervals import Interval, Logistic, NoisedFigures, Regression
 from federation.query.layout import Moment, VectorLayout, moments_of
 from federation.query.ring import from_limbs, signed
 from federation.query.vector import labels
@@ -32,7 +32,7 @@ class Cell:
 
     labels: tuple[str, ...]
     contributing: int
-    figures: dict[str, int | float | Regression | None]
+    figures: dict[str, int | float | Regression | Logistic | None]
     errors: dict[str, float]
     intervals: dict[str, tuple[Interval, ...]] = field(default_factory=dict)
     """Under noise: within what each figure lies without it, 95 times in 100; one for each number of a regression."""
@@ -92,7 +92,7 @@ def _cell(
     for moment, start, stop in layout.places(number):
         whole = from_limbs([int(one) for one in vector[start:stop]], contributing)
         sums[moment] = Fraction(whole, 1 << layout.bits(moment))
-    figures: dict[str, int | float | Regression | None] = {}
+    figures: dict[str, int | float | Regression | Logistic | None] = {}
     errors: dict[str, float] = {}
     intervals: dict[str, tuple[Interval, ...]] = {}
     for measure in plan.measures:

@@ -21,6 +21,7 @@ from federation.query.schema import NUMBERS, well_formed
 from federation.statements import Column
 from federation.statements.query import (
     MOST_CELLS,
+    MOST_STEPS,
     Among,
     Axis,
     Bins,
@@ -29,6 +30,7 @@ from federation.statements.query import (
     Compare,
     Condition,
     Empty,
+    FitStep,
     Join,
     Measure,
     MeasureKind,
@@ -38,6 +40,8 @@ from federation.statements.query import (
 
 DIALECT = "duckdb"
 MOST_TEXT = 20_000
+STEPS, LEAST_STEPS = 8, 3
+"""Of a logistic regression that does not say how many, and at least."""
 _FIGURES: dict[type[exp.Expression], tuple[MeasureKind, bool]] = {
     exp.Sum: ("sum", False),
     exp.Avg: ("mean", False),
@@ -52,6 +56,7 @@ _FIGURES: dict[type[exp.Expression], tuple[MeasureKind, bool]] = {
 }
 _NAMED: dict[str, tuple[MeasureKind, bool]] = {
     "LINREG": ("regression", False),
+    "LOGREG": ("logistic", False),
     "LOCAL_DISTINCT": ("distinct-local", False),
     "CLAMPED": ("clamped", False),
     "VAR_SAMP": ("variance", False),
@@ -154,6 +159,10 @@ class _Reader:
         if not measures and axes:
             measures.append(Measure(kind="count", name="count"))
             shown.append(("figure", "count"))
+        if any(one.kind == "logistic" for one in measures) and (len(measures) > 1 or axes):
+            self._refuse(
+                select, "LOGREG", hint=HintNotice("a logistic regression is asked alone, of all rows that WHERE leaves")
+            )
         if not measures:
             self._refuse(
                 select, "SELECT", hint=HintNotice("ask for a figure: COUNT(*), SUM, AVG, STDDEV, CORR, LINREG, ...")
@@ -283,14 +292,39 @@ class _Reader:
             self._refuse(node, node.sql(DIALECT)[:60], hint=_ANSWERED)
         if isinstance(node, exp.Func) and any(isinstance(one, exp.Distinct) for one in arguments):
             self._refuse(node, "DISTINCT", hint=HintNotice("COUNT(DISTINCT column) alone takes it"))
+        fit = None
+        if kind == "logistic":
+            if not self._noised:
+                self._private(node)
+            fit, arguments = self._fit(arguments)
         columns = tuple(self._column(one) for one in arguments)
-        least, most = (2, 9) if kind == "regression" else (2, 2) if kind in ("correlation", "covariance") else (1, 1)
+        least, most = (
+            (2, 9)
+            if kind in ("regression", "logistic")
+            else (2, 2)
+            if kind in ("correlation", "covariance")
+            else (1, 1)
+        )
         if not least <= len(columns) <= most or len(set(columns)) != len(columns):
             self._refuse(node, node.sql(DIALECT)[:60], hint=_ANSWERED)
-        for column in columns:
-            if kind != "distinct-local" and self._columns[column].type not in NUMBERS:
+        for at, column in enumerate(columns):
+            explained = kind == "logistic" and at == 0 and self._columns[column].type == "boolean"
+            if kind != "distinct-local" and not explained and self._columns[column].type not in NUMBERS:
                 self._refuse(node, f"{column}", hint=HintNotice("this figure takes columns of numbers"))
-        return Measure(kind=kind, name=name, columns=columns, population=population)
+        if fit is not None:
+            fit = fit.model_copy(update={"at": ("0",) * len(columns)})
+        return Measure(kind=kind, name=name, columns=columns, population=population, fit=fit)
+
+    def _fit(self, arguments: list[exp.Expression]) -> tuple[FitStep, list[exp.Expression]]:
+        """The first step of a logistic regression, and its columns; how many steps may be the last argument."""
+        steps, columns = str(STEPS), arguments
+        if arguments and isinstance(arguments[-1], exp.Literal | exp.Neg):
+            steps, columns = self._number(arguments[-1]), arguments[:-1]
+        if not steps.isdigit() or not LEAST_STEPS <= int(steps) <= MOST_STEPS:
+            self._refuse(
+                arguments[-1], f"LOGREG(..., {steps})", hint=HintNotice("a logistic regression takes 3 to 25 steps")
+            )
+        return FitStep(step=1, steps=int(steps), at=("0",)), columns
 
     def _ordered(self, node: exp.Expression, name: str) -> Measure:
         if not self._noised:
@@ -442,8 +476,8 @@ class _Reader:
 
 _ANSWERED = HintNotice(
     "answered are COUNT, SUM, AVG, VARIANCE, STDDEV, COVAR_SAMP, COVAR_POP, CORR, LINREG(y, x, ...), HISTOGRAM(x, edge, ...), "
-    "COUNT(DISTINCT x), LOCAL_DISTINCT(x), CLAMPED(x), with noise also MIN, MAX, MEDIAN, QUANTILE_CONT(x, 0.9), over one "
-    "dataset, with WHERE and GROUP BY"
+    "COUNT(DISTINCT x), LOCAL_DISTINCT(x), CLAMPED(x), with noise also MIN, MAX, MEDIAN, QUANTILE_CONT(x, 0.9), "
+    "LOGREG(y, x, ...), over one dataset, with WHERE and GROUP BY"
 )
 _CONDITIONS = HintNotice("WHERE takes comparisons of columns with constants, BETWEEN, IN, IS NULL, AND, OR, NOT")
 _KEYWORDS = frozenset(

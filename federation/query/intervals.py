@@ -38,6 +38,18 @@ class Regression:
     rows: int
 
 
+@dataclass(frozen=True)
+class Logistic:
+    """Coefficients of a logistic regression, the intercept first, in the columns' own units.
+
+    Attributes:
+        rows: how many it rests on, by the noisy sums.
+    """
+
+    coefficients: tuple[float, ...]
+    rows: int
+
+
 class NoisedFigures:
     """Intervals of one plan's figures.
 

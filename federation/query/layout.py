@@ -6,6 +6,7 @@
     for each cell                   1 where the node contributes, then its moments, each in one limb or the plan's
     for each cell and distinct      the slots of occupied values
     for each cell and tree          rows below each node of the tree, level by level, the root left out
+    for a step of a logistic fit    the sums of its gradient, then of its curvature, each in the plan's limbs
 
 A *moment* is the sum, over the rows in which all columns of ``over`` have a value, of the product of ``factors``: with no
 factor it counts rows. A *tree* halves a column's range again and again, under noise alone. Every figure but distinct counts is a
@@ -17,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import Enum
 from fractions import Fraction
 from functools import cached_property
 from itertools import combinations_with_replacement
@@ -49,6 +51,17 @@ class Moment:
         return not self.factors
 
 
+class FitSum(Enum):
+    """What a step of a logistic regression sums, as vectors over all rows (`federation.query.fitting`)."""
+
+    GRADIENT = "gradient"
+    CURVATURE = "curvature"
+
+    def size(self, terms: int) -> int:
+        """Elements for so many coefficients, the intercept included; of the curvature the upper triangle."""
+        return terms if self is FitSum.GRADIENT else terms * (terms + 1) // 2
+
+
 def beyond(column: str) -> str:
     """What stands for the values of a column that lie outside its bounds: no column's name begins with a quotation mark."""
     return '"' + column
@@ -57,7 +70,7 @@ def beyond(column: str) -> str:
 def moments_of(measure: Measure) -> tuple[Moment, ...]:
     """The moments that a figure is made of, in the order in which `federation.query.figures` takes them."""
     over, kind = tuple(sorted(set(measure.columns))), measure.kind
-    if kind in ("distinct", "distinct-local"):
+    if kind in ("distinct", "distinct-local", "logistic"):
         return ()
     if kind == "clamped":
         return (Moment((beyond(over[0]),)),)
@@ -127,7 +140,13 @@ class VectorLayout:
     @property
     def size(self) -> int:
         """Elements of the whole vector."""
-        return 1 + self.plan.cells * (self.width + sum(self.slots) + len(self.trees) * self.tree_size)
+        fit = sum(part.size(self.terms) for part in FitSum) * self.plan.limbs
+        return 1 + self.plan.cells * (self.width + sum(self.slots) + len(self.trees) * self.tree_size) + fit
+
+    @cached_property
+    def terms(self) -> int:
+        """Coefficients of the logistic regression, the intercept included; 0 where there is none."""
+        return sum(len(one.columns) for one in self.plan.measures if one.kind == "logistic")
 
     @cached_property
     def trees(self) -> tuple[str, ...]:
@@ -180,6 +199,16 @@ class VectorLayout:
         before = 1 + self.plan.cells * (self.width + sum(self.slots))
         start = before + (number * len(self.trees) + self.trees.index(column)) * self.tree_size
         return start, start + self.tree_size
+
+    def fit(self, part: FitSum) -> tuple[int, int]:
+        """Beginning and end of one of a step's sums, limbs of an element one after another."""
+        stop = self.size
+        for one in reversed(FitSum):
+            start = stop - one.size(self.terms) * self.plan.limbs
+            if one is part:
+                return start, stop
+            stop = start
+        raise KeyError(part)
 
 
 def reach_of(plan: QueryPlan, moment: Moment) -> Fraction:

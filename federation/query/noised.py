@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from federation.query.errors import QueryFailedError
 from federation.query.flags import Elements
-from federation.query.layout import Moment, VectorLayout
+from federation.query.layout import FitSum, Moment, VectorLayout
 from federation.query.noising import Noise, Release
 from federation.query.ring import MODULUS, to_limbs
 from federation.query.sql import CellStatement
@@ -45,6 +45,8 @@ def encode_noised(
     for release, drawn in noise.items():
         if isinstance(release.of, Moment):
             _put_moment(vector, layout, release.of, _column(cells, statement.moments.index(release.of)), drawn)
+        elif isinstance(release.of, FitSum):
+            _put_fit(vector, layout, release.of, cells[0], drawn)
         elif not release.level:
             which = statement.locals.index(release.of)
             for number, cell in enumerate(cells):
@@ -89,6 +91,19 @@ def _put_moment(
     for number, total in enumerate(sums):
         start, stop = first + number * layout.width, last + number * layout.width
         vector[start:stop] = to_limbs(total + int(drawn[number]), stop - start)
+
+
+def _put_fit(
+    vector: Elements, layout: VectorLayout, part: FitSum, row: CellRow | None, drawn: NDArray[np.int64]
+) -> None:
+    """One sum of a logistic step; there is one cell."""
+    before, size = (0 if part is FitSum.GRADIENT else FitSum.GRADIENT.size(layout.terms)), part.size(layout.terms)
+    sums = row.fitted[before : before + size] if row is not None else (0,) * size
+    limbs = [
+        limb for total, own in zip(sums, drawn, strict=True) for limb in to_limbs(total + int(own), layout.plan.limbs)
+    ]
+    start, stop = layout.fit(part)
+    vector[start:stop] = limbs
 
 
 def _put_level(

@@ -23,9 +23,11 @@ from numpy.typing import NDArray
 from federation.noise import LARGEST_VARIANCE, discrete_gaussian
 from federation.privacy import summed_micro_rho, variance_within
 from federation.query.errors import QuerySchemaError
-from federation.query.layout import Moment, VectorLayout, noised_bits, reach_of
+from federation.query.layout import FitSum, Moment, VectorLayout, noised_bits, reach_of
 from federation.statements.query import QueryPlan
 
+FIT_BITS = 20
+"""Fraction bits of a row's part in the sums of a logistic step."""
 ROOM = 14
 """Standard deviations of a sum's noise that the limbs have room for: beyond lies less than 2^-140."""
 _ROUNDED = 1 + Fraction(1, 2**40)
@@ -38,13 +40,13 @@ class Release:
     """Some elements of the vector that one row moves together.
 
     Attributes:
-        of: a moment, the name of a local distinct count, or a column's tree.
+        of: a moment, the name of a local distinct count, a column's tree, or a sum of a step of a logistic regression.
         level: of a tree, from 1; else 0.
         size: how many elements, over all cells.
         reach: the most that one row adds, in integers as they are encoded.
     """
 
-    of: Moment | str
+    of: Moment | FitSum | str
     level: int
     size: int
     reach: int
@@ -60,6 +62,16 @@ def releases(plan: QueryPlan) -> Iterator[Release]:
     for column in layout.trees:
         for level in range(1, layout.levels + 1):
             yield Release(column, level, plan.cells * 2**level, 1)
+    if layout.terms:
+        for part in FitSum:
+            yield Release(part, 0, part.size(layout.terms), fit_reach(part, layout.terms))
+
+
+def fit_reach(part: FitSum, terms: int) -> int:
+    """The most that one row adds to a sum of a logistic step, in the L2 norm of integers: a gradient ``(p - y) z`` is at most
+    1, a curvature ``p (1 - p) z z'`` at most 1/4, for ``|z| <= 1``; each element is rounded by itself."""
+    whole = 1 << (FIT_BITS if part is FitSum.GRADIENT else FIT_BITS - 2)
+    return whole + math.ceil(math.sqrt(part.size(terms)) / 2) + 1
 
 
 def reach_units(plan: QueryPlan, moment: Moment) -> int:
@@ -140,7 +152,7 @@ def limbs_needed(plan: QueryPlan, rows: int, shares: int, nodes: int, limb_bits:
     """In how many limbs each node's largest sum fits, with its noise."""
     most = 1
     for one in releases(plan):
-        if isinstance(one.of, Moment) and not one.of.counts:
+        if isinstance(one.of, FitSum) or (isinstance(one.of, Moment) and not one.of.counts):
             total = max(rows, 1) * one.reach + math.ceil(ROOM * spread_of(plan, one, shares, nodes))
             most = max(most, -(-(total.bit_length() + 2) // limb_bits))
     return most

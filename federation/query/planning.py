@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from federation.query.errors import QuerySchemaError
+from federation.query.fitting import steps_of
 from federation.query.noising import limbs_needed, within
 from federation.query.ring import LIMB_BITS
 from federation.query.schema import categories_of
@@ -28,6 +29,8 @@ MOST_DEPTH, LEAST_DEPTH = 10, 4
 TREE_ELEMENTS = 2**15
 """Of all trees together, from which on they are made less deep: four ciphertexts."""
 _COUNTED = ("count", "distinct", "distinct-local", "clamped")
+_UNCODED = (*_COUNTED, *ORDERED, "logistic")
+"""Figures whose columns are not summed as they are."""
 _SQUARED = ("variance", "deviation", "covariance", "correlation", "regression")
 
 
@@ -66,7 +69,7 @@ def plan_of(
     squared = {name for one in question.measures if one.kind in _SQUARED for name in one.columns}
     added = {name for one in question.measures if one.kind == "sum" for name in one.columns}
     for measure in question.measures:
-        if measure.kind in _COUNTED or measure.kind in ORDERED:
+        if measure.kind in _UNCODED:
             continue
         for name in measure.columns:
             centred = name in squared or (private is not None and measure.kind == "mean" and name not in added)
@@ -103,7 +106,7 @@ def _noised(exact: QueryPlan, columns: Mapping[str, Column], rows: int, private:
             figure=shared.name,
         )
     ranged = [one for one in exact.measures if one.kind not in _COUNTED or one.kind == "clamped"]
-    summed = sorted({name for one in ranged for name in one.columns})
+    summed = sorted({name for one in ranged for name in one.columns if columns[name].type != "boolean"})
     bounds = tuple(_bounded(columns[name]) for name in summed)
     trees = len({one.columns for one in exact.measures if one.kind in ORDERED})
     noise = QueryNoise(unit_rows=private.unit_rows, micro_rho=1, bounds=bounds, levels=MOST_DEPTH if trees else 0)
@@ -111,7 +114,7 @@ def _noised(exact: QueryPlan, columns: Mapping[str, Column], rows: int, private:
     while trees and noise.levels > LEAST_DEPTH and plan.cells * trees * 2 ** (noise.levels + 1) > TREE_ELEMENTS:
         noise = noise.model_copy(update={"levels": noise.levels - 1})
         plan = plan.model_copy(update={"noise": noise})
-    plan = within(plan, private.micro_rho, private.shares)
+    plan = within(plan, private.micro_rho // steps_of(exact), private.shares)
     limbs = limbs_needed(plan, rows, private.shares, private.nodes, LIMB_BITS)
     if limbs > MOST_LIMBS:
         raise QuerySchemaError(
@@ -150,7 +153,7 @@ def _limbs(
 ) -> int:
     most = 1
     for measure in measures:
-        if measure.kind in _COUNTED or measure.kind in ORDERED:
+        if measure.kind in _UNCODED:
             continue
         reach = Decimal(1)
         bits = max(used[name].fraction_bits for name in measure.columns)

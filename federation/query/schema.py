@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
+from fractions import Fraction
 
 from federation.query.errors import QuerySchemaError
 from federation.query.layout import VectorLayout, range_of
@@ -34,6 +35,8 @@ LEAST_SUBJECTS = 10
 """Distinct subjects that a node's part of a cell has at least, whatever a plan says."""
 MOST_DOMINANCE, LEAST_P_RATIO, MOST_PARAMETERS = Decimal("0.9"), Decimal("0.1"), Decimal("0.33")
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,29})(\.[0-9]{1,30})?\Z")
+LARGEST_NORM = 64
+"""Of the coefficients of a logistic regression's step, for scaled values: no logit is further from 0."""
 COUNTED = ("count", "distinct", "distinct-local", "clamped")
 _COLUMNS = {
     "count": (0, 1),
@@ -44,6 +47,7 @@ _COLUMNS = {
     "covariance": (2, 2),
     "correlation": (2, 2),
     "regression": (2, 9),
+    "logistic": (2, 9),
     "distinct": (1, 1),
     "distinct-local": (1, 1),
     "clamped": (1, 1),
@@ -144,8 +148,12 @@ def _check_measure(measure: Measure, plan: QueryPlan, known: Mapping[str, Column
     least, most = _COLUMNS[measure.kind]
     if not least <= len(measure.columns) <= most or len(set(measure.columns)) != len(measure.columns):
         raise QuerySchemaError("{figure} is asked of the wrong columns", code="query-figure", figure=measure.name)
+    if measure.kind == "logistic" or measure.fit is not None:
+        _check_fit(measure, plan, known)
     for name in measure.columns:
         column = _column(known, name)
+        if measure.kind == "logistic" and column.type == "boolean" and name == measure.columns[0]:
+            continue
         if measure.kind == "clamped" and (
             column.type not in NUMBERS or column.minimum is None or column.maximum is None
         ):
@@ -165,7 +173,7 @@ def _check_measure(measure: Measure, plan: QueryPlan, known: Mapping[str, Column
                 column=name,
                 type=column.type,
             )
-        if measure.kind not in ORDERED:
+        if measure.kind not in (*ORDERED, "logistic"):
             _check_encoding(plan, column)
     if measure.kind in ORDERED and (plan.noise is None or not plan.noise.levels):
         raise QuerySchemaError(
@@ -184,6 +192,45 @@ def _check_measure(measure: Measure, plan: QueryPlan, known: Mapping[str, Column
         _check_values(measure, known)
     elif measure.kind == "distinct" and not plan.slots:
         raise QuerySchemaError("the plan has no slots to count distinct values in", code="query-figure")
+
+
+def _check_fit(measure: Measure, plan: QueryPlan, known: Mapping[str, Column]) -> None:
+    """Raise unless the step can be asked: noise, one fit and no cells, coefficients within the bound.
+
+    What rows say is not looked at here: a refusal by them would tell what no noise hides. A plan without noise is not asked at
+    all, and with it coefficients that single a row out show no more of it than any others would.
+    """
+    if plan.noise is None:
+        raise QuerySchemaError(
+            "{figure} shows single rows where no noise is added", code="query-needs-noise", figure=measure.name
+        )
+    fit = measure.fit
+    if (
+        fit is None
+        or measure.kind != "logistic"
+        or plan.axes
+        or len(plan.measures) != 1
+        or len(fit.at) != len(measure.columns)
+    ):
+        raise QuerySchemaError("{figure} is asked of the wrong columns", code="query-figure", figure=measure.name)
+    if sum(Fraction(one) ** 2 for one in fit.at) > LARGEST_NORM**2:
+        raise QuerySchemaError(
+            "{figure}: the coefficients of a step are larger than {most} together",
+            code="query-figure",
+            figure=measure.name,
+            most=LARGEST_NORM,
+        )
+    target = _column(known, measure.columns[0])
+    if target.type != "boolean" and (
+        target.type not in NUMBERS or range_of(plan, target.name) != (Fraction(0), Fraction(1))
+    ):
+        raise QuerySchemaError(
+            "{figure} explains false and true, or a number from 0 to 1, which {column} is not",
+            hint="its owner declares it when it registers the data (--column name:number=0..1)",
+            code="query-figure",
+            figure=measure.name,
+            column=target.name,
+        )
 
 
 def _check_values(measure: Measure, known: Mapping[str, Column]) -> None:
@@ -214,6 +261,8 @@ def _check_ranges(plan: QueryPlan, known: Mapping[str, Column]) -> None:
     """Raise unless every summed column has a range, one of whole numbers where the column is."""
     ranged = [one for one in plan.measures if one.kind not in COUNTED or one.kind == "clamped"]
     for name in {name for one in ranged for name in one.columns}:
+        if known[name].type == "boolean":  # what a logistic regression explains
+            continue
         if known[name].type == "integer" and any(edge.denominator != 1 for edge in range_of(plan, name)):
             raise QuerySchemaError("the range of {column} is not of whole numbers", code="query-bounds", column=name)
         range_of(plan, name)

@@ -7,14 +7,16 @@ dominance rules look at. A second gives the distinct values of shared keys.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
-from itertools import pairwise
+from itertools import combinations_with_replacement, pairwise
 
 from federation.query.layout import Moment, VectorLayout, beyond, noised_bits, range_of
 from federation.query.loading import bounds_of, clamped, clamped_name, coded_axis, name_of, number_of, outside, text_of
+from federation.query.noising import FIT_BITS
 from federation.query.schema import NUMBERS
 from federation.statements import Column
 from federation.statements.query import (
@@ -44,6 +46,8 @@ class CellStatement:
     """Rows in which all of these have a value: how many subjects they have."""
     measured: tuple[str, ...]
     """Columns whose largest subjects are looked at: of each the total, the largest and the second of absolute values."""
+    fitted: int = 0
+    """How many sums of a step of a logistic regression come last."""
 
 
 def cell_statement(
@@ -59,6 +63,8 @@ def cell_statement(
             is found in half the time of two. What is safe by it is safe.
     """
     layout = VectorLayout.of(plan)
+    if layout.terms:
+        return _fit_statement(plan, columns)
     if plan.noise is not None:
         return _noised_statement(plan, columns, layout, loaded=loaded)
     # every figure rests on all rows of the cell, and on those in which its own columns have a value
@@ -177,6 +183,47 @@ def _noised_statement(
         "WHERE cell IS NOT NULL GROUP BY cell ORDER BY cell"
     )
     return CellStatement(sql, layout.moments, tuple(one.name for one in local), (), ())
+
+
+def _fit_statement(plan: QueryPlan, columns: Mapping[str, Column]) -> CellStatement:
+    """The sums of a step of a logistic regression, each row's part clamped, scaled and rounded by itself.
+
+    `federation.query.fitting` says what they are.
+    """
+    (measure,) = plan.measures
+    assert measure.fit is not None
+    target, *features = measure.columns
+    terms = len(measure.columns)
+    rows = [f"CAST({_target(plan, columns[target])} AS DOUBLE) AS y"]
+    for place, name in enumerate(features):
+        rows.append(f"CAST({clamped(_ranged(plan, columns[name]))} AS DOUBLE) AS {_value(place)}")
+    root = _double(1 / math.sqrt(terms))
+    scaled = ["y", f"{root} AS z0"]
+    for place, name in enumerate(features):
+        low, high = range_of(plan, name)
+        middle, half = _double(float((low + high) / 2)), _double(float((high - low) / 2))
+        # the division may end a hair beyond 1
+        scaled.append(f"{root} * least(greatest(({_value(place)} - {middle}) / {half}, -1), 1) AS z{place + 1}")
+    given = " AND ".join(["y IS NOT NULL", *(f"{_value(place)} IS NOT NULL" for place in range(len(features)))])
+    logit = " + ".join(f"CAST('{one}' AS DOUBLE) * z{place}" for place, one in enumerate(measure.fit.at))
+    sums = [f"(p - y) * z{place}" for place in range(terms)]
+    sums += [f"p * (1 - p) * z{one} * z{two}" for one, two in combinations_with_replacement(range(terms), 2)]
+    told = ", ".join(f"sum(CAST(round({one} * {1 << FIT_BITS}) AS BIGINT))" for one in sums)
+    inner = f"SELECT {', '.join(rows)} FROM {TABLE} WHERE {condition_of(plan.where)}"  # noqa: S608
+    inner = f"SELECT {', '.join(scaled)} FROM ({inner}) WHERE {given}"  # noqa: S608
+    inner = f"SELECT *, 1 / (1 + exp(-({logit}))) AS p FROM ({inner})"  # noqa: S608
+    return CellStatement(f"SELECT 0 AS cell, {told} FROM ({inner}) GROUP BY cell", (), (), (), (), len(sums))  # noqa: S608
+
+
+def _target(plan: QueryPlan, column: Column) -> str:
+    """What a logistic regression explains: false and true, or a number from 0 to 1."""
+    if column.type != "boolean":
+        return clamped(_ranged(plan, column))
+    return f"CASE WHEN {name_of(column.name)} THEN 1 WHEN NOT {name_of(column.name)} THEN 0 END"
+
+
+def _double(value: float) -> str:
+    return f"CAST('{value!r}' AS DOUBLE)"
 
 
 def tree_statement(plan: QueryPlan, column: Column, loaded: Mapping[str, Column] | None = None) -> str:

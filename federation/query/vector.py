@@ -37,6 +37,8 @@ class CellRow:
     moments: tuple[Number, ...]
     locals: tuple[int, ...]
     evidence: CellEvidence
+    fitted: tuple[int, ...] = ()
+    """Sums of a step of a logistic regression."""
 
 
 def read_rows(plan: QueryPlan, statement: CellStatement, rows: Sequence[Sequence[Any]]) -> list[CellRow | None]:
@@ -49,6 +51,9 @@ def read_rows(plan: QueryPlan, statement: CellStatement, rows: Sequence[Sequence
     counts, own = len(statement.moments), len(statement.locals)
     width = 1 + counts + own + len(statement.overs) + 3 * len(statement.measured)
     for row in rows:
+        row, fitted = row[:width], tuple(row[width:])
+        if len(fitted) != statement.fitted or not all(isinstance(value, int) for value in fitted):
+            raise QueryFailedError("the engine's answer is not of its statement", code="query-engine")
         if len(row) != width or not isinstance(row[0], int) or not 0 <= row[0] < plan.cells:
             raise QueryFailedError("the engine's answer is not of its statement", code="query-engine")
         moments = tuple(row[1 : 1 + counts])
@@ -64,7 +69,8 @@ def read_rows(plan: QueryPlan, statement: CellStatement, rows: Sequence[Sequence
         ]
         fewest = min(subjects, default=0)
         evidence = CellEvidence(fewest, min(explained, default=fewest), totals)
-        cells[row[0]] = CellRow(moments, tuple(int(value) for value in row[1 + counts : 1 + counts + own]), evidence)
+        found = tuple(int(value) for value in row[1 + counts : 1 + counts + own])
+        cells[row[0]] = CellRow(moments, found, evidence, fitted)
     return cells
 
 

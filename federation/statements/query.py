@@ -33,6 +33,7 @@ MeasureKind = Literal[
     "covariance",
     "correlation",
     "regression",
+    "logistic",
     "distinct",
     "distinct-local",
     "clamped",
@@ -43,6 +44,8 @@ MeasureKind = Literal[
 ORDERED = ("quantile", "minimum", "maximum")
 """Figures that are read off a tree of counts, under noise alone."""
 MOST_LEVELS = 12
+MOST_STEPS = 25
+"""Of one logistic regression."""
 
 
 class Value(Part):
@@ -122,23 +125,40 @@ class Bins(Part):
 Axis = Annotated[Categories | Bins, Field(discriminator="kind")]
 
 
+class FitStep(Part):
+    """One step of a logistic regression: which of how many, and the coefficients at which its sums are taken."""
+
+    step: Annotated[int, Field(ge=1, le=MOST_STEPS)]
+    steps: Annotated[int, Field(ge=1, le=MOST_STEPS)]
+    at: Annotated[tuple[Decimal, ...], Field(min_length=1, max_length=9)]
+    """Of scaled values (``federation.query.fitting``), the intercept first; what earlier steps' noisy sums led to."""
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        if self.step > self.steps:
+            raise ValueError("a step comes after the last")
+        return self
+
+
 class Measure(Part):
     """One figure of each cell."""
 
     kind: MeasureKind
     name: Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
     columns: Annotated[tuple[ColumnName, ...], Field(max_length=17)] = ()
-    """None: rows are counted. Of a regression the first is what is explained."""
+    """None: rows are counted. Of a regression, linear or logistic, the first is what is explained."""
     population: bool = False
     """Of variance, deviation and covariance: divided by n instead of n - 1."""
     at: Decimal | None = None
     """Of a quantile: the share of rows below it."""
     values: Annotated[tuple[ValueText, ...], Field(max_length=MOST_CELLS)] | None = None
     """Of distinct values that are declared: all that count, so that they are counted exactly; else None."""
+    fit: FitStep | None = None
+    """Of a logistic regression: the step."""
 
     @model_serializer(mode="wrap")
     def _without_none(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _without(_without(dump(self), "at"), "values")
+        return _without(_without(_without(dump(self), "at"), "values"), "fit")
 
 
 class UsedColumn(Part):

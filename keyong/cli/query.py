@@ -76,13 +76,14 @@ def query(
     it under a key made for this query; the coordinator adds ciphertexts. Cells to which too few companies contribute are
     suppressed, and shown as such. One query is one use of each agreement; the identical query is answered again at no cost.
     With noise (`--rho`) each figure comes with what it lies within 95 times in 100, no cell is suppressed, and quantiles, least
-    and largest values are answered, too.
+    and largest values and logistic regressions are answered, too; a logistic regression takes a use for each of its steps.
 
     $ keyong query "SELECT alloy, COUNT(*), AVG(force) FROM passes GROUP BY alloy" --purpose fed:Benchmarking
     $ keyong query "SELECT LINREG(force, width, reduction) FROM passes" --purpose fed:Benchmarking --explain
     $ keyong query "SELECT HISTOGRAM(force, 0, 5, 10, 20, 40) FROM passes" --purpose fed:Benchmarking --plot
     $ keyong query "SELECT alloy, AVG(force) FROM passes GROUP BY alloy" --purpose fed:Benchmarking --picture force.svg
     $ keyong query "SELECT alloy, COUNT(*), MEDIAN(force) FROM passes GROUP BY alloy" --purpose fed:Benchmarking --rho 0.01
+    $ keyong query "SELECT LOGREG(cracked, force, width) FROM passes" --purpose fed:Benchmarking --rho 0.1
     """
     from federation.errors import UsageError
     from federation.privacy import STANDARD, epsilon, rho_text
@@ -183,6 +184,8 @@ def _show(answered: Answered, form: str, output: Path | None) -> None:
 
 
 def _tell(answered: Answered) -> None:
+    from federation.query import is_fit
+
     hidden = sum(cell.suppressed for cell in answered.answer.cells)
     if hidden:
         narrate(
@@ -192,6 +195,10 @@ def _tell(answered: Answered) -> None:
             least=answered.prepared.query.rules.contributors,
             subjects=answered.prepared.query.rules.subjects,
         )
+    if is_fit(answered.prepared.query) and answered.answer.cells[0].figures == {
+        one.name: None for one in answered.prepared.query.measures
+    }:
+        narrate("the coefficients do not stand out of the noise, or did not settle: ask with more rho, or more steps")
     if answered.prepared.query.noise is None:
         narrate("no noise was added: figures are exact sums over the contributing companies")
     else:

@@ -32,8 +32,9 @@ def write_passes(path: Path, rows: int, seed: int) -> None:
     alloy = np.where(np.arange(rows) < rare, "rare", np.where(np.arange(rows) % 2 == 0, "mild", "hard"))
     force = make.normal(20, 4, rows)
     width = make.normal(2500, 300, rows)
-    lines = ["alloy,force,width,site"]
-    lines += [f"{a},{f:.4f},{w:.1f},s{seed}" for a, f, w in zip(alloy, force, width, strict=True)]
+    cracked = make.random(rows) < 1 / (1 + np.exp(-(force - 22) / 4 - (width - 2500) / 600))
+    lines = ["alloy,force,width,site,cracked"]
+    lines += [f"{a},{f:.4f},{w:.1f},s{seed},{c:d}" for a, f, w, c in zip(alloy, force, width, cracked, strict=True)]
     path.write_text("\n".join(lines) + "\n")
 
 
@@ -60,6 +61,10 @@ def mills(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consortium]:
         mill.ok(
             "node", "dataset", "add", "slabs", one.records(mill), "--title", "Slabs", "--simulated", "--unit-rows", "1",
             "--column", "force:number=0..60", "--column", "width:number=0..6000",
+        )  # fmt: skip
+        mill.ok(
+            "node", "dataset", "add", "plates", one.records(mill), "--title", "Plates", "--simulated", "--unit-rows", "1",
+            "--column", "cracked:integer=0..1", "--column", "force:number=8..32", "--column", "width:number=1600..3400",
         )  # fmt: skip
         one.serve_node(mill)
 
@@ -240,6 +245,52 @@ def test_noise_is_added_paid_for_and_ends_with_the_budget(mills: Consortium) -> 
     refused = mills.institute.run("query", sql, "--purpose", PURPOSE, "--yes", "--rho", "0.05", "--again")
     assert refused.code == 3 and "budget" in refused.err, refused.err
     assert "unit" in mills.institute.run("query", "SELECT COUNT(*) FROM passes", "--purpose", PURPOSE, "--rho", "1").err
+
+
+def test_a_logistic_regression_over_three_mills(mills: Consortium) -> None:
+    """Steps are plans of their own, paid for one by one; none begins where the budget has no room for all of them."""
+    purpose = "fed:DefectDetection"
+    terms = ("--expires", "30d", "--action", "aggregateQuery", "--rho", "1000", "--count", "5")
+    mills.agree(mills.mills, "--purpose", purpose, *terms, dataset="plates")
+    at_once(lambda mill: mill.ok("budget", "set", "plates", "--quarterly", "1000", "--requester", "500"), mills.mills)  # type: ignore[misc]
+    sql, more = "SELECT LOGREG(cracked, force, width, 3) AS fit FROM plates", ("--purpose", purpose, "--yes")
+
+    def outcomes() -> int:
+        return len(mills.entries(mills.mill("a"), "outcome"))
+
+    def spent() -> list[float]:
+        shown = [mill.ok("budget", "show", "plates").json["budgets"] for mill in mills.mills]
+        return [float(one[0]["rho_taken"]) for one in shown]
+
+    before = outcomes()
+    answer = mills.institute.ok("query", sql, "--rho", "400", *more).json
+    (row,) = answer["rows"]
+    rows = pooled(
+        mills, "SELECT cracked, greatest(8, least(32, force)), greatest(1600, least(3400, width)) FROM passes"
+    )
+    table = np.array(rows, dtype=float)
+    wanted = likeliest(np.column_stack([np.ones(len(table)), table[:, 1:]]), table[:, 0])
+    got = [row["fit.intercept"], row["fit.force"], row["fit.width"]]
+    assert got == pytest.approx(wanted, rel=0.05) and row["fit.rows"] == pytest.approx(len(table), abs=5)
+    assert all(row[f"fit.{name}.low"] < row[f"fit.{name}"] < row[f"fit.{name}.high"] for name in ("force", "width"))
+    assert (row["contributing"], row["of"], outcomes()) == (3, 3, before + 3 * 2)
+    assert spent() == pytest.approx([float(answer["noise"]["rho"])] * 3) and 399 < spent()[0] <= 400
+    again = mills.institute.ok("query", sql, "--rho", "400", *more).json
+    assert again["repeated"] and again["rows"] == answer["rows"] and outcomes() == before + 3 * 2
+    # 100 are left, which one step of 67 would not pass: all three together do
+    refused = mills.institute.run("query", sql, "--rho", "200", *more)
+    assert refused.code == 3 and "budget" in refused.err, refused.err
+    assert outcomes() == before + 3 * 2 and spent()[0] <= 400
+
+
+def likeliest(features: Any, target: Any) -> Any:
+    """Coefficients of the largest likelihood, by Newton's method on rows that are at hand."""
+    scale = features.std(axis=0) + features.mean(axis=0)
+    scaled, found = features / scale, np.zeros(features.shape[1])
+    for _ in range(50):
+        p = 1 / (1 + np.exp(-scaled @ found))
+        found -= np.linalg.solve((scaled * (p * (1 - p))[:, None]).T @ scaled, scaled.T @ (p - target))
+    return found / scale
 
 
 @pytest.mark.long
