@@ -259,6 +259,8 @@ def test_a_logistic_regression_over_three_mills(mills: Consortium) -> None:
         return len(mills.entries(mills.mill("a"), "outcome"))
 
     before = outcomes()
+    told = mills.institute.run("query", sql, "--rho", "400", *more, "--explain")
+    assert told.code == 0 and "3 steps" in told.out and "3 coefficients" in told.out, (told.out, told.err)
     answer = mills.institute.ok("query", sql, "--rho", "400", *more).json
     (row,) = answer["rows"]
     rows = pooled(
