@@ -269,7 +269,7 @@ def test_intervals_hold_as_often_as_they_say() -> None:
     first, (wanted, rows) = planned(rho=500_000), pooled(DATA)
     features, target = scaled(DATA)
     random = np.random.default_rng(7)
-    held, times = np.zeros(TERMS + 1), 300
+    held, times = np.zeros(TERMS + 1), 150
     for _ in range(times):
         descent = Descent(first)
         while (plan := descent.plan()) is not None:
