@@ -22,6 +22,8 @@ from federation.wire.memory_file import MemoryFile
 
 CHUNK_BYTES = 1024 * 1024
 """Bytes a frame carries: large enough to amortise a frame, small enough that exchanges interleave."""
+JOINED_BYTES = 512 * 1024
+"""Buffers of a body are joined up to this size: a frame of its own takes longer than a copy."""
 MEMORY_BYTES = 4 * 1024 * 1024
 """Bodies up to this size stay in memory."""
 _SHARE = 4
@@ -194,11 +196,26 @@ def _no_room(size: int) -> BodyError:
 
 
 def chunks(buffers: Sequence[Buffer]) -> Iterator[memoryview]:
-    """Cut buffers into views of at most :data:`CHUNK_BYTES`, in order."""
+    """Cut and join buffers into pieces of at most :data:`CHUNK_BYTES`, in order; what is small goes together."""
+    small: list[memoryview] = []
+    size = 0
     for buffer in buffers:
         view = memoryview(buffer).cast("B")
-        for start in range(0, len(view), CHUNK_BYTES):
-            yield view[start : start + CHUNK_BYTES]
+        if small and size + len(view) > JOINED_BYTES:
+            yield _joined(small)
+            small, size = [], 0
+        if len(view) > JOINED_BYTES:
+            for start in range(0, len(view), CHUNK_BYTES):
+                yield view[start : start + CHUNK_BYTES]
+        elif view:
+            small.append(view)
+            size += len(view)
+    if small:
+        yield _joined(small)
+
+
+def _joined(views: Sequence[memoryview]) -> memoryview:
+    return views[0] if len(views) == 1 else memoryview(b"".join(views))
 
 
 def total_bytes(buffers: Sequence[Buffer]) -> int:
