@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from coordinator.mask_setup import MaskedCohort
@@ -29,5 +30,9 @@ class Attempt:
 
     @property
     def need(self) -> int:
-        """How many nodes' shares open its sum."""
+        """How many nodes it takes to open its sum."""
         return self.masked.announcements.scope.threshold
+
+    def opens(self, nodes: Collection[str]) -> bool:
+        """Whether these nodes' shares open its sum: enough of them, and enough around each participant."""
+        return len(nodes) >= self.need and not self.masked.announcements.graph.thin(nodes)

@@ -20,7 +20,7 @@ from federation.home import Home, now
 from federation.statements import Envelope, JobPlan, Receipt
 from federation.wire.messages import JobClose, JobOpen, JobOpened, pack, unpack
 from federation.wire.patience import ANSWER_SECONDS
-from federation.wire.protocol import MASKS, ProtocolVersionError
+from federation.wire.protocol import ALL_WITH_ALL, MASKS, NEIGHBOURHOODS, ProtocolVersionError
 
 log = structlog.get_logger("keyong.coordinator")
 
@@ -159,7 +159,8 @@ class Cohort:
 
     async def _ask(self, node: str, code: bytes, seconds: float) -> None:
         masked = self._plan.protection != "fed:none"
-        if masked and node in self._links.online and self._links.version(node) < MASKS:
+        least = MASKS if len(self._plan.cohort) <= ALL_WITH_ALL else NEIGHBOURHOODS
+        if masked and node in self._links.online and self._links.version(node) < least:
             self.out[node] = ProtocolVersionError.code
             self.away.pop(node, None)
             self.refused.add(node)

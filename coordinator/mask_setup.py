@@ -28,6 +28,10 @@ SETUPS = 8
 """How often keys are asked for anew before a round: each time without those that were lost."""
 
 
+MANY, SETUP_ROUNDS_OF_MANY = 64, 8
+"""Beyond so many nodes keys are asked for fewer rounds at once, so that the announcements of all fit into one message."""
+
+
 @dataclass(frozen=True)
 class MaskedCohort:
     """Nodes that hold each other's shares.
@@ -88,7 +92,8 @@ class MaskSetup:
             if len(nodes) < self._plan.minimal_participants:
                 return None
             try:
-                rounds = min(SETUP_ROUNDS, max(1, 2 * self._plan.rounds + 2 - number))
+                most = SETUP_ROUNDS if len(nodes) <= MANY else SETUP_ROUNDS_OF_MANY
+                rounds = min(most, max(1, 2 * self._plan.rounds + 2 - number))
                 scope = Scope(self._digest, self._plan.roster, nodes, number, attempt, rounds)
             except KeyongError as error:
                 log.warning("cohort-not-masked", code=error.code)
@@ -115,15 +120,25 @@ class MaskSetup:
         announcements = await asyncio.to_thread(Announcements.open, envelopes, scope, public, now())
         header = MaskShares(plan=scope.plan, announcements=tuple(map(pack, envelopes))).to_bytes()
         sealed = await self._all(
-            scope.participants, "mask.shares", header, fallen, lambda node, got: _boxes(scope, node, got)
+            scope.participants,
+            "mask.shares",
+            header,
+            fallen,
+            lambda node, got: _boxes(self._partners(announcements, node), node, got),
         )
         if sealed is None:
             return None
         boxes = {
-            receiver: tuple(sealed[sender][receiver] for sender in scope.participants if sender != receiver)
+            receiver: tuple(sealed[sender][receiver] for sender in self._partners(announcements, receiver))
             for receiver in scope.participants
         }
         return MaskedCohort(announcements, envelopes, boxes)
+
+    def _partners(self, announcements: Announcements, node: str) -> list[str]:
+        """Those a node exchanges boxes with: its neighbourhood, or all where the nodes of a query agree on a secret."""
+        asked = self._plan.query is not None
+        around = announcements.scope.participants if asked else announcements.graph.around(node)
+        return [other for other in around if other != node]
 
     async def _all(
         self,
@@ -160,9 +175,9 @@ def _one(node: str, incoming: Incoming) -> Envelope:
     return unpack(envelopes[0])
 
 
-def _boxes(scope: Scope, node: str, incoming: Incoming) -> dict[str, str]:
+def _boxes(partners: Sequence[str], node: str, incoming: Incoming) -> dict[str, str]:
     """The sealed shares by receiver; their signatures are for the receivers to check."""
     boxes = {SealedShares.read(unpack(text)).receiver: text for text in Envelopes.from_bytes(incoming.header).envelopes}
-    if set(boxes) != set(scope.participants) - {node}:
+    if set(boxes) != set(partners):
         raise MaskingError("{node} did not seal its shares to all others", node=node)
     return boxes

@@ -124,7 +124,7 @@ class MaskedExchanges:
                     break
                 one = await self._begin(result, masked, attempt, content)
                 await self._gather(one, broadcast, result)
-                enough = len(one.inputs) >= max(one.need, plan.minimal_participants)
+                enough = len(one.inputs) >= plan.minimal_participants and one.opens(one.inputs)
                 if enough and await self._openings.open_up(one, result, await self._openings.name_survivors(one)):
                     await self._take(one, result, sent)
                     return

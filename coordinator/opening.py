@@ -99,7 +99,7 @@ class Openings:
             acknowledged[node] = envelope
 
         await self.each(sorted(one.inputs), acknowledge, one, result)
-        if len(acknowledged) < one.need:
+        if not one.opens(acknowledged):
             return False
         opened = MaskOpen(
             plan=plan,
@@ -115,7 +115,7 @@ class Openings:
                 released[node] = shares
 
         await self.each(sorted(acknowledged), release, one, result)
-        if released and len(released) < one.need:
+        if released and not one.opens(released):
             raise RoundFailedError(
                 "{count} nodes opened round {round}, it takes {need}; its sum stays closed ({reasons})",
                 hint="plan the job again: nodes that opened a round do not take it a second time",

@@ -17,6 +17,7 @@ from federation.home import Home
 from federation.policy import refusal
 from federation.secagg import (
     MaskContext,
+    MaskGraph,
     MaskingError,
     Opened,
     Public,
@@ -70,6 +71,12 @@ class MaskRules:
             self._check_policy(admitted, dataset, nodes)
         self._record.check_difference(admitted.mine.data_version, wanted)
 
+    def check_neighbourhood(self, admitted: AdmittedPlan, graph: MaskGraph, nodes: Collection[str]) -> None:
+        """Raise SurvivorsError where too few accepted companies among these nodes have masks in common with this one."""
+        around = [node for node in graph.around(self._home.identity.member) if node in nodes]
+        members = {node: admitted.members[node] for node in around}
+        check_entities(members, self._grounds.accepted(admitted), admitted.outside, 0)
+
     def check_survivors(
         self,
         admitted: AdmittedPlan,
@@ -99,6 +106,7 @@ class MaskRules:
         wanted = self._opened(admitted, survivors.survivors, context.stage, context.content, reading)
         check_enough_noise(admitted.plan, survivors.survivors)
         check_entities(wanted.members, self._grounds.accepted(admitted), admitted.outside, 0)
+        self.check_neighbourhood(admitted, MaskGraph(scope.participants, context.cohort), survivors.survivors)
         if set(survivors.survivors) != set(admitted.members):
             self._check_policy(admitted, dataset, survivors.survivors)
         self._record.check_difference(admitted.mine.data_version, wanted)

@@ -151,11 +151,12 @@ class JobMasks:
         return self._masks.announce(self._clock(), plan.expires).seal(self._key)
 
     def share(self, announcements: Sequence[Envelope]) -> list[Envelope]:
-        """Shares of this node's secrets, sealed to each other participant."""
+        """Shares of this node's secrets, sealed to each other one that is to hold some."""
         if self._masks is None:
             raise MaskingError("no keys were announced here")
         now = self._clock()
         found = Announcements.open(announcements, self._masks.scope, self._rules.public, now)
+        self._rules.check_neighbourhood(self._admitted, found.graph, found.scope.participants)
         boxes = self._masks.share(found)
         self._announcements = found
         return [

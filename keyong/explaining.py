@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from federation.privacy import STANDARD, epsilon, rho_text
 from federation.query import Moment, VectorLayout, query_bits, steps_of
 from federation.query.noising import releases, spread_of
-from federation.secagg import shares_of, threshold
+from federation.secagg import colluders, shares_of
 from keyong.tabulating import noise_of
 from keyong.text import translate
 
@@ -43,7 +43,7 @@ def explanation(prepared: Prepared) -> Explanation:
         "cells": query.cells,
         "sums": layout.width,
         "bits": query_bits(query) * steps_of(query),
-        "many": 2 * threshold(nodes) - nodes,
+        "many": colluders(nodes) + 1,
         "dominance": rules.dominance,
         "ratio": rules.p_ratio,
     }

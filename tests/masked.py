@@ -53,6 +53,7 @@ from federation.statements.code import CodeBundle
 from federation.wire.body import Buffer
 from federation.wire.faults import error_of, fault_of
 from federation.wire.peer import Incoming
+from federation.wire.protocol import PROTOCOL
 from keyong import registering
 from sandbox import Runtime
 
@@ -144,7 +145,7 @@ class Links:
         return frozenset(self._world.nodes) - self.down
 
     def version(self, node: str) -> int:
-        return self.versions.get(node, 3)
+        return self.versions.get(node, PROTOCOL[1])
 
     async def any_of(self, nodes: Iterable[str], seconds: float) -> frozenset[str]:
         return frozenset(nodes) & self.online
@@ -336,7 +337,7 @@ def masked_world(
         entities: legal entities that are not the member's own name.
         terms: of the agreements.
     """
-    names = [f"mill-{chr(ord('a') + at)}" for at in range(mills)]
+    names = [f"mill-{chr(ord('a') + at)}" if mills <= 26 else f"mill-{at:03}" for at in range(mills)]
     keys = {name: NewKeys(name, root=name == "inst") for name in ("inst", "lab", *names)}
     root = keys["inst"].root
     assert root is not None

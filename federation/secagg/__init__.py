@@ -22,10 +22,19 @@ modulo 2^32 or 2^64.
 from federation.secagg.accumulator import Accumulator, Aggregate
 from federation.secagg.announcements import Announcements, MaskingError, Public, Scope
 from federation.secagg.bounds import check_encoding, check_weights, choose_encoding
-from federation.secagg.cohorts import MINIMUM_ENTITIES, CohortError, check_size, dropouts, threshold
+from federation.secagg.cohorts import (
+    MINIMUM_ENTITIES,
+    CohortError,
+    check_size,
+    colluders,
+    dropouts,
+    neighbourhood,
+    threshold,
+)
 from federation.secagg.differencing import DifferenceError, Opened, check_difference
 from federation.secagg.encoding import clip_difference, encode
 from federation.secagg.errors import AggregateVoidError, EncodingError, ReplyFormatError, WeightError
+from federation.secagg.graph import MaskGraph
 from federation.secagg.keystream import MaskKey, add_masks
 from federation.secagg.layout import Array, Arrays, Layout, Reply, Segment, expected_arrays
 from federation.secagg.leak import OUTCOME_BITS, job_bits, reply_bits, step_bits, worst_bits
@@ -74,6 +83,7 @@ __all__ = [
     "EncodingError",
     "Layout",
     "MaskContext",
+    "MaskGraph",
     "MaskKey",
     "MaskingError",
     "NodeMasks",
@@ -105,12 +115,14 @@ __all__ = [
     "choose_encoding",
     "clip_difference",
     "cohort_digest",
+    "colluders",
     "dropouts",
     "encode",
     "expected_arrays",
     "job_bits",
     "least_noised",
     "multiplier_for",
+    "neighbourhood",
     "noise_shares",
     "noised_encoding",
     "reply_bits",

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 
 from federation.crypto import PublicKey
 from federation.errors import VerificationError
 from federation.secagg.cohorts import check_size, threshold
+from federation.secagg.graph import MaskGraph
 from federation.secagg.mask_keys import MaskContext, cohort_digest, decode_key
 from federation.statements import Envelope
 from federation.statements.masking import KeyAnnouncement
@@ -48,7 +50,7 @@ class Scope:
 
     @property
     def threshold(self) -> int:
-        """How many of the participants it takes to open a round."""
+        """How many of the participants it takes to open a round; of each neighbourhood see `MaskGraph`."""
         return threshold(len(self.participants))
 
     def place(self, number: int, attempt: int) -> int:
@@ -109,6 +111,11 @@ class Announcements:
         if missing := set(scope.participants) - set(found):
             raise MaskingError("no announcement of {nodes}", nodes=", ".join(sorted(missing)))
         return cls(scope, cohort_digest(digests), found)
+
+    @cached_property
+    def graph(self) -> MaskGraph:
+        """Who has masks in common, and who holds whose shares."""
+        return MaskGraph(self.scope.participants, self.cohort)
 
     def public(self, node: str, place: int) -> bytes:
         """A node's mask key for one round."""

@@ -85,7 +85,9 @@ class NodeMasks:
         return self._announcements.cohort if self._announcements is not None else ""
 
     def share(self, announcements: Announcements) -> dict[str, str]:
-        """The box of shares for each other participant; once, for one cohort.
+        """The box of shares for each other of this node's neighbourhood; once, for one cohort.
+
+        Where the nodes agree on a secret, there is a box for each other participant.
 
         Raises:
             MaskingError: shares were made before, or the announcements are for other rounds or hold another key for this node.
@@ -96,24 +98,24 @@ class NodeMasks:
             raise MaskingError("shares were made for another cohort before")
         if announcements.scope != scope or announcements.box(self._node) != self._box.public_key().public_bytes_raw():
             raise MaskingError("the announcements are not those that this node is part of")
-        count = len(scope.participants)
+        graph = announcements.graph
+        holders = graph.around(self._node)
+        need, count = graph.threshold, len(holders)
         split_up = [
-            (split(one.key, scope.threshold, count, self._below), split(one.seed, scope.threshold, count, self._below))
+            (split(one.key, need, count, self._below), split(one.seed, need, count, self._below))
             for one in self._secrets
         ]
+        shares = {holder: [(keys[at], seeds[at]) for keys, seeds in split_up] for at, holder in enumerate(holders)}
         boxes = {}
-        for at, receiver in enumerate(scope.participants):
-            shares = [(keys[at], seeds[at]) for keys, seeds in split_up]
-            if receiver == self._node:
-                self._own = shares
-            else:
-                context = self._context(announcements.cohort, self._node, receiver)
-                boxes[receiver] = seal_shares(shares + self._given, announcements.box(receiver), context)
+        for receiver in self._partners(announcements):
+            context = self._context(announcements.cohort, self._node, receiver)
+            boxes[receiver] = seal_shares(shares.get(receiver, []) + self._given, announcements.box(receiver), context)
+        self._own = shares[self._node]
         self._announcements = announcements
         return boxes
 
     def receive(self, boxes: Mapping[str, str]) -> None:
-        """Take the shares that all others sealed for this node; once.
+        """Take the shares that the others sealed for this node; once.
 
         Raises:
             MaskingError: no shares were made yet, some were taken before, or a sender is missing.
@@ -121,20 +123,17 @@ class NodeMasks:
         """
         if self._announcements is None or self._held or not self._own:
             raise MaskingError("shares come out of turn")
-        if set(boxes) != set(self.scope.participants) - {self._node}:
+        if set(boxes) != set(self._partners(self._announcements)):
             raise MaskingError("the shares are not those of all other participants")
-        opened = {
-            sender: open_shares(
-                box, self._box, self._context(self.cohort, sender, self._node), self.scope.rounds + len(self._given)
-            )
-            for sender, box in boxes.items()
-        }
+        around = self._announcements.graph.around(self._node)
+        opened = {}
+        for sender, box in boxes.items():
+            count = (self.scope.rounds if sender in around else 0) + len(self._given)
+            opened[sender] = open_shares(box, self._box, self._context(self.cohort, sender, self._node), count)
         if self._given:
             self._taken = {sender: shares.pop() for sender, shares in opened.items()} | {self._node: self._given[0]}
         opened[self._node] = self._own
-        self._held = {
-            place: {sender: shares[place] for sender, shares in opened.items()} for place in range(self.scope.rounds)
-        }
+        self._held = {place: {sender: opened[sender][place] for sender in around} for place in range(self.scope.rounds)}
         self._masking = dict(enumerate(self._secrets))
         self._secrets, self._own = [], []
 
@@ -169,20 +168,21 @@ class NodeMasks:
             del self._masking[earlier], self._held[earlier]  # rounds only go forward
         context = announcements.context(number, attempt, stage, content)
         keys = [MaskKey(self_key(secrets.seed, context, self._node), 1)]
-        for other in self.scope.participants:
+        for other in announcements.graph.around(self._node):
             if other != self._node:
                 key = pair_key(secrets.key, announcements.public(other, place), context, self._node, other)
                 keys.append(MaskKey(key, self.scope.sign(self._node, other)))
         return keys
 
     def release(self, number: int, attempt: int, survivors: frozenset[str]) -> tuple[dict[str, str], dict[str, str]]:
-        """Shares of the survivors' seeds and of all others' keys; once, so that nobody's are both released.
+        """Shares of the survivors' seeds and of all others' keys, in this node's neighbourhood; once, so that nobody's are both
+        released.
 
         Raises:
             MaskingError: this node did not mask in this round, or released its shares before; or the survivors are
-                not participants, too few, or without this node.
+                not participants, too few in all or around one, or without this node.
         """
-        _, place = self._at(number, attempt)
+        announcements, place = self._at(number, attempt)
         if place in self._masking or place not in self._held:
             raise MaskingError("there are no shares to release for round {round}", round=number)
         if not survivors <= set(self.scope.participants) or self._node not in survivors:
@@ -195,10 +195,17 @@ class NodeMasks:
                 round=number,
                 need=self.scope.threshold,
             )
+        if thin := announcements.graph.thin(survivors):
+            raise MaskingError("too few are left around {node} to open round {round}", node=thin[0], round=number)
         held = self._held.pop(place)
         seeds = {node: encode_key(to_bytes(seed)) for node, (_, seed) in held.items() if node in survivors}
         keys = {node: encode_key(to_bytes(key)) for node, (key, _) in held.items() if node not in survivors}
         return seeds, keys
+
+    def _partners(self, announcements: Announcements) -> list[str]:
+        """The others to and from whom boxes go."""
+        around = self.scope.participants if self._given else announcements.graph.around(self._node)
+        return [other for other in around if other != self._node]
 
     def _at(self, number: int, attempt: int) -> tuple[Announcements, int]:
         if self._announcements is None or not self.ready:

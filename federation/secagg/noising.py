@@ -44,7 +44,10 @@ def noise_shares(plan: JobPlan) -> int:
 
 
 def shares_of(n: int) -> int:
-    """How many of so many masked nodes' noise is certain to be in a sum and unknown to whoever sees it."""
+    """How many of so many masked nodes' noise is certain to be in a sum and unknown to whoever sees it.
+
+    Counted as if ``2t - n - 1`` colluded: in a cohort of neighbourhoods, whose `colluders` are fewer, more is certain.
+    """
     return n - threshold(n) + 1
 
 

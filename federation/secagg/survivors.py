@@ -3,10 +3,11 @@
 A round opens to the sum of its survivors. Each rule keeps a coordinator, with the requester and fewer than ``2t - n`` nodes
 on its side, from opening a sum that says something of one company, or two sums whose difference does:
 
-1. the survivors are participants, this node among them, at least ``t``, and at least as many as the plan demands;
+1. the survivors are participants, this node among them, at least ``t``, in each neighbourhood at least its own ``t``, and at
+   least as many as the plan demands;
 2. each of them signed for its vector, in the same cohort and round and for the same content;
 3. their distinct accepted legal entities, without the requester's and the coordinator's, are as many as the agreement
-   and this release demand;
+   and this release demand, and in this node's own neighbourhood as many as this release demands;
 4. nobody in the plan who was left out of an opened round is back in a later one;
 5. no other set was opened before, for the same content or under another plan on the same data version (both in
    `federation.secagg.differencing`);
@@ -22,6 +23,7 @@ from datetime import datetime
 from federation.errors import DeniedError
 from federation.secagg.announcements import MaskingError, Public, Scope
 from federation.secagg.cohorts import MINIMUM_ENTITIES
+from federation.secagg.graph import MaskGraph
 from federation.secagg.mask_keys import MaskContext
 from federation.statements import Envelope
 from federation.statements.masking import Acknowledgement, MaskedInput, SurvivorSet, Withdrawal
@@ -88,6 +90,14 @@ def check_inputs(
             count=len(survivors.survivors),
             all=len(scope.participants),
             need=scope.threshold,
+        )
+    graph = MaskGraph(scope.participants, context.cohort)
+    if thin := graph.thin(survivors.survivors):
+        raise SurvivorsError(
+            "around {node} fewer nodes are left than the {need} of {size} that it takes to open the round",
+            node=thin[0],
+            need=graph.threshold,
+            size=graph.size,
         )
     signed: set[str] = set()
     for envelope in inputs:

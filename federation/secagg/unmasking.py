@@ -36,21 +36,22 @@ def residual_masks(
     Raises:
         ShareError: too few shares, or none that fit what was announced.
     """
-    scope = announcements.scope
+    scope, graph = announcements.scope, announcements.graph
     place = scope.place(context.round, context.attempt)
-    holder = {node: at for at, node in enumerate(scope.participants, start=1)}
     keys: list[MaskKey] = []
     for node in scope.participants:
+        around = graph.around(node)
+        holders = [(at, released[by]) for at, by in enumerate(around, start=1) if by in released]
         if node in survivors:
             wanted = announcements.commitment(node, place)
-            shares = {holder[by]: _read(one.seeds, node) for by, one in released.items()}
-            seed = _recover(shares, scope.threshold, lambda secret, w=wanted: commitment_to(secret) == w)  # type: ignore[misc]
+            shares = {at: _read(one.seeds, node) for at, one in holders}
+            seed = _recover(shares, graph.threshold, lambda secret, w=wanted: commitment_to(secret) == w)  # type: ignore[misc]
             keys.append(MaskKey(self_key(seed, context, node), -1))
             continue
         wanted = announcements.public(node, place)
-        shares = {holder[by]: _read(one.keys, node) for by, one in released.items()}
-        private = _recover(shares, scope.threshold, lambda secret, w=wanted: public_of(secret) == w)  # type: ignore[misc]
-        for survivor in sorted(survivors):
+        shares = {at: _read(one.keys, node) for at, one in holders}
+        private = _recover(shares, graph.threshold, lambda secret, w=wanted: public_of(secret) == w)  # type: ignore[misc]
+        for survivor in sorted(survivors.intersection(around)):
             key = pair_key(private, announcements.public(survivor, place), context, node, survivor)
             keys.append(MaskKey(key, -scope.sign(survivor, node)))
     return keys

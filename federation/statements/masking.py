@@ -12,8 +12,8 @@ from pydantic import Field, StringConstraints, model_validator
 from federation.statements._base import Count, Digest, MemberId, Part, Statement
 from federation.statements.plan import Stage
 
-MASKED_COHORT = 64
-"""Most nodes whose replies are masked together: each shares a key with every other."""
+MASKED_COHORT = 150
+"""Most nodes whose replies are masked together: the announcements of all of them fit into one message to each."""
 SETUP_ROUNDS = 32
 """Most rounds whose keys are announced in one message."""
 

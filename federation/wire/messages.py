@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from federation.crypto import canonical_json, parse_json
 from federation.errors import VerificationError
-from federation.statements import Envelope
+from federation.statements import MASKED_COHORT, Envelope
 from federation.wire.peer import HEADER_BYTES
 from federation.wire.protocol import PROTOCOL as PROTOCOL
 
@@ -297,7 +297,7 @@ class Invoke(Message):
     """Digest of the body, of which and of the header the content's digest is then made; since protocol 2."""
     withheld: bool = False
     """The node holds this body, so it was not sent again."""
-    boxes: Annotated[tuple[EnvelopeText, ...], Field(max_length=64)] = ()
+    boxes: Annotated[tuple[EnvelopeText, ...], Field(max_length=MASKED_COHORT)] = ()
     """Sealed shares for this node, with the first round whose keys they are for; since protocol 3."""
 
     def to_bytes(self) -> bytes:
@@ -329,7 +329,7 @@ class MaskKeys(Message):
     """Coordinator to node, since protocol 3: announce keys for some rounds of a job."""
 
     plan: str
-    participants: Annotated[tuple[str, ...], Field(max_length=64)]
+    participants: Annotated[tuple[str, ...], Field(max_length=MASKED_COHORT)]
     first: Annotated[int, Field(ge=1, le=200_000)]
     attempt: Annotated[int, Field(ge=1, le=1000)]
     rounds: Annotated[int, Field(ge=1, le=32)]
@@ -339,7 +339,7 @@ class MaskShares(Message):
     """Coordinator to node: all announcements; the answer holds its sealed shares."""
 
     plan: str
-    announcements: Annotated[tuple[EnvelopeText, ...], Field(max_length=64)]
+    announcements: Annotated[tuple[EnvelopeText, ...], Field(max_length=MASKED_COHORT)]
 
 
 class MaskSurvivors(Message):
@@ -347,16 +347,16 @@ class MaskSurvivors(Message):
 
     plan: str
     survivors: EnvelopeText
-    inputs: Annotated[tuple[EnvelopeText, ...], Field(max_length=64)]
-    withdrawals: Annotated[tuple[EnvelopeText, ...], Field(max_length=64)] = ()
+    inputs: Annotated[tuple[EnvelopeText, ...], Field(max_length=MASKED_COHORT)]
+    withdrawals: Annotated[tuple[EnvelopeText, ...], Field(max_length=MASKED_COHORT)] = ()
 
 
 class MaskOpen(Message):
     """Coordinator to node: enough nodes acknowledged; the answer holds the node's shares."""
 
     plan: str
-    acknowledgements: Annotated[tuple[EnvelopeText, ...], Field(max_length=64)]
-    withdrawals: Annotated[tuple[EnvelopeText, ...], Field(max_length=64)] = ()
+    acknowledgements: Annotated[tuple[EnvelopeText, ...], Field(max_length=MASKED_COHORT)]
+    withdrawals: Annotated[tuple[EnvelopeText, ...], Field(max_length=MASKED_COHORT)] = ()
 
 
 class MaskAbort(Message):

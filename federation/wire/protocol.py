@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from federation.errors import UnavailableError
 
-PROTOCOL = (1, 3)
+PROTOCOL = (1, 4)
 """Lowest and highest version spoken here. Adjacent versions work together; the lowest rises one release later.
 
 Since 2 a content is named by the digests of its header and its body (``Invoke.body``), and a body that the node holds is
 not sent again. Since 3 replies can be masked: before that, a plan that wants masks is refused.
+Since 4 more than 64 replies can be masked together.
 """
 BODY_NAMED = 2
 MASKS = 3
+NEIGHBOURHOODS = 4
+ALL_WITH_ALL = 64
+"""Most nodes under masks before neighbourhoods."""
 
 
 class ProtocolVersionError(UnavailableError):

@@ -21,7 +21,16 @@ from pathlib import Path
 import numpy as np
 
 from federation.jobs.codec import Content
-from federation.secagg import Accumulator, EncodedReply, Layout, MaskKey, choose_encoding, encode, reply_bytes
+from federation.secagg import (
+    Accumulator,
+    EncodedReply,
+    Layout,
+    MaskKey,
+    choose_encoding,
+    encode,
+    neighbourhood,
+    reply_bytes,
+)
 from federation.statements import Encoding, StageOutput
 from keyong.bench.figure import Figure, over
 from keyong.bench.line import permit, run_job, stand
@@ -89,12 +98,13 @@ def _sum_seconds(layout: Layout, encoding: Encoding, reply: EncodedReply, nodes:
 
 def _core(size: int, nodes: int, name: str, repetitions: int) -> list[Figure]:
     layout, encoding, reply, encoding_seconds = _vector(size, nodes)
-    node = _least(lambda: reply.mask(_keys(nodes, 1)), repetitions)
-    cpu = _least(lambda: reply.mask(_keys(nodes, 1)), repetitions, time.process_time)
+    masks = neighbourhood(nodes)  # one in common with each other of it, and one of its own
+    node = _least(lambda: reply.mask(_keys(masks, 1)), repetitions)
+    cpu = _least(lambda: reply.mask(_keys(masks, 1)), repetitions, time.process_time)
     total = _sum_seconds(layout, encoding, reply, nodes, repetitions)
     theirs = _flower(size, nodes, repetitions)
     note = (
-        f"{size:,} float32, {nodes} nodes; {cpu * 1000:.1f} ms of processor time over all cores; "
+        f"{size:,} float32, {nodes} nodes, {masks} masks at each; {cpu * 1000:.1f} ms of processor time over all cores; "
         f"beside it, encoding took {encoding_seconds * 1000:.1f} ms"
     )
     figures = [published(f"{name}-node-seconds", node, note=note)]

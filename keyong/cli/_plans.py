@@ -97,11 +97,21 @@ def tell_dropouts(count: int, minimal: int = 0) -> None:
     from federation.secagg import dropouts, threshold
 
     least = max(threshold(count), minimal)
-    if min(dropouts(count), count - least):
+    gone, most = min(dropouts(count), count - least), count - least
+    if most > gone:
+        narrate(
+            "  masked        nobody sees a single reply; of {count} nodes any {gone} may vanish, and up to {most} where no "
+            "more than {gone} of them are neighbours; {least} open a round",
+            count=count,
+            gone=gone,
+            most=most,
+            least=least,
+        )
+    elif gone:
         narrate(
             "  masked        nobody sees a single reply; of {count} nodes {gone} may vanish, {least} open a round",
             count=count,
-            gone=count - least,
+            gone=gone,
             least=least,
         )
     else:

@@ -21,6 +21,25 @@ def test_a_cohort_survives_so_many(capsys: pytest.CaptureFixture[str], count: in
 
 
 @pytest.mark.parametrize(
+    ("count", "minimal", "said"),
+    [
+        (
+            100,
+            0,
+            "100 nodes any 21 may vanish, and up to 33 where no more than 21 of them are neighbours; 67 open a round",
+        ),
+        (100, 90, "100 nodes 10 may vanish, 90 open a round"),
+        (66, 0, "66 nodes 21 may vanish, 45 open a round"),
+    ],
+)
+def test_a_larger_cohort_survives_as_many_and_more_where_they_sit_apart(
+    capsys: pytest.CaptureFixture[str], count: int, minimal: int, said: str
+) -> None:
+    tell_dropouts(count, minimal)
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("providers", "said"), [("abc", "survives no dropout"), ("abcdefga", "7 nodes 2 may vanish"), ("ab", "")]
 )
 def test_a_check_counts_the_companies_whose_agreements_are_in_force(

@@ -55,7 +55,7 @@ class MaskedCohort:
     keys: dict[str, SigningKey] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        names = tuple(f"n{at:02}" for at in range(self.n))
+        names = tuple(f"n{at:0{2 if self.n <= 100 else 3}}" for at in range(self.n))
         self.keys = self.keys or {name: SigningKey.generate() for name in names}
         self.coordinator = SigningKey.generate()
         self.scope = Scope(PLAN, ROSTER, names, self.first, self.attempt, self.rounds)
@@ -64,7 +64,7 @@ class MaskedCohort:
         self.announcements = Announcements.open(self.announced, self.scope, self.public, NOW)
         sealed = {name: node.share(self.announcements) for name, node in self.nodes.items()}
         for name, node in self.nodes.items():
-            node.receive({sender: boxes[name] for sender, boxes in sealed.items() if sender != name})
+            node.receive({sender: boxes[name] for sender, boxes in sealed.items() if name in boxes})
 
     def public(self, name: str) -> Any:
         """The statement key of a node."""
@@ -120,8 +120,9 @@ class MaskedCohort:
         *,
         number: int = 1,
         silent: Sequence[str] = (),
+        mute: Sequence[str] = (),
     ) -> Aggregate:
-        """A whole round: who has no reply vanished before, who is ``silent`` after sending its masked vector."""
+        """A whole round: who has no reply vanished before, ``silent`` after its masked vector, ``mute`` after acknowledging."""
         context = self.context(number)
         total = Accumulator(layout, encoding, self.n)
         inputs = []
@@ -131,7 +132,7 @@ class MaskedCohort:
         survivors = self.survivor_set(list(replies), context)
         left = [name for name in replies if name not in silent]
         acknowledgements = [self.acknowledge(name, survivors, inputs, context) for name in left]
-        released = {name: self.release(name, survivors, acknowledgements, context) for name in left}
+        released = {name: self.release(name, survivors, acknowledgements, context) for name in left if name not in mute}
         total.add_masks(residual_masks(self.announcements, context, frozenset(replies), released))
         return total.finish(len(replies), sent)
 

@@ -29,7 +29,7 @@ from federation.secagg import (
     threshold,
 )
 from federation.secagg.shamir import PRIME, combine, split
-from federation.statements import MetricSpec, StageOutput
+from federation.statements import MASKED_COHORT, MetricSpec, StageOutput
 from tests.federation.secagg.masked_cohort import OUTPUT, SENT, MaskedCohort, reply_of
 
 PRIME_MODULUS = 1125899904679937
@@ -44,8 +44,8 @@ def test_thresholds_are_those_of_the_design() -> None:
         assert 2 * threshold(n) > n
 
 
-def test_a_cohort_of_one_two_or_more_than_a_graph_holds_is_refused() -> None:
-    for n in (1, 2, 65):
+def test_a_cohort_of_one_two_or_more_than_messages_hold_is_refused() -> None:
+    for n in (1, 2, MASKED_COHORT + 1):
         with pytest.raises(CohortError):
             MaskedCohort(n)
 
