@@ -256,3 +256,19 @@ def test_what_all_say_to_each_fits_one_message_at_the_longest_names() -> None:
     cohort = MaskedCohort(3)
     sealed: Envelope = one.seal(cohort.coordinator)
     assert len(MaskShares(plan=PLAN, announcements=(pack(sealed),) * MASKED_COHORT).to_bytes()) < HEADER_BYTES
+
+
+def test_a_common_secret_goes_to_all_and_shares_to_neighbours_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cohorts, "NEIGHBOURS", 4)
+    keys = {f"n{at}": SigningKey.generate() for at in range(8)}
+    scope = Scope(PLAN, ROSTER, tuple(keys), 1, 1, 2)
+    nodes = {name: NodeMasks(scope, name, secrets.randbelow, shared=True) for name in keys}
+    announced = [one.announce(NOW, LATER).seal(keys[name]) for name, one in nodes.items()]
+    found = Announcements.open(announced, scope, lambda name: keys[name].public, NOW)
+    boxes = {name: one.share(found) for name, one in nodes.items()}
+    for name, one in nodes.items():
+        assert set(boxes[name]) == set(keys) - {name}
+        one.receive({sender: made[name] for sender, made in boxes.items() if sender != name})
+        assert all(set(held) == set(found.graph.around(name)) for held in one._held.values())
+        assert len(one.masks(1, 1, "flags", COHORT)) == 5
+    assert len({one.common for one in nodes.values()}) == 1
