@@ -38,7 +38,7 @@ from federation.statements import (
     PlannedDataset,
     StageOutput,
 )
-from keyong.bench.figure import Figure
+from keyong.bench.figure import Figure, percentile
 from keyong.bench.progress import bar
 from keyong.bench.rows import published
 from keyong.text import mark
@@ -74,7 +74,7 @@ def measure(agreements: int = 1000, decisions: int = 20_000) -> list[Figure]:
     )
     return [
         published("decisions-per-second", decisions / total, note=note),
-        published("decisions-p99-seconds", waits[int(len(waits) * 0.99)], spread=(waits[0], waits[-1])),
+        published("decisions-p99-seconds", percentile(waits, 99), spread=(waits[0], waits[-1])),
         Figure("intents-per-second", intents, "1/s", note="the same with a durable INTENT each, 64 at once"),
     ]
 

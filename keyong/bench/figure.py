@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -43,6 +45,11 @@ class Figure:
     def document(self) -> dict[str, Any]:
         """The figure as JSON."""
         return {**asdict(self), "holds": self.holds}
+
+
+def percentile(values: Sequence[float], percent: int) -> float:
+    """The smallest of the values that at least so many of a hundred do not exceed (nearest rank): of 20, the 95th is the 19th."""
+    return sorted(values)[max(0, math.ceil(percent * len(values) / 100) - 1)]
 
 
 def over(value: float, other: float | None) -> float | None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from federation.crypto import SigningKey
 from federation.ledger import Ledger
 from keyong.bench import tampering, witnesses
-from keyong.bench.figure import Figure
+from keyong.bench.figure import Figure, percentile
 from keyong.bench.rows import published
 
 FIELDS = {"plan": "sha256:" + "0" * 64, "action": "fed:train"}
@@ -36,7 +36,7 @@ def measure(entries: int = 20_000, threads: int = 64, nodes: int = witnesses.NOD
             settled()
             shown = time.perf_counter() - began
     waits.sort()
-    rate, p99 = len(waits) / seconds, waits[int(len(waits) * 0.99)]
+    rate, p99 = len(waits) / seconds, percentile(waits, 99)
     note = f"{len(waits):,} entries from {threads} threads, each acknowledged after COMMIT"
     compared = "fsync'd writes of 200 bytes, one after another, same disk and run"
     return [

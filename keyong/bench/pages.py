@@ -23,7 +23,7 @@ from urllib.parse import urlencode, urlsplit
 from federation.home import Home
 from federation.ledger.writer import Appended
 from federation.statements import Invocation, Receipt, sign
-from keyong.bench.figure import Figure
+from keyong.bench.figure import Figure, percentile
 from keyong.bench.history import PURPOSE, WINDOW, statement_bytes
 from keyong.bench.progress import bar
 from keyong.bench.rows import published
@@ -81,7 +81,7 @@ def asked(founder: Party) -> list[Figure]:
     return [
         published(
             "search-page-p95-seconds",
-            times[int(len(times) * 0.95)],
+            percentile(times, 95),
             compared_with="a page of one entry, same run",
             other=statistics.median(plain),
             spread=(times[0], times[-1]),

@@ -20,7 +20,7 @@ from federation.statements.code import bundle_folder
 from keyong import runtime
 from keyong.bench.ending import WAIT_SECONDS, bare_kill
 from keyong.bench.endless_job import EndlessJobs
-from keyong.bench.figure import Figure
+from keyong.bench.figure import Figure, percentile
 from keyong.bench.flushes import flush_seconds
 from keyong.bench.line import APP, PURPOSE, Line, run_job, stand
 from keyong.bench.processes import below, pss_bytes, until_quiet
@@ -76,7 +76,7 @@ def _starts(count: int) -> list[Figure]:
     taken = taken[3:]  # the first ones read the disk
     return [
         published("sandboxed-python-p50", statistics.median(taken), spread=(min(taken), max(taken))),
-        published("sandboxed-python-p95", p95(taken), note=f"of {count}"),
+        published("sandboxed-python-p95", percentile(taken, 95), note=f"of {count}"),
     ]
 
 
@@ -197,12 +197,17 @@ def _revocations(line: Line, count: int) -> list[Figure]:
     }
     figures = [
         published(
-            f"{name}-p95", p95(some), compared_with="bare-kill", other=p95(bare), spread=_spread(some), note=notes[name]
+            f"{name}-p95",
+            percentile(some, 95),
+            compared_with="bare-kill",
+            other=percentile(bare, 95),
+            spread=_spread(some),
+            note=notes[name],
         )
         for name, some in taken.items()
     ]
     plain = f"the same processes without sandbox and line, by SIGKILL to each; p95 of {count}"
-    figures.append(Figure("bare-kill", p95(bare), "s", spread=_spread(bare), note=plain))
+    figures.append(Figure("bare-kill", percentile(bare, 95), "s", spread=_spread(bare), note=plain))
     note = f"{CHILDREN} children forked from torch at work: each has its page tables to take down; worst of {len(both)}"
     return [*figures, Figure("revocation-of-both", max(both), "s", spread=_spread(both), note=note)]
 
@@ -218,11 +223,6 @@ def _permit(line: Line, app: Path, title: str) -> None:
         min_participants=None,
         protection="none",
     )  # fmt: skip
-
-
-def p95(values: list[float]) -> float:
-    """The value that 95 of 100 do not exceed; of few, the largest."""
-    return sorted(values)[min(len(values) - 1, int(0.95 * len(values)))]
 
 
 def _spread(values: list[float]) -> tuple[float, float]:

@@ -12,7 +12,7 @@ import typer
 
 from keyong.bench import everything, round
 from keyong.bench.certificate import write_certificate
-from keyong.bench.figure import Figure, over
+from keyong.bench.figure import Figure, over, percentile
 from keyong.bench.flower import Mark, poll_share
 from keyong.bench.line import between
 from keyong.bench.memory import ratio
@@ -20,6 +20,15 @@ from keyong.bench.report import demand, number, show
 from keyong.bench.rows import BENCHES, ROWS, MissingFigureError, check_complete, published
 from keyong.bench.verify import FULL_ENTRIES, Run, Runs, figures
 from keyong.cli import _state
+
+
+def test_a_percentile_is_the_smallest_value_that_so_many_do_not_exceed() -> None:
+    twenty = [float(number) for number in range(20, 0, -1)]
+    assert percentile(twenty, 95) == 19
+    assert percentile([*twenty, 21.0], 95) == 20, "19 of 21 are fewer than 95 of 100"
+    assert percentile(twenty[:10], 95) == 20, "of few, the largest"
+    assert percentile([float(number) for number in range(1, 101)], 99) == 99
+    assert percentile([3.0], 95) == 3
 
 
 def test_a_figure_holds_on_its_side_of_the_target() -> None:
