@@ -6,40 +6,29 @@ so nothing that is overlooked can reach a node.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
-from typing import NoReturn
+from decimal import Decimal
 
 from sqlglot import exp
-from sqlglot.dialects import Dialect
-from sqlglot.errors import SqlglotError
-from sqlglot.tokenizer_core import Token, TokenType
 
-from federation.query.errors import HintNotice, QueryTextError
-from federation.query.schema import NUMBERS, well_formed
+from federation.query._conditions import read_condition
+from federation.query._text import ANSWERED, DIALECT, QueryText
+from federation.query.errors import HintNotice
+from federation.query.schema import NUMBERS
 from federation.statements import Column
 from federation.statements.query import (
     MOST_CELLS,
     MOST_STEPS,
-    Among,
     Axis,
     Bins,
     Categories,
-    Comparator,
-    Compare,
     Condition,
-    Empty,
     FitStep,
-    Join,
     Measure,
     MeasureKind,
-    Not,
-    Value,
 )
 
-DIALECT = "duckdb"
-MOST_TEXT = 20_000
 STEPS, LEAST_STEPS = 8, 3
 """Of a logistic regression that does not say how many, and at least."""
 _FIGURES: dict[type[exp.Expression], tuple[MeasureKind, bool]] = {
@@ -66,15 +55,6 @@ _NAMED: dict[str, tuple[MeasureKind, bool]] = {
 _ORDERED = (
     exp.Min, exp.Max, exp.Median, exp.Quantile, exp.ApproxQuantile, exp.PercentileCont, exp.PercentileDisc,
 )  # fmt: skip
-_COMPARISONS: dict[type[exp.Expression], Comparator] = {
-    exp.EQ: "=",
-    exp.NEQ: "<>",
-    exp.LT: "<",
-    exp.LTE: "<=",
-    exp.GT: ">",
-    exp.GTE: ">=",
-}
-_MIRRORED: dict[Comparator, Comparator] = {"=": "=", "<>": "<>", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
 _CLAUSES = ("expressions", "from", "from_", "where", "group", "kind")
 """Parts of a SELECT that are looked at; any other that is there is refused."""
 
@@ -118,19 +98,17 @@ def table_of(text: str) -> str:
 
 class _Reader:
     def __init__(self, text: str, columns: Mapping[str, Column], private: bool = False) -> None:
-        self._text = text
+        self._text = QueryText(text, columns)
         self._noised = private
-        self._columns = columns
-        self._folded = {name.lower(): name for name in columns}
 
     def read(self) -> Question:
-        select = self._parse()
+        select = self._text.parse()
         for name, value in select.args.items():
             if value and name not in _CLAUSES:
                 node = value[0] if isinstance(value, list) else value
-                self._refuse(node if isinstance(node, exp.Expression) else select, name.upper().rstrip("_"))
+                self._text.refuse(node if isinstance(node, exp.Expression) else select, name.upper().rstrip("_"))
         if select.args.get("kind"):
-            self._refuse(select, "SELECT AS")
+            self._text.refuse(select, "SELECT AS")
         table = self._table(select)
         groups = self._groups(select)
         axes: list[Axis] = []
@@ -139,9 +117,11 @@ class _Reader:
         for item in select.expressions:
             node, alias = (item.this, item.alias) if isinstance(item, exp.Alias) else (item, "")
             if isinstance(node, exp.Column):
-                name = self._column(node)
+                name = self._text.column(node)
                 if name not in groups:
-                    self._refuse(node, name, hint=HintNotice("a column stands alone only where the query groups by it"))
+                    self._text.refuse(
+                        node, name, hint=HintNotice("a column stands alone only where the query groups by it")
+                    )
                 shown.append(("axis", name))
                 continue
             if isinstance(node, exp.Anonymous) and str(node.this).upper() in ("HISTOGRAM", "BIN"):
@@ -151,7 +131,7 @@ class _Reader:
                 continue
             measure = self._measure(node, alias)
             if measure.name in {one.name for one in measures}:
-                self._refuse(node, measure.name, hint=HintNotice("give two figures two names (AS)"))
+                self._text.refuse(node, measure.name, hint=HintNotice("give two figures two names (AS)"))
             measures.append(measure)
             shown.append(("figure", measure.name))
         binned = {axis.column for axis in axes}
@@ -160,11 +140,11 @@ class _Reader:
             measures.append(Measure(kind="count", name="count"))
             shown.append(("figure", "count"))
         if any(one.kind == "logistic" for one in measures) and (len(measures) > 1 or axes):
-            self._refuse(
+            self._text.refuse(
                 select, "LOGREG", hint=HintNotice("a logistic regression is asked alone, of all rows that WHERE leaves")
             )
         if not measures:
-            self._refuse(
+            self._text.refuse(
                 select, "SELECT", hint=HintNotice("ask for a figure: COUNT(*), SUM, AVG, STDDEV, CORR, LINREG, ...")
             )
         named = {name for kind, name in shown if kind == "axis"}
@@ -173,60 +153,27 @@ class _Reader:
         for one in axes:
             cells *= one.size
         if cells > MOST_CELLS:
-            self._refuse(select, f"{cells} cells", hint=HintNotice("a table has at most 4096 cells"))
+            self._text.refuse(select, f"{cells} cells", hint=HintNotice("a table has at most 4096 cells"))
         where = select.args.get("where")
-        condition = self._condition(where.this) if where is not None else None
+        condition = read_condition(self._text, where.this) if where is not None else None
         return Question(table, tuple(axes), tuple(measures), condition, tuple(shown))
 
     def table(self) -> str:
         """The dataset's name."""
-        return self._table(self._parse(loosely=True))
+        return self._table(self._text.parse(loosely=True))
 
     # -- parts --------------------------------------------------------------------------------------------------------
-
-    def _parse(self, *, loosely: bool = False) -> exp.Select:
-        if len(self._text) > MOST_TEXT:
-            raise QueryTextError("the query is longer than {count} characters", count=MOST_TEXT)
-        dialect = Dialect.get_or_raise(DIALECT)
-        try:
-            tokens = [self._as_name(token, loosely) for token in dialect.tokenize(self._text)]
-            parsed = [tree for tree in dialect.parser().parse(tokens, self._text) if tree is not None]
-        except SqlglotError as error:
-            told = getattr(error, "errors", None) or [{}]
-            line, column = told[0].get("line") or 1, told[0].get("col") or 1
-            raise QueryTextError(
-                "the query is not SQL that is understood here, at line {line}, column {column}",
-                hint="for example: SELECT alloy, COUNT(*), AVG(force) FROM passes GROUP BY alloy",
-                line=line,
-                column=column,
-            ) from None
-        except RecursionError:
-            raise QueryTextError("the query is nested too deeply") from None
-        if len(parsed) != 1 or not isinstance(parsed[0], exp.Select):
-            raise QueryTextError(
-                "a query is one SELECT, without WITH, UNION or a second statement",
-                hint="for example: SELECT alloy, COUNT(*), AVG(force) FROM passes GROUP BY alloy",
-            )
-        return parsed[0]
-
-    def _as_name(self, token: Token, loosely: bool) -> Token:
-        # a column may have the name of a keyword, such as force; while columns are not known, any word may be one
-        plain = token.token_type not in (TokenType.STRING, TokenType.IDENTIFIER, TokenType.VAR, TokenType.NUMBER)
-        known = token.text in self._columns or (loosely and token.text.islower() and token.text.isidentifier())
-        if plain and known and token.text.upper() not in _KEYWORDS:
-            return Token(TokenType.IDENTIFIER, token.text, token.line, token.col, token.start, token.end)
-        return token
 
     def _table(self, select: exp.Select) -> str:
         source = select.args.get("from_") or select.args.get("from")
         if source is None:
-            self._refuse(select, "SELECT", hint=HintNotice("name the dataset: FROM passes"))
+            self._text.refuse(select, "SELECT", hint=HintNotice("name the dataset: FROM passes"))
         table = source.this
         if not isinstance(table, exp.Table) or not isinstance(table.this, exp.Identifier):
-            self._refuse(source, "FROM", hint=HintNotice("FROM takes one dataset's name"))
+            self._text.refuse(source, "FROM", hint=HintNotice("FROM takes one dataset's name"))
         extra = [name for name, value in table.args.items() if value and name not in ("this", "alias")]
         if extra:
-            self._refuse(table, ", ".join(extra).upper())
+            self._text.refuse(table, ", ".join(extra).upper())
         return str(table.this.this)
 
     def _groups(self, select: exp.Select) -> dict[str, exp.Expression]:
@@ -235,23 +182,23 @@ class _Reader:
             return {}
         extra = [name for name, value in group.args.items() if value and name != "expressions"]
         if extra:
-            self._refuse(group, ", ".join(extra).upper())
+            self._text.refuse(group, ", ".join(extra).upper())
         found: dict[str, exp.Expression] = {}
         for node in group.expressions:
             if isinstance(node, exp.Anonymous) and str(node.this).upper() in ("HISTOGRAM", "BIN"):
                 continue  # it stands in the SELECT, too
             if not isinstance(node, exp.Column):
-                self._refuse(
+                self._text.refuse(
                     node, node.sql(DIALECT), hint=HintNotice("GROUP BY takes columns with declared categories")
                 )
-            found[self._column(node)] = node
+            found[self._text.column(node)] = node
         return found
 
     def _categories(self, name: str, node: exp.Expression) -> Categories:
-        column = self._columns[name]
+        column = self._text.columns[name]
         values = ("false", "true") if column.type == "boolean" else column.categories
         if not values:
-            self._refuse(
+            self._text.refuse(
                 node,
                 f"GROUP BY {name}",
                 hint=HintNotice(
@@ -262,17 +209,17 @@ class _Reader:
 
     def _bins(self, node: exp.Anonymous) -> Bins:
         if len(node.expressions) < 3 or not isinstance(node.expressions[0], exp.Column):
-            self._refuse(node, "HISTOGRAM", hint=HintNotice("write HISTOGRAM(column, edge, edge, ...)"))
-        name = self._column(node.expressions[0])
-        edges = tuple(self._number(one) for one in node.expressions[1:])
-        if self._columns[name].type not in NUMBERS or [Decimal(e) for e in edges] != sorted(
+            self._text.refuse(node, "HISTOGRAM", hint=HintNotice("write HISTOGRAM(column, edge, edge, ...)"))
+        name = self._text.column(node.expressions[0])
+        edges = tuple(self._text.number(one) for one in node.expressions[1:])
+        if self._text.columns[name].type not in NUMBERS or [Decimal(e) for e in edges] != sorted(
             {Decimal(e) for e in edges}
         ):
-            self._refuse(
+            self._text.refuse(
                 node, "HISTOGRAM", hint=HintNotice("a histogram takes a column of numbers and edges that rise")
             )
         if len(edges) > 1001:
-            self._refuse(node, "HISTOGRAM", hint=HintNotice("a histogram takes at most 1,001 edges"))
+            self._text.refuse(node, "HISTOGRAM", hint=HintNotice("a histogram takes at most 1,001 edges"))
         return Bins(column=name, edges=edges)
 
     def _measure(self, node: exp.Expression, alias: str) -> Measure:
@@ -289,15 +236,15 @@ class _Reader:
             kind, population = _FIGURES[type(node)]
             arguments = [node.this, node.args["expression"]] if node.args.get("expression") else [node.this]
         else:
-            self._refuse(node, node.sql(DIALECT)[:60], hint=_ANSWERED)
+            self._text.refuse(node, node.sql(DIALECT)[:60], hint=ANSWERED)
         if isinstance(node, exp.Func) and any(isinstance(one, exp.Distinct) for one in arguments):
-            self._refuse(node, "DISTINCT", hint=HintNotice("COUNT(DISTINCT column) alone takes it"))
+            self._text.refuse(node, "DISTINCT", hint=HintNotice("COUNT(DISTINCT column) alone takes it"))
         fit = None
         if kind == "logistic":
             if not self._noised:
-                self._private(node)
+                self._text.refuse_unnoised(node)
             fit, arguments = self._fit(arguments)
-        columns = tuple(self._column(one) for one in arguments)
+        columns = tuple(self._text.column(one) for one in arguments)
         least, most = (
             (2, 9)
             if kind in ("regression", "logistic")
@@ -306,11 +253,11 @@ class _Reader:
             else (1, 1)
         )
         if not least <= len(columns) <= most or len(set(columns)) != len(columns):
-            self._refuse(node, node.sql(DIALECT)[:60], hint=_ANSWERED)
+            self._text.refuse(node, node.sql(DIALECT)[:60], hint=ANSWERED)
         for at, column in enumerate(columns):
-            explained = kind == "logistic" and at == 0 and self._columns[column].type == "boolean"
-            if kind != "distinct-local" and not explained and self._columns[column].type not in NUMBERS:
-                self._refuse(node, f"{column}", hint=HintNotice("this figure takes columns of numbers"))
+            explained = kind == "logistic" and at == 0 and self._text.columns[column].type == "boolean"
+            if kind != "distinct-local" and not explained and self._text.columns[column].type not in NUMBERS:
+                self._text.refuse(node, f"{column}", hint=HintNotice("this figure takes columns of numbers"))
         if fit is not None:
             fit = fit.model_copy(update={"at": ("0",) * len(columns)})
         return Measure(kind=kind, name=name, columns=columns, population=population, fit=fit)
@@ -319,31 +266,31 @@ class _Reader:
         """The first step of a logistic regression, and its columns; how many steps may be the last argument."""
         steps, columns = str(STEPS), arguments
         if arguments and isinstance(arguments[-1], exp.Literal | exp.Neg):
-            steps, columns = self._number(arguments[-1]), arguments[:-1]
+            steps, columns = self._text.number(arguments[-1]), arguments[:-1]
         if not steps.isdigit() or not LEAST_STEPS <= int(steps) <= MOST_STEPS:
-            self._refuse(
+            self._text.refuse(
                 arguments[-1], f"LOGREG(..., {steps})", hint=HintNotice("a logistic regression takes 3 to 25 steps")
             )
         return FitStep(step=1, steps=int(steps), at=("0",)), columns
 
     def _ordered(self, node: exp.Expression, name: str) -> Measure:
         if not self._noised:
-            self._private(node)
+            self._text.refuse_unnoised(node)
         if len([one for one in node.args.values() if one]) > (
             1 if isinstance(node, exp.Min | exp.Max | exp.Median) else 2
         ):
-            self._refuse(node, node.sql(DIALECT)[:60], hint=_ANSWERED)
-        column = self._column(node.this)
-        if self._columns[column].type not in NUMBERS:
-            self._refuse(node, f"{column}", hint=HintNotice("this figure takes columns of numbers"))
+            self._text.refuse(node, node.sql(DIALECT)[:60], hint=ANSWERED)
+        column = self._text.column(node.this)
+        if self._text.columns[column].type not in NUMBERS:
+            self._text.refuse(node, f"{column}", hint=HintNotice("this figure takes columns of numbers"))
         if isinstance(node, exp.Min | exp.Max):
             return Measure(kind="minimum" if isinstance(node, exp.Min) else "maximum", name=name, columns=(column,))
         share = "0.5"
         if not isinstance(node, exp.Median):
             given = node.args.get("quantile") or node.args.get("expression")
-            share = self._number(given) if given is not None else ""
+            share = self._text.number(given) if given is not None else ""
             if not share or not 0 < Decimal(share) < 1:
-                self._refuse(
+                self._text.refuse(
                     node,
                     node.sql(DIALECT)[:60],
                     hint=HintNotice("a quantile lies between 0 and 1: QUANTILE_CONT(x, 0.9)"),
@@ -356,159 +303,9 @@ class _Reader:
             return Measure(kind="count", name="count" if name == "count(*)" else name)
         if isinstance(inner, exp.Distinct):
             if len(inner.expressions) != 1:
-                self._refuse(node, "COUNT(DISTINCT ...)", hint=HintNotice("it takes one column"))
-            return Measure(kind="distinct", name=name, columns=(self._column(inner.expressions[0]),))
-        return Measure(kind="count", name=name, columns=(self._column(inner),))
-
-    # -- WHERE --------------------------------------------------------------------------------------------------------
-
-    def _condition(self, node: exp.Expression) -> Condition:
-        if isinstance(node, exp.Paren):
-            return self._condition(node.this)
-        if isinstance(node, exp.And | exp.Or):
-            kind = type(node)
-            terms = tuple(self._condition(one) for one in _flat(node, kind))
-            return Join(kind="all" if kind is exp.And else "any", terms=terms)
-        if isinstance(node, exp.Not):
-            return Not(term=self._condition(node.this))
-        if isinstance(node, exp.Between):
-            column = self._column(node.this)
-            low, high = (self._value(column, node.args[name]) for name in ("low", "high"))
-            terms = (Compare(column=column, op=">=", value=low), Compare(column=column, op="<=", value=high))
-            return Join(kind="all", terms=terms)
-        if isinstance(node, exp.In) and node.expressions and not node.args.get("query"):
-            column = self._column(node.this)
-            return Among(column=column, values=tuple(self._value(column, one) for one in node.expressions))
-        if isinstance(node, exp.Is) and isinstance(node.expression, exp.Null):
-            return Empty(column=self._column(node.this))
-        if type(node) in _COMPARISONS:
-            op = _COMPARISONS[type(node)]
-            left, right = node.this, node.expression
-            if not isinstance(left, exp.Column) and isinstance(right, exp.Column):
-                left, right, op = right, left, _MIRRORED[op]
-            column = self._column(left)
-            if op not in ("=", "<>") and self._columns[column].type in ("text", "boolean"):
-                self._refuse(node, node.sql(DIALECT)[:60], hint=HintNotice("texts are compared with =, <> and IN"))
-            return Compare(column=column, op=op, value=self._value(column, right))
-        if isinstance(node, exp.Column) and self._columns[self._column(node)].type == "boolean":
-            return Compare(column=self._column(node), op="=", value=Value(type="boolean", text="true"))
-        self._refuse(
-            node,
-            node.sql(DIALECT)[:60],
-            hint=_CONDITIONS,
-        )
-
-    def _value(self, column: str, node: exp.Expression) -> Value:
-        kind = self._columns[column].type
-        if kind in NUMBERS:
-            return Value(type="number", text=self._number(node))
-        if isinstance(node, exp.Cast) and isinstance(node.this, exp.Literal):
-            node = node.this
-        if kind == "boolean" and isinstance(node, exp.Boolean):
-            return Value(type="boolean", text="true" if node.this else "false")
-        if isinstance(node, exp.Literal) and node.is_string and kind != "boolean":
-            text = str(node.this)
-            if kind == "timestamp" and len(text) == 10:
-                text += " 00:00:00"
-            text = text.replace("T", " ") if kind == "timestamp" else text
-            value = Value(type=kind, text=text) if len(text) <= 200 and text.isprintable() else None  # type: ignore[arg-type]
-            if value is not None and well_formed(value):
-                return value
-        self._refuse(
-            node, node.sql(DIALECT)[:60], hint=HintNotice("the column {named} is {type}"), named=column, type=kind
-        )
-
-    def _number(self, node: exp.Expression) -> str:
-        sign = ""
-        while isinstance(node, exp.Neg | exp.Paren):
-            sign = ("" if sign else "-") if isinstance(node, exp.Neg) else sign
-            node = node.this
-        if isinstance(node, exp.Literal) and not node.is_string:
-            try:
-                text = format(Decimal(sign + str(node.this)).normalize(), "f")
-            except InvalidOperation:
-                text = ""
-            if well_formed(Value(type="number", text=text[:200])):
-                return text if Decimal(text) else "0"
-        self._refuse(node, node.sql(DIALECT)[:60], hint=HintNotice("a number is meant here"))
-
-    # -- names and places ---------------------------------------------------------------------------------------------
-
-    def _column(self, node: exp.Expression) -> str:
-        if not isinstance(node, exp.Column) or not isinstance(node.this, exp.Identifier):
-            self._refuse(node, node.sql(DIALECT)[:60], hint=HintNotice("a column's name is meant here"))
-        written = str(node.this.this)
-        name = written if written in self._columns else self._folded.get(written.lower(), "")
-        if not name:
-            self._refuse(
-                node, written, hint=HintNotice("columns here: {names}"), names=", ".join(list(self._columns)[:20])
-            )
-        return name
-
-    def _private(self, node: exp.Expression) -> NoReturn:
-        line, column = self._place(node)
-        raise QueryTextError(
-            "{what} is answered only under differential privacy (line {line}, column {column})",
-            hint="it shows single rows' values where no noise is added; ask with noise (--rho 0.005)",
-            code="query-needs-noise",
-            what=node.sql(DIALECT)[:60],
-            line=line,
-            column=column,
-        )
-
-    def _refuse(self, node: exp.Expression, what: str, hint: HintNotice | None = None, **places: str) -> NoReturn:
-        line, column = self._place(node)
-        raise QueryTextError(
-            "{what} is not answered here (line {line}, column {column})",
-            hint=hint or _ANSWERED,
-            what=what,
-            line=line,
-            column=column,
-            **places,
-        )
-
-    def _place(self, node: exp.Expression) -> tuple[int, int]:
-        starts = [one.meta["start"] for one in node.walk() if "start" in one.meta]
-        at = min(starts, default=0)
-        before = self._text[:at]
-        return before.count("\n") + 1, at - (before.rfind("\n") + 1) + 1
-
-
-_ANSWERED = HintNotice(
-    "answered are COUNT, SUM, AVG, VARIANCE, STDDEV, COVAR_SAMP, COVAR_POP, CORR, LINREG(y, x, ...), HISTOGRAM(x, edge, ...), "
-    "COUNT(DISTINCT x), LOCAL_DISTINCT(x), CLAMPED(x), with noise also MIN, MAX, MEDIAN, QUANTILE_CONT(x, 0.9), "
-    "LOGREG(y, x, ...), over one dataset, with WHERE and GROUP BY"
-)
-_CONDITIONS = HintNotice("WHERE takes comparisons of columns with constants, BETWEEN, IN, IS NULL, AND, OR, NOT")
-_KEYWORDS = frozenset(
-    (
-        *(
-            "SELECT",
-            "FROM",
-            "WHERE",
-            "GROUP",
-            "BY",
-            "AND",
-            "OR",
-            "NOT",
-            "IN",
-            "IS",
-            "NULL",
-            "BETWEEN",
-            "AS",
-            "DISTINCT",
-        ),
-        *("HAVING", "ORDER", "LIMIT", "UNION", "JOIN", "ON", "WITH", "TRUE", "FALSE", "CASE", "DATE", "TIMESTAMP"),
-    )
-)
-
-
-def _flat(node: exp.Expression, kind: type[exp.Expression]) -> Iterator[exp.Expression]:
-    for part in (node.this, node.expression):
-        if isinstance(part, kind):
-            yield from _flat(part, kind)
-        else:
-            yield part
+                self._text.refuse(node, "COUNT(DISTINCT ...)", hint=HintNotice("it takes one column"))
+            return Measure(kind="distinct", name=name, columns=(self._text.column(inner.expressions[0]),))
+        return Measure(kind="count", name=name, columns=(self._text.column(inner),))
 
 
 def common_columns(datasets: Sequence[Sequence[Column]]) -> dict[str, Column]:
