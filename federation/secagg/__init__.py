@@ -28,6 +28,7 @@ from federation.secagg.cohorts import (
     check_size,
     colluders,
     dropouts,
+    dropouts_apart,
     neighbourhood,
     threshold,
 )
@@ -117,6 +118,7 @@ __all__ = [
     "cohort_digest",
     "colluders",
     "dropouts",
+    "dropouts_apart",
     "encode",
     "expected_arrays",
     "job_bits",

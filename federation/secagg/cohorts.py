@@ -39,10 +39,19 @@ def neighbourhood(n: int) -> int:
 def dropouts(n: int) -> int:
     """How many of ``n`` nodes may vanish, whichever they are, in a round that completes all the same.
 
-    In a cohort that is larger than a neighbourhood more may, up to ``n - threshold(n)``, if they sit apart.
+    In a cohort that is larger than a neighbourhood more may, if they sit apart: see `dropouts_apart`.
     """
     around = neighbourhood(n)
     return min(n - threshold(n), around - threshold(around))
+
+
+def dropouts_apart(n: int) -> int:
+    """How many of ``n`` nodes may vanish at most, evenly spread over the circle.
+
+    Each is in as many neighbourhoods as one has nodes, and none of the ``n`` neighbourhoods may lose more than `dropouts`.
+    """
+    around = neighbourhood(n)
+    return min(n - threshold(n), (around - threshold(around)) * n // around)
 
 
 def colluders(n: int) -> int:

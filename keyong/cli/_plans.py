@@ -94,10 +94,10 @@ def tell_dropouts(count: int, minimal: int = 0) -> None:
         count: how many there are.
         minimal: how many the plan wants in any case.
     """
-    from federation.secagg import dropouts, threshold
+    from federation.secagg import dropouts, dropouts_apart, threshold
 
     least = max(threshold(count), minimal)
-    gone, most = min(dropouts(count), count - least), count - least
+    gone, most = min(dropouts(count), count - least), min(dropouts_apart(count), count - least)
     if most > gone:
         narrate(
             "  masked        nobody sees a single reply; of {count} nodes any {gone} may vanish, and up to {most} where no "

@@ -27,6 +27,7 @@ from federation.secagg import (
     cohorts,
     colluders,
     dropouts,
+    dropouts_apart,
     neighbourhood,
     threshold,
 )
@@ -196,12 +197,23 @@ def test_inv5_so_is_that_of_any_larger_one_whoever_vanishes_when(n: int, seed: i
     check_exact(n, seed * 1000 + n)
 
 
+@pytest.mark.parametrize("n", [66, 67, 80, 100, 149, 150])
+def test_so_many_may_vanish_evenly_spread_and_never_one_more(n: int) -> None:
+    """One more is in more neighbourhoods than may lose that many, however they sit."""
+    names = tuple(f"n{at:03}" for at in range(n))
+    graph, most = MaskGraph(names, "sha256:" + "0" * 64), dropouts_apart(n)
+    gone = {graph.circle[at * n // most] for at in range(most)}
+    assert len(gone) == most and not graph.thin(set(names) - gone)
+    assert most == n - threshold(n) or (most + 1) * graph.size > dropouts(n) * n
+
+
 @pytest.mark.long
 def test_more_may_vanish_where_they_sit_apart() -> None:
     n = 150
     cohort = MaskedCohort(n, rounds=1)
-    gone = set(cohort.announcements.graph.circle[: 3 * (n - threshold(n)) : 3])
-    assert len(gone) == n - threshold(n) > 2 * dropouts(n)
+    most = dropouts_apart(n)
+    gone = {cohort.announcements.graph.circle[at * n // most] for at in range(most)}
+    assert len(gone) == most > 2 * dropouts(n)
     encoding = choose_encoding([(10, 100)] * n)
     left = [name for name in cohort.scope.participants if name not in gone]
     opened = cohort.run({name: reply_of(1, LAYOUT, encoding, n, 50) for name in left}, LAYOUT, encoding, SENT)
