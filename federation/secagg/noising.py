@@ -52,12 +52,13 @@ def shares_of(n: int) -> int:
 
 
 def least_noised(plan: JobPlan) -> int:
-    """How many nodes' replies are in any sum that opens under a plan's noise.
+    """How many nodes' replies are in any sum that opens under a plan's noise, its encoding's or its query's.
 
     The noise is shared out over the plan's cohort. Who is lost takes its share along, so a sum over fewer than ``t`` of the
     whole cohort carries less than the budget is charged for, however few opening it would take of those who are left.
     """
-    return threshold(len(plan.cohort)) if plan.encoding.noise is not None and plan.protection == "fed:masked" else 0
+    noised = plan.encoding.noise is not None or (plan.query is not None and plan.query.noise is not None)
+    return threshold(len(plan.cohort)) if noised and plan.protection == "fed:masked" else 0
 
 
 def check_enough_noise(plan: JobPlan, nodes: Collection[str]) -> None:

@@ -19,6 +19,7 @@ from federation.secagg import (
     add_noise,
     check_enough_noise,
     check_noise,
+    colluders,
     encode,
     least_noised,
     multiplier_for,
@@ -31,6 +32,7 @@ from federation.secagg import (
 )
 from federation.secagg.noising import CLIP_UNITS
 from federation.statements import Encoding, MetricSpec, StageOutput
+from federation.statements.query import QueryNoise
 
 D = 400
 OUTPUT = StageOutput(sent=True, metrics=(MetricSpec(name="loss", minimum="0", maximum="2"),))
@@ -188,3 +190,25 @@ def test_every_set_that_opens_carries_the_noise_that_is_paid_for_whoever_collude
         else:
             check_enough_noise(one, range(size))  # type: ignore[arg-type]
     assert least_noised(plan(n, protection="fed:none")) == 0, "each node adds the noise of all"
+
+
+@pytest.mark.parametrize("n", [3, 7, 33, 64, 66, 150])
+def test_a_querys_noise_is_in_every_set_that_opens_too(n: int) -> None:
+    """It is the query's own, not the encoding's; an asker may state that three participants are enough for its plan."""
+    for noise in (QueryNoise(unit_rows=1, micro_rho=5000), None):
+        one: Any = SimpleNamespace(
+            cohort=range(n), protection="fed:masked", encoding=SimpleNamespace(noise=None), minimal_participants=3
+        )
+        one.query = SimpleNamespace(noise=noise)
+        opens = []
+        for size in range(1, n + 1):
+            try:
+                check_enough_noise(one, range(size))  # type: ignore[arg-type]
+            except SurvivorsError:
+                continue
+            opens.append(size)
+        if noise is None:
+            assert opens == list(range(1, n + 1))
+        else:
+            assert opens
+            assert all(size - colluders(n) >= noise_shares(one) for size in opens)
