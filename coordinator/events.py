@@ -54,16 +54,23 @@ class EventFeed:
     async def _add(self) -> None:
         while self._coming:
             batch, self._coming = self._coming, []
-            try:
-                numbers = await asyncio.to_thread(self._store.add_events, [event for event, _ in batch])
-            except Exception as error:  # each is told why, also where it was another's fault
-                for _, added in batch:
-                    if not added.done():
-                        added.set_exception(error)
-                continue
-            for (_, added), number in zip(batch, numbers, strict=True):
-                if not added.done():  # whoever told it may have been cancelled meanwhile
-                    added.set_result(number)
+            if not await self._put(batch, last=len(batch) == 1):
+                for one in batch:  # each for itself: what is wrong with one job's event is no other's fault
+                    await self._put([one], last=True)
+
+    async def _put(self, batch: list[tuple[NewEvent, asyncio.Future[int]]], *, last: bool) -> bool:
+        """Write some events, all or none; whether they are. After the last try whoever told them is told why not."""
+        try:
+            numbers = await asyncio.to_thread(self._store.add_events, [event for event, _ in batch])
+        except Exception as error:
+            for _, added in batch:
+                if last and not added.done():
+                    added.set_exception(error)
+            return False
+        for (_, added), number in zip(batch, numbers, strict=True):
+            if not added.done():  # whoever told it may have been cancelled meanwhile
+                added.set_result(number)
+        return True
 
     async def end(self, job: str, status: str, rounds_done: int, data: dict[str, Any]) -> None:
         """Append a job's last event and set its last status."""

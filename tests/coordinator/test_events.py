@@ -93,3 +93,12 @@ async def test_an_event_that_cannot_be_kept_is_told_to_whoever_told_it(
     assert [type(one) for one in found] == [OSError, OSError]
     await feed.tell(JOB, "started", {})
     assert [one.kind for one in (await feed.after(JOB, 1, 0)).events] == ["started"]
+
+
+async def test_an_event_that_cannot_be_kept_takes_no_other_with_it(feed: EventFeed) -> None:
+    """What one job's node says is no text; what is told beside it, of other jobs, is kept all the same."""
+    told = [feed.tell(JOB, "permitted", {"node": name}) for name in ("mill-a", "mill-b", "\ud800", "mill-c")]
+    found = await asyncio.gather(*told, return_exceptions=True)
+    assert [isinstance(one, Exception) for one in found] == [False, False, True, False]
+    events = (await feed.after(JOB, 1, 0)).events
+    assert [one.data["node"] for one in events] == ["mill-a", "mill-b", "mill-c"]
