@@ -23,7 +23,7 @@ from federation.secagg import (
     Public,
     Scope,
     SurvivorsError,
-    check_enough_noise,
+    check_enough_left,
     check_entities,
     check_inputs,
     check_withdrawals,
@@ -65,7 +65,7 @@ class MaskRules:
             PolicyDeniedError: the agreement demands more companies.
         """
         wanted = self._opened(admitted, nodes, "", "")
-        check_enough_noise(admitted.plan, nodes)
+        check_enough_left(admitted.plan, nodes)
         check_entities(wanted.members, self._grounds.accepted(admitted), admitted.outside, 0)
         if set(nodes) != set(admitted.members):
             self._check_policy(admitted, dataset, nodes)
@@ -104,7 +104,7 @@ class MaskRules:
                 least=admitted.plan.minimal_participants,
             )
         wanted = self._opened(admitted, survivors.survivors, context.stage, context.content, reading)
-        check_enough_noise(admitted.plan, survivors.survivors)
+        check_enough_left(admitted.plan, survivors.survivors)
         check_entities(wanted.members, self._grounds.accepted(admitted), admitted.outside, 0)
         self.check_neighbourhood(admitted, MaskGraph(scope.participants, context.cohort), survivors.survivors)
         if set(survivors.survivors) != set(admitted.members):

@@ -22,7 +22,6 @@ from federation.secagg import (
     check_size,
     choose_encoding,
     job_bits,
-    least_noised,
     multiplier_for,
     noise_shares,
     noised_encoding,
@@ -134,7 +133,7 @@ def make_plan(
             outputs=outputs,
             encoding=choose_encoding(buckets, scale=scale, clip=clip),
             protection=protection,
-            minimal_participants=minimal_participants or _least(protection, len(chosen)),
+            minimal_participants=_least(protection, len(chosen), minimal_participants),
             round_seconds=round_seconds,
             memory_bytes=memory_bytes,
             tier="T0" if development else "",
@@ -147,8 +146,6 @@ def make_plan(
             releases = _releases(plan)
             noised = noised_encoding(len(chosen), clip, multiplier_for(micro_rho, releases), noise_shares(plan))
             plan = plan.model_copy(update={"encoding": noised, "micro_rho": micro_rho})
-            least = max(plan.minimal_participants, least_noised(plan))
-            plan = plan.model_copy(update={"minimal_participants": least})
             check_noise(plan)
         if code_rho is not None:
             plan = plan.model_copy(update={"micro_rho": _whole(code_rho)})
@@ -194,9 +191,11 @@ def _releases(plan: JobPlan) -> int:
     return max(1, train + ((plan.rounds + 1) * evaluated if "fed:evaluate" in plan.actions else 0))
 
 
-def _least(protection: Protection, nodes: int) -> int:
-    """How many must take part where nobody says: under masks as many as it takes to open a round, else all."""
-    return max(MINIMUM_ENTITIES, threshold(nodes)) if protection == "fed:masked" else nodes
+def _least(protection: Protection, nodes: int, wanted: int | None) -> int:
+    """How many must take part: what is asked for, or all; under masks what is asked for, and no fewer than open a round."""
+    if protection != "fed:masked":
+        return wanted or nodes
+    return max(wanted or 0, MINIMUM_ENTITIES, threshold(nodes))
 
 
 def demanded(chosen: Sequence[Choice], actions: Sequence[str]) -> Demands:

@@ -51,25 +51,26 @@ def shares_of(n: int) -> int:
     return n - threshold(n) + 1
 
 
-def least_noised(plan: JobPlan) -> int:
-    """How many nodes' replies are in any sum that opens under a plan's noise, its encoding's or its query's.
+def least_left(plan: JobPlan) -> int:
+    """How many nodes' replies are in any sum that opens under a plan: ``t`` of the plan's whole cohort where it is masked.
 
-    The noise is shared out over the plan's cohort. Who is lost takes its share along, so a sum over fewer than ``t`` of the
-    whole cohort carries less than the budget is charged for, however few opening it would take of those who are left.
+    However few the asker states, and however small an attempt's cohort was announced. Who cuts a cohort down to allies and
+    one victim would have the victim's reply by subtraction; and noise is shared out over the plan's cohort, so that a sum over
+    fewer carries less than the budget is charged for.
     """
-    noised = plan.encoding.noise is not None or (plan.query is not None and plan.query.noise is not None)
-    return threshold(len(plan.cohort)) if noised and plan.protection == "fed:masked" else 0
+    return threshold(len(plan.cohort)) if plan.protection == "fed:masked" else 0
 
 
-def check_enough_noise(plan: JobPlan, nodes: Collection[str]) -> None:
-    """Raise SurvivorsError where a sum over these nodes would carry less noise than the plan's budget is charged for."""
-    if len(nodes) < (least := least_noised(plan)):
+def check_enough_left(plan: JobPlan, nodes: Collection[str]) -> None:
+    """Raise SurvivorsError where these nodes are fewer than open a sum under a plan."""
+    if len(nodes) < (least := least_left(plan)):
         raise SurvivorsError(
-            "{count} nodes are left, and the plan's noise is shared out so that it takes {least}",
+            "{count} of {all} nodes are left; it takes {need} to open the round",
             hint="plan the job anew with those that are there",
             code="too-few-participants",
             count=len(nodes),
-            least=least,
+            all=len(plan.cohort),
+            need=least,
         )
 
 

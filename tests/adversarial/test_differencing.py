@@ -187,7 +187,7 @@ async def test_a_sum_with_less_noise_than_is_paid_for_does_not_open(
     """The noise is shared out over seven; more are said to have vanished than it allows for, and those left would open."""
     n = 7
     if weak:
-        monkeypatch.setattr("enterprise_node.mask_rules.check_enough_noise", lambda *_: None)
+        monkeypatch.setattr("enterprise_node.mask_rules.check_enough_left", lambda *_: None)
     with masked_world(tmp_path, monkeypatch, mills=n, actions=["fed:train"]) as world:
         output = OutputSchema(train=StageOutput(sent=True), evaluate=StageOutput(sent=False))
         plan = world.plan(

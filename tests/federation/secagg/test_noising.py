@@ -17,11 +17,11 @@ from federation.secagg import (
     Layout,
     SurvivorsError,
     add_noise,
-    check_enough_noise,
+    check_enough_left,
     check_noise,
     colluders,
     encode,
-    least_noised,
+    least_left,
     multiplier_for,
     noise_shares,
     noised_encoding,
@@ -185,11 +185,11 @@ def test_every_set_that_opens_carries_the_noise_that_is_paid_for_whoever_collude
         certain = (size - colluders) * share
         if certain < stated:
             with pytest.raises(SurvivorsError) as caught:
-                check_enough_noise(one, range(size))  # type: ignore[arg-type]
+                check_enough_left(one, range(size))  # type: ignore[arg-type]
             assert caught.value.code == "too-few-participants"
         else:
-            check_enough_noise(one, range(size))  # type: ignore[arg-type]
-    assert least_noised(plan(n, protection="fed:none")) == 0, "each node adds the noise of all"
+            check_enough_left(one, range(size))  # type: ignore[arg-type]
+    assert least_left(plan(n, protection="fed:none")) == 0, "each node adds the noise of all"
 
 
 @pytest.mark.parametrize("n", [3, 7, 33, 64, 66, 150])
@@ -203,12 +203,12 @@ def test_a_querys_noise_is_in_every_set_that_opens_too(n: int) -> None:
         opens = []
         for size in range(1, n + 1):
             try:
-                check_enough_noise(one, range(size))  # type: ignore[arg-type]
+                check_enough_left(one, range(size))  # type: ignore[arg-type]
             except SurvivorsError:
                 continue
             opens.append(size)
-        if noise is None:
-            assert opens == list(range(1, n + 1))
-        else:
-            assert opens
+        assert opens == list(range(threshold(n), n + 1)), (
+            "without noise too: who cuts a cohort down has one reply by subtraction"
+        )
+        if noise is not None:
             assert all(size - colluders(n) >= noise_shares(one) for size in opens)
