@@ -69,7 +69,12 @@ def run(
         ),
     ] = "sum",
     min_participants: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="How many nodes must take part; by default all of them.")
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="How many nodes must take part. Default: all; under masks as many as open a sum, and never fewer.",
+        ),
     ] = None,
     runtime: Annotated[str | None, typer.Option(metavar="NAME", help="The runtime that the plan names.")] = None,
     round_seconds: Annotated[
