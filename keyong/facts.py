@@ -54,6 +54,7 @@ class Job:
 
     asked: int | None = None
     plan: JobPlan | None = None
+    """Only where it is the very plan that the digest names."""
     result: int | None = None
     holds: dict[str, dict[str, Holds]] = field(default_factory=lambda: defaultdict(dict))
     """By node, the receipts that the requester holds, by their digest."""
@@ -109,7 +110,9 @@ class Facts:
     def _take_plan(self, job: Job, entry: Entry, fields: Mapping[str, Any]) -> None:
         job.asked = entry.index
         if isinstance(fields.get("plan"), bytes):
-            job.plan = JobPlan.read(Envelope.from_bytes(fields["plan"]))
+            envelope = Envelope.from_bytes(fields["plan"])
+            if envelope.digest == fields["digest"]:  # else it is another plan's text under this one's name
+                job.plan = JobPlan.read(envelope)
 
     def _take_result(self, job: Job, entry: Entry, fields: Mapping[str, Any]) -> None:
         job.result = entry.index

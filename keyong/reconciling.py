@@ -25,6 +25,8 @@ from federation.statements import receipts_digest
 from keyong.facts import Facts, Job
 
 EVENTS_THAT_END = frozenset({"done", "failed", "denied", "cancelled"})
+RECEIVED = frozenset({"fed:train", "fed:evaluate"})
+"""Actions whose results are acknowledged."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,7 @@ class _Reconciler:
                     held_at = (Place(member, told.entry),)
                     omitted = Discrepancy("acknowledgement-omitted", plan, (requester,), held_at, "", told.digest)
                     self._unless_sealed(requester, "ack", omitted)
-        if carried.delivered and not requested.acks and requested.not_taken is None:
+        if carried.delivered and not requested.acks and requested.not_taken is None and not _answered(requested):
             given_out = tuple(Place(coordinator, entry) for entry in carried.delivered)
             missing = Discrepancy("acknowledgement-missing", plan, (requester,), given_out)
             self._unless_sealed(requester, "ack", missing, "not-taken")
@@ -208,6 +210,11 @@ class _Reconciler:
 def reconcile(facts: Sequence[Facts], coordinators: frozenset[str]) -> Reconciliation:
     """Hold the histories of several parties against one another; one history a party."""
     return _Reconciler({one.member: one for one in facts}, coordinators).run()
+
+
+def _answered(requested: Job) -> bool:
+    """Whether it records how a plan ended whose answer is not acknowledged: a query, a score, an intersection."""
+    return requested.result is not None and requested.plan is not None and not RECEIVED & set(requested.plan.actions)
 
 
 def _requester(jobs: Mapping[str, Job]) -> str:

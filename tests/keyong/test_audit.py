@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from federation.ledger import Ledger
-from federation.statements import ResultAcknowledgement
+from federation.statements import OutputSchema, ResultAcknowledgement, StageOutput
+from federation.statements.query import Measure, QueryPlan
 from keyong import reconciling
 from keyong.receiving import receive
 from tests.keyong.conftest import Ran
@@ -39,6 +40,12 @@ def story(parties: Parties, tmp_path: Path) -> Run:
 
 
 Audit = Callable[..., Ran]
+QUESTION: dict[str, Any] = {
+    "actions": ("fed:aggregateQuery",),
+    "query": QueryPlan(measures=(Measure(kind="count", name="n"),), context="sha256:" + "0" * 64),
+    "outputs": OutputSchema(train=StageOutput(sent=False), evaluate=StageOutput(sent=False)),
+    "rounds": 1,
+}
 
 
 @pytest.fixture
@@ -228,6 +235,24 @@ def test_a_result_given_out_and_not_acknowledged(parties: Parties, audit: Audit)
     delivered = parties.ledgers["institute"].append("job", {"event": "delivered", "plan": run.plan.digest}).index
     found = only(audit(), "acknowledgement-missing")
     assert found["against"] == ["lab"] and found["evidence"] == [{"member": "institute", "entry": delivered}]
+
+
+def test_an_answer_that_its_asker_recorded_needs_no_acknowledgement(parties: Parties, audit: Audit) -> None:
+    run = parties.ask(**QUESTION)
+    parties.ledgers["institute"].append("job", {"event": "delivered", "plan": run.plan.digest})
+    assert only(audit(), "acknowledgement-missing")["against"] == ["lab"], "whether it was taken is on no record"
+    parties.ledgers["lab"].append("result", {"plan": run.plan.digest, "status": "done"}, ref=run.asked)
+    assert audit().code == 0
+
+
+def test_a_training_under_the_name_of_a_question(parties: Parties, audit: Audit) -> None:
+    """A requester that puts a question's text under the digest of a training is not let off."""
+    question, run = parties.ask(**QUESTION), parties.ask()
+    fields = {"plan": question.plan.to_bytes(), "digest": run.plan.digest, "purpose": "fed:ProcessOptimization"}
+    asked = parties.ledgers["lab"].append("plan", fields).index
+    parties.ledgers["institute"].append("job", {"event": "delivered", "plan": run.plan.digest})
+    parties.ledgers["lab"].append("result", {"plan": run.plan.digest, "status": "done"}, ref=asked)
+    assert only(audit(), "acknowledgement-missing")["against"] == ["lab"]
 
 
 def test_a_result_that_was_refused_needs_no_acknowledgement(parties: Parties, audit: Audit, tmp_path: Path) -> None:
