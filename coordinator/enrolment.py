@@ -11,7 +11,7 @@ import fcntl
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -57,8 +57,13 @@ def invite(
     roles: tuple[Role, ...],
     at: datetime,
     validity: timedelta = INVITATION_VALIDITY,
+    deliver: Callable[[Invitation], None] | None = None,
 ) -> Invitation:
-    """Make a one-time invitation; an earlier unused one for the same member is void."""
+    """Make a one-time invitation; an earlier unused one for the same member is void.
+
+    Args:
+        deliver: is handed the invitation before it counts; where it raises, the earlier one stays as it was.
+    """
     roster = home.roster
     _check_root(home, roster)
     if any(known.id == member for known in roster.members):
@@ -82,6 +87,8 @@ def invite(
         ticket_key=ticket.key_pem.decode(),
         ticket_certificate=ticket.certificate_pem.decode(),
     )
+    if deliver is not None:
+        deliver(invitation)
     store.put_invitation(
         InvitationRow(
             fingerprint=certificate_fingerprint(invitation.ticket_certificate.encode()),

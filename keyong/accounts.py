@@ -166,6 +166,15 @@ class Accounts:
             self._receipts[envelope.digest] = receipt
         return 1
 
+    def named(self, text: str) -> set[str]:
+        """Digests of the agreements on record whose id or digest begins so."""
+        bare = text.removeprefix("urn:uuid:").removeprefix("sha256:")
+        return {
+            name
+            for name, held in self._agreements.items()
+            if held.id.removeprefix("urn:uuid:").startswith(bare) or name.removeprefix("sha256:").startswith(bare)
+        }
+
     def accounts(self, agreement: str | None = None, month: str | None = None) -> list[Account]:
         """The statements, by month and agreement; only those of an agreement or a month where one is named."""
         found = []

@@ -124,7 +124,12 @@ def _report(error: Exception) -> int:
 
 
 def _mistyped(error: Exception, arguments: Sequence[str]) -> Exception | None:
-    """The refusal of a value that stands on the command line and that no statement can hold; None for anything else."""
+    """The refusal of what stands on the command line: a value that no statement can hold, a path that leads nowhere.
+
+    None for anything else.
+    """
+    if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError):
+        return _led_nowhere(error, arguments)
     pydantic = sys.modules.get("pydantic")
     if pydantic is None or not isinstance(error, pydantic.ValidationError):
         return None
@@ -144,6 +149,34 @@ def _mistyped(error: Exception, arguments: Sequence[str]) -> Exception | None:
                 field=".".join(str(part) for part in one["loc"]),
             )
     return None
+
+
+def _led_nowhere(error: OSError, arguments: Sequence[str]) -> Exception | None:
+    """The refusal of a typed path that cannot be opened or written; None where the file was none of the caller's."""
+    from federation.errors import UsageError
+
+    if not isinstance(error.filename, str):
+        return None
+    met = Path(error.filename).absolute()
+    for one in (*arguments, *(one.partition("=")[2] for one in arguments)):
+        path = _expanded(one)
+        # A file is written under another name first, beside the one that was asked for.
+        beside = met.parent == path.parent.absolute() and not path.parent.is_dir()
+        if not one or (met != path.absolute() and not beside):
+            continue
+        if not path.parent.is_dir():
+            return UsageError("the directory {path} does not exist", hint="check the path", path=path.parent)
+        if path.is_dir():
+            return UsageError("{path} is a folder", hint="check the path", path=path)
+        return UsageError("there is no file {path}", hint="check the path", path=path)
+    return None
+
+
+def _expanded(typed: str) -> Path:
+    try:
+        return Path(typed).expanduser()
+    except RuntimeError:  # ~NAME, and nobody is called so
+        return Path(typed)
 
 
 def _is_sandbox_error(error: Exception) -> bool:

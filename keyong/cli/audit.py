@@ -244,7 +244,8 @@ def _demand(found: Audit, require: str) -> None:
         count += sum(one.verdict is None for one in found.ledgers)
         raise VerificationError(
             "the audit has {count} findings",
-            hint="ask the parties they speak against about the entries named, and keep the exports",
+            hint="where exports were made before and after a job, make all anew and audit again; else ask the parties that "
+            "findings speak against about the entries named, and keep the exports",
             code="audit-findings",
             count=count,
         )

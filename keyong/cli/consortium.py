@@ -14,6 +14,7 @@ from keyong.cli._output import as_json, emit, facts, line, narrate, table
 from keyong.cli._tiers import AcceptOption, floor_to_enter
 
 if TYPE_CHECKING:
+    from federation.statements import Invitation
     from federation.statements.roster import Role
 
 ROLES = click.Choice(["member", "coordinator", "analyst", "auditor"])
@@ -123,10 +124,19 @@ def invite(
     _refuse_without_root(home.identity.founded)
     store = CoordinatorStore(open_engine(home.path / "coordinator.db", COORDINATOR_STORE))
     roles = _roles(role, ("member",))
-    invitation = make(home, store, member=member, entity=entity, roles=roles, at=now(), validity=timedelta(days=days))
+    earlier = [row for row in store.outstanding(instant_text(now())) if row.member == member]
+
+    def deliver(made: Invitation) -> None:
+        if output is not None:
+            _write_private(output, made.to_text() + "\n")
+
+    invitation = make(
+        home, store, member=member, entity=entity, roles=roles, at=now(), validity=timedelta(days=days), deliver=deliver
+    )
     text, expires = invitation.to_text(), instant_text(invitation.expires)
+    if earlier:
+        narrate("the earlier invitation for {member}, which nobody used, is void", member=member)
     if output is not None:
-        _write_private(output, text + "\n")
         narrate(
             "the invitation for {member} is in {path}; it works once, until {expires}",
             member=member,

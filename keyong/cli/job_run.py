@@ -110,7 +110,9 @@ def run(
             " Default: witnessed, where there is another company.",
         ),
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before signing.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Do not ask before signing. Without a terminal nobody is asked.")
+    ] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Submit, print the job's id, and leave.")] = False,
 ) -> None:
     """Run a Flower app under the agreements in force: show them and the plan, sign it, submit it, follow it to its end.

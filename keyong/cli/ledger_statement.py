@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -42,6 +43,7 @@ def statement(
     """
     from keyong.accounts import Accounts
 
+    _check_month(month)
     found = Accounts()
     with verified_reading(path, root, found.on_entry) as check:
         for folder in receipts or ():
@@ -68,12 +70,23 @@ def _add_receipts(found: Accounts, folder: Path, check: StatementCheck) -> None:
 
 
 def _chosen(found: Accounts, agreement: str | None, month: str | None) -> list[Account]:
-    bare = agreement.removeprefix("urn:uuid:").removeprefix("sha256:") if agreement else ""
-    return [
-        one
-        for one in found.accounts(month=month)
-        if one.id.removeprefix("urn:uuid:").startswith(bare) or one.agreement[7:].startswith(bare)
-    ]
+    from federation.errors import UsageError
+
+    named = found.named(agreement or "")
+    if agreement and not named:
+        raise UsageError(
+            "no agreement that this ledger shows is called {text}",
+            hint="see `keyong agreement list`; give the first characters of its id or digest",
+            text=agreement[:80],
+        )
+    return [one for one in found.accounts(month=month) if one.agreement in named]
+
+
+def _check_month(month: str | None) -> None:
+    from federation.errors import UsageError
+
+    if month is not None and not re.fullmatch(r"[0-9]{4}-(0[1-9]|1[0-2])", month):
+        raise UsageError("{month} is not a month", hint="write it as YYYY-MM, for example 2026-05", month=month[:80])
 
 
 def _write(accounts: list[Account], csv: Path | None, page: Path | None, entities: Mapping[str, str]) -> None:

@@ -59,7 +59,9 @@ def query(
         bool, typer.Option("--again", help="Ask the nodes even where the identical query was answered before.")
     ] = False,
     runtime: Annotated[str | None, typer.Option(metavar="NAME", help="The runtime that the plan names.")] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before signing.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Do not ask before signing. Without a terminal nobody is asked.")
+    ] = False,
     format: Annotated[
         str | None,
         typer.Option(

@@ -40,7 +40,9 @@ def score(
     ] = None,
     exact: ExactOption = False,
     runtime: Annotated[str | None, typer.Option(metavar="NAME", help="The runtime that the plan names.")] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before signing.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Do not ask before signing. Without a terminal nobody is asked.")
+    ] = False,
 ) -> None:
     """Score a linear or logistic model on another company's rows; its weights stay encrypted, one loss comes back.
 

@@ -127,6 +127,35 @@ def test_names_that_cannot_be_are_the_callers_mistake(
     assert not (founder / "errors").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["ledger", "statement", "--csv", "nowhere/may.csv"], "the directory nowhere does not exist"),
+        (["ledger", "statement", "--page=nowhere/may.html"], "the directory nowhere does not exist"),
+        (["ledger", "statement", "--csv", "."], ". is a folder"),
+        (["ledger", "export", "nowhere/all.export"], "the directory nowhere does not exist"),
+    ],
+)
+def test_a_path_that_leads_nowhere_is_the_callers_mistake(
+    keyong: Run, founder: Path, passes: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], sentence: str
+) -> None:
+    monkeypatch.chdir(passes.parent)
+    ran = keyong("--home", founder, *arguments)
+    assert (ran.code, ran.err.splitlines()[-2:]) == (2, [f"error: {sentence}", "hint: check the path"])
+    assert not (founder / "errors").exists()
+
+
+def test_a_file_of_our_own_that_is_missing_is_no_mistake_of_the_caller(
+    keyong: Run, founder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> None:
+        (founder / "nowhere" / "own").read_bytes()
+
+    monkeypatch.setattr("keyong.cli._context.open_home", broken)
+    ran = keyong("--home", founder, "whoami")
+    assert ran.code == 1 and "internal error (FileNotFoundError)" in ran.err
+
+
 def test_an_internal_error_leaves_its_traceback_in_a_private_file_alone(
     keyong: Run, founder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

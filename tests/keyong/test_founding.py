@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from coordinator.migrations import COORDINATOR_STORE
+from coordinator.store import CoordinatorStore
+from federation.stores import open_engine
 from tests.keyong.conftest import Run
 
 
@@ -49,6 +52,21 @@ def test_an_invitation_on_stdout_is_one_line_and_in_a_file_private(keyong: Run, 
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     ran = keyong("--home", founder, "consortium", "invite", "inst", "--entity", "X")
     assert ran.code == 2 and "in the roster already" in ran.err
+
+
+def test_an_invitation_that_could_not_be_written_voids_no_earlier_one(
+    keyong: Run, founder: Path, tmp_path: Path
+) -> None:
+    store = CoordinatorStore(open_engine(founder / "coordinator.db", COORDINATOR_STORE))
+    invite = ("--home", founder, "consortium", "invite", "mill-a", "--entity", "Mill A", "-o", tmp_path / "a")
+    assert keyong(*invite).code == 0
+    (earlier,) = store.outstanding("")
+    ran = keyong(*invite)
+    assert ran.code == 2 and "exists already" in ran.err
+    assert [one.fingerprint for one in store.outstanding("")] == [earlier.fingerprint]
+    ran = keyong(*invite[:-1], tmp_path / "b")
+    assert ran.code == 0 and "the earlier invitation for mill-a, which nobody used, is void" in ran.err
+    assert [one.fingerprint for one in store.outstanding("")] != [earlier.fingerprint]
 
 
 def test_roster_json_and_removal_refusals(keyong: Run, founder: Path) -> None:

@@ -93,6 +93,18 @@ def test_a_receipt_that_was_changed_is_refused(
     assert ran.code in (2, 4) and not ran.out.strip()
 
 
+def test_what_names_no_month_and_no_agreement_is_refused_not_answered_with_nothing(
+    parties: Parties, used: dict[str, str], keyong: Keyong
+) -> None:
+    asked = ("--home", parties.homes["mill-a"].path, "ledger", "statement")
+    ran = keyong(*asked, "--month", "2026-13")
+    assert ran.code == 2 and "2026-13 is not a month" in ran.err
+    ran = keyong(*asked, "--agreement", "zzzz")
+    assert ran.code == 2 and "no agreement that this ledger shows is called zzzz" in ran.err
+    ran = keyong(*asked, "--month", "2001-01", "--agreement", used["mill-a"])
+    assert ran.code == 0 and "nothing was used" in ran.err
+
+
 def test_as_csv_and_as_a_page(parties: Parties, used: dict[str, str], keyong: Keyong, tmp_path: Path) -> None:
     files = ("--csv", tmp_path / "may.csv", "--page", tmp_path / "may.html")
     (found,) = statement(keyong, parties.homes["mill-a"].path, "--agreement", used["mill-a"][7:19], *files)[
