@@ -45,6 +45,7 @@ from keyong.answer_receipts import contributors
 from keyong.choosing import Choice, choose
 from keyong.kept_answers import KeptAnswer, KeptAnswers
 from keyong.receipts import ReceivedError
+from keyong.refused import first_refusal
 from keyong.text import Said
 
 if TYPE_CHECKING:
@@ -358,12 +359,22 @@ def _followed(client: Client, job: str) -> tuple[str, str]:
 def _ended(kind: str, data: dict[str, Any], told: Sequence[dict[str, Any]]) -> QueryEndedError:
     code = str(told[0].get("code", "")) if told else str(data.get("code", "query-ended"))
     nodes = ", ".join(sorted(f"{one.get('node')}: {one.get('code')}" for one in told))
+    node, why, fix = first_refusal(told)
     error = QueryEndedError(
         "the query was not answered: {reason}",
-        hint="`keyong query ... --explain` says what it needs; {nodes}" if nodes else "{nodes}",
+        hint="{node} says: {why}; {fix}"
+        if why and fix
+        else "{node} says: {why}"
+        if why
+        else "`keyong query ... --explain` says what it needs; {nodes}"
+        if nodes
+        else "{nodes}",
         code=code or "query-ended",
         reason=Said(data, otherwise=kind),
         nodes=nodes,
+        node=node,
+        why=why,
+        fix=fix,
     )
     error.exit_code = 3 if kind == "denied" else int(data.get("exit", 1))  # type: ignore[misc]
     return error

@@ -10,10 +10,12 @@ import pytest
 
 from coordinator.exchange import JobDeniedError
 from coordinator.scheduler import told
+from federation.statements import DecisionRecord
 from federation.wire.messages import Event
-from keyong.asking import QueryEndedError
+from keyong.asking import QueryEndedError, _ended
 from keyong.cli import _state
 from keyong.cli._following import Course, conclude, follow
+from keyong.cli._refusals import CODES
 from keyong.cli._words import why
 from keyong.text import Said, explain, speak, speaking
 
@@ -85,6 +87,22 @@ def test_why_a_job_ended_is_said_in_the_language_spoken(data: dict[str, Any], en
         assert why(data)[0] == chinese
         assert explain(error)[0] == f"查询未得到回答：{chinese}"
     assert error.message == f"the query was not answered: {data['reason']}", "JSON is not translated"
+
+
+def test_a_node_that_refuses_a_query_says_why_in_words() -> None:
+    offline = {"node": "mill-b", "code": "node-offline"}
+    error = _ended("denied", {"code": "denied"}, [{"node": "mill-a", "code": "of another release"}, offline])
+    sentence, hint = CODES["node-offline"]
+    assert error.hint == f"mill-b says: {sentence}; {hint}"
+    with speaking("zh"):
+        said = explain(error)[1]
+    assert said.startswith("mill-b") and sentence not in said and hint not in said
+    record = DecisionRecord(permit=False, rule="action").model_dump(mode="json")
+    denied = [{"node": "mill-a", "code": "action", "clause": record}]
+    assert (
+        "mill-a says: the agreement does not permit this action; ask the provider" in _ended("denied", {}, denied).hint
+    )
+    assert "mill-a: strange" in _ended("denied", {}, [{"node": "mill-a", "code": "strange"}]).hint
 
 
 def test_a_job_without_an_end_is_no_success() -> None:
