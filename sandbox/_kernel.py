@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import struct
 from pathlib import Path
 
 from sandbox._seccomp import MACHINES
@@ -24,9 +23,6 @@ MS_RDONLY, MS_NOSUID, MS_NODEV, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 
 _PR_SET_NO_NEW_PRIVS, _PR_CAPBSET_DROP = 38, 24
 _SYS_LANDLOCK_CREATE_RULESET = 444  # the same number on every architecture
 _LANDLOCK_CREATE_RULESET_VERSION = 1
-_SYS_SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}
-_SCHED_ATTR = struct.Struct("=IIQiIQQQ")  # struct sched_attr, version 0; of SCHED_OTHER sched_runtime is the slice
-_SCHED_FLAG_KEEP_POLICY = 8
 
 
 def _check(result: int, what: str) -> None:
@@ -56,14 +52,6 @@ def drop_bounding_set() -> None:
     """Take every capability from what the calling thread starts; raise where one cannot be taken."""
     for capability in range(int(Path("/proc/sys/kernel/cap_last_cap").read_text()) + 1):
         _check(_libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0), "capability bounding set")
-
-
-def set_turns(process: int, nice: int, nanoseconds: int) -> None:
-    """Set how long a process (0: the calling thread) computes in turn, as sched_setattr(2); 0 stands for the machine's own."""
-    attributes = _SCHED_ATTR.pack(_SCHED_ATTR.size, 0, _SCHED_FLAG_KEEP_POLICY, nice, 0, nanoseconds, 0, 0)
-    number = _SYS_SCHED_SETATTR.get(os.uname().machine)
-    if number is not None:
-        _check(_libc.syscall(ctypes.c_long(number), process, attributes, 0), "sched_setattr")
 
 
 def landlock_abi() -> int:

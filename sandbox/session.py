@@ -26,7 +26,6 @@ from sandbox._meter import exceeded
 from sandbox._started import START_SECONDS, Started, scratch_bytes
 from sandbox.errors import SandboxError
 from sandbox.spec import Ending, Evidence, LimitName, Limits, SessionSpec, Tier
-from sandbox.turns import have_usual_turns
 
 _TICK = 0.05  # seconds between two looks at a session's totals
 _WALK = 0.25  # seconds between two walks through its processes, while the kernel counts far less than it may have
@@ -243,7 +242,6 @@ class Session:
             self._failure = error
             self._ready.set()
             return
-        have_usual_turns(self._started.init)  # still one thread, and none of the job's
         if self._started.group is not None:
             self._started.group.give_way()
         if self._limits is not None:

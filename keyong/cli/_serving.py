@@ -44,10 +44,8 @@ def serve(work: Work, drain: Work, seconds: float) -> None:
     """
     from keyong.cli._allocator import share_arenas
     from keyong.cli._logging import captured
-    from sandbox.turns import have_short_turns
 
     share_arenas()
-    have_short_turns()  # before there are other threads
     with captured():
         asyncio.run(_until_told(work, drain, seconds))
 
