@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,33 @@ if TYPE_CHECKING:
 
 FOLDER = "receipts/"
 CELLS = "cells"
+ANSWER_FILE = "answer.bfv"
+SUMMARY_FILE = "summary.json"
+
+
+def delivered(client: Client, files: Mapping[str, bytes]) -> tuple[bytes, list[str]]:
+    """The answer as the coordinator gave it out, unread, and the nodes that it says are in it, sorted.
+
+    Raises:
+        ReceivedError: it left one out, or the summary names no nodes.
+    """
+    coordinator = client.home.roster.coordinator.id
+    if missing := [name for name in (ANSWER_FILE, SUMMARY_FILE) if name not in files]:
+        raise ReceivedError(
+            "the coordinator {coordinator} gave out the result without {files}",
+            hint="tell its operator; to ask again costs another use of each agreement",
+            coordinator=coordinator,
+            files=", ".join(missing),
+        )
+    try:
+        return files[ANSWER_FILE], sorted(map(str, json.loads(files[SUMMARY_FILE])["contributed"]))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise ReceivedError(
+            "the coordinator {coordinator} does not say which nodes are in the answer: its {file} is malformed",
+            hint="tell its operator; to ask again costs another use of each agreement",
+            coordinator=coordinator,
+            file=SUMMARY_FILE,
+        ) from None
 
 
 def contributors(client: Client, files: Mapping[str, bytes], plan: JobPlan, digest: str) -> tuple[str, ...]:

@@ -8,7 +8,6 @@ from there, and asks nobody.
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -41,7 +40,7 @@ from federation.secagg import MINIMUM_ENTITIES, check_size, choose_encoding, sha
 from federation.statements import Column, JobPlan, OutputSchema, PlannedDataset, StageOutput
 from federation.statements.code import CodeBundle
 from federation.statements.query import QueryPlan
-from keyong.answer_receipts import contributors
+from keyong.answer_receipts import contributors, delivered
 from keyong.choosing import Choice, choose
 from keyong.kept_answers import KeptAnswer, KeptAnswers
 from keyong.receipts import ReceivedError
@@ -57,7 +56,6 @@ if TYPE_CHECKING:
     from sandbox import Runtime
 
 CONTEXT_FILE = "context.bfv"
-ANSWER_FILE = "answer.bfv"
 VALIDITY = timedelta(hours=1)
 STEP_SECONDS = 600
 """What a node may take to compute its part."""
@@ -326,31 +324,33 @@ def _asked(
     status, code = "not-submitted", ""
     try:
         job = client.submit(envelope, bundle.to_bytes())
+        status = "failed"
         ciphers.expect(secret)
-        status, code = _followed(client, job)
+        _followed(client, job)
         files = client.result_files(job)
-        opening = ciphers.opening(secret, unpack_parts(files.get(ANSWER_FILE, b"")))
+        answer, named = delivered(client, files)
+        opening = ciphers.opening(secret, unpack_parts(answer))
+        nodes = contributors(client, files, plan, envelope.digest)
+        if list(nodes) != named:
+            raise ReceivedError("the coordinator names other nodes in the answer than gave a receipt for it")
+        status = "done"
     except KeyongError as error:
         code = error.code
-        status = status if status == "not-submitted" else "failed"
         raise
     finally:
         fields = {"job": plan.id, "plan": envelope.digest, "status": status, "code": code}
         client.ledger.append("result", fields, ref=recorded.index)
-    nodes = contributors(client, files, plan, envelope.digest)
-    if list(nodes) != sorted(json.loads(files["summary.json"])["contributed"]):
-        raise ReceivedError("the coordinator names other nodes in the answer than gave a receipt for it")
-    return KeptAnswer(job, len(nodes), secret, files[ANSWER_FILE]), opening
+    return KeptAnswer(job, len(nodes), secret, answer), opening
 
 
-def _followed(client: Client, job: str) -> tuple[str, str]:
-    """How a job ended; raises where that is without an answer."""
+def _followed(client: Client, job: str) -> None:
+    """Wait until a job is done; raises where it ends without an answer."""
     told: list[dict[str, Any]] = []
     for event in client.events(job):
         if event.kind in ("denied", "fell-out", "node-unavailable") and "node" in event.data:
             told.append(event.data)
         if event.kind == "done":
-            return "done", ""
+            return
         if event.kind in ("failed", "denied", "cancelled", "interrupted") and "node" not in event.data:
             raise _ended(event.kind, event.data, told)
     raise _ended("failed", {"code": "query-ended"}, told)

@@ -196,6 +196,12 @@ def receipt_said(
 
 
 def _receipt(client: Client, plan: JobPlan, digest: str, stage: str, files: dict[str, bytes]) -> Receipt:
+    if ANSWER_FILE not in files:
+        raise BilateralVoidError(
+            "the coordinator gave out the result without {file}",
+            hint="tell its operator; to ask again costs another use of each agreement",
+            file=ANSWER_FILE,
+        )
     names = [name for name in files if name.startswith("receipts/") and name.endswith(".receipt.json")]
     for name in sorted(names, reverse=True):
         if f"-{stage}-" in name:
