@@ -141,13 +141,19 @@ def sessions(home: Path, resumable: Iterable[str] = ()) -> list[Path]:
     return [path for path in folder.iterdir() if path.name not in kept] if folder.is_dir() else []
 
 
-def check_no_leftovers(home: Path, resumable: Iterable[str] = ()) -> None:
-    """Nothing of a job that has ended, or of a write that a crash broke off, lies in a home at rest."""
+def leftovers(home: Path, resumable: Iterable[str] = ()) -> list[str]:
+    """What lies in a home of jobs that have ended, and of writes that are not at their end: a crash's stay, a service's go."""
     left = [*sessions(home, resumable), *((home / "spool").iterdir() if (home / "spool").is_dir() else ())]
     left += [
         path for path in home.rglob("*") if path.name.endswith((".tmp", ".partial")) or ".keyong-work" in path.name
     ]
-    require(not left, f"left behind: {sorted(str(path.relative_to(home.parent)) for path in left)}")
+    return sorted(str(path.relative_to(home.parent)) for path in left)
+
+
+def check_no_leftovers(home: Path, resumable: Iterable[str] = ()) -> None:
+    """Nothing of a job that has ended, or of a write that a crash broke off, lies in a home at rest."""
+    left = leftovers(home, resumable)
+    require(not left, f"left behind: {left}")
 
 
 def holders(folder: Path, resumable: Iterable[str] = ()) -> list[int]:
