@@ -161,7 +161,7 @@ async def _enrol(invitation: Invitation, header: bytes, tls: TlsIdentity) -> Ros
     except KeyongError as error:
         if error.code == "unreachable":
             raise UnavailableError(
-                "cannot enrol at {target}: it cannot be reached, or this invitation counts no more",
+                "cannot enrol at {target}: it cannot be reached, or this invitation was used before or is void",
                 hint="is the coordinator running? each invitation works once, and a newer one for the same member makes it "
                 "void; ask for a new one",
                 code="unreachable",

@@ -219,7 +219,8 @@ class Consortium:
         return str(self.institute.ok("job", "list").json[0]["job"])
 
     def logs(self, mill: Party, job: str) -> dict[str, Any]:
-        """What a job printed at a mill, as its owner sees it."""
+        """What a job printed at a mill, as its owner sees it: soon after its end, which the asker may hear first."""
+        until(lambda: mill.run("job", "logs", job, form="json").code == 0, f"no logs of {job}")
         return dict(mill.ok("job", "logs", job).json)
 
     def entries(self, party: Party, kind: str = "") -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ def test_the_first_command_migrates_and_says_where_the_copy_is(
     said = capsys.readouterr().err
     (copy,) = (home / "backups").iterdir()
     assert "store.db was migrated from revision 0.1.0" in said and str(copy) in said and rows(copy) == before
-    assert run(["--home", str(home), "--lang", "en", "agreement", "list"]) == 0
+    assert run(["--home", str(home), "--lang", "en", "agreement", "list", "--all"]) == 0
     said = capsys.readouterr()
     assert "Passes" in said.out and "migrated" not in said.err
 
