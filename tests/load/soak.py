@@ -28,7 +28,7 @@ from keyong.demo.leash import leash
 from tests.integration.apps import client_that, server_with, write_app
 from tests.integration.consortium import PURPOSE, Consortium, free_port
 from tests.integration.parties import Party, Service, until
-from tests.load.trend import Sample, as_json, judge, plot, sample
+from tests.load.trend import Sample, as_json, judge, opened, plot, sample
 from tests.network.proxy import Proxy
 
 ALONE = server_with("strategies.FedAvg(min_available_nodes=1, min_train_nodes=1, fraction_evaluate=0.0)")
@@ -252,6 +252,8 @@ def main() -> int:
             f"{one['last']:8} {one['unit']:7} {one['rise_per_hundred_jobs']:+.3f} a hundred jobs "
             f"(at most {one['bound_per_hundred_jobs']})"
         )
+        if one["figure"] == "descriptors" and not one["holds"]:
+            print(f"      opened since: {opened(course.samples, one['party'])}")
     return 0 if all(one["holds"] for one in verdicts) and not course.unexpected else 1
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,8 @@ class Sample:
     wal: float
     cpu: float
     home: float
+    files: Mapping[str, int]
+    """Open files by what they are."""
 
 
 def sample(party: str, pid: int, home: Path, at: float, jobs: int) -> Sample:
@@ -71,7 +74,16 @@ def sample(party: str, pid: int, home: Path, at: float, jobs: int) -> Sample:
         wal=sum(path.stat().st_size for path in home.glob("*-wal")) / 2**20,
         cpu=gauge.cpu,
         home=sum(path.stat().st_size for path in home.rglob("*") if path.is_file()) / 2**20,
+        files=dict(gauge.files),
     )
+
+
+def opened(samples: Sequence[Sample], party: str) -> dict[str, int]:
+    """What a party has more open at the end than where the judging begins: the answer to "which descriptors?"."""
+    own = [one for one in samples if one.party == party]
+    more = Counter(own[-1].files)
+    more.subtract(own[int(len(own) * WARM)].files)
+    return {name: count for name, count in more.items() if count}
 
 
 def slope(points: Sequence[tuple[float, float]]) -> float:
