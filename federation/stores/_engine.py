@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from federation.stores._migration import create
 from federation.stores._store import Store, StoreOlderError, refuse_newer, standing
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
+
+
+KEPT_CONNECTIONS: Final = 2
+"""Kept open between uses: threads that meet open more, and close them again, so that a service's descriptors stay as few."""
+MORE_CONNECTIONS: Final = 13
+"""Beside those kept, before a thread waits for another's."""
 
 
 def open_engine(path: Path, store: Store) -> Engine:
@@ -37,7 +43,12 @@ def open_engine(path: Path, store: Store) -> Engine:
         )
     if found.state == "absent":
         create(path, store)
-    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 30})
+    engine = create_engine(
+        f"sqlite:///{path}",
+        connect_args={"timeout": 30},
+        pool_size=KEPT_CONNECTIONS,
+        max_overflow=MORE_CONNECTIONS,
+    )
 
     @event.listens_for(engine, "connect")
     def _pragmas(connection: object, _record: object) -> None:
