@@ -314,8 +314,8 @@ class Job:
                 await self._tell("started", {"participants": len(numbers), **marks})
             await self._grid.serve(session)
         except asyncio.CancelledError:
-            if not rounds.leaving:  # nothing of it is to run on at a node while the server part is ended here
-                self._closing = asyncio.create_task(self._cohort.close())
+            if not rounds.leaving:  # what is beside members' rows ends first; the server part has none, and can wait
+                await self.close_nodes()
             raise
         finally:
             await asyncio.shield(self._end(session))
