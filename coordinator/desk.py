@@ -177,7 +177,8 @@ class JobDesk:
             opened = asyncio.to_thread(self._open, envelope, plan, message.body)
             job, _ = await asyncio.gather(opened, recorded)
         except BaseException:
-            await asyncio.shield(self._feed.end(plan.id, "failed", 0, {"code": "not-taken", "reason": "not taken on"}))
+            failed = {"code": "not-taken", "reason": "not taken on"}
+            await asyncio.shield(self._jobs.undo(plan.id, "failed", 0, failed))
             raise
         self._jobs.add(job, envelope.digest)
         return Outgoing(m.JobRef(job=plan.id).to_bytes())
@@ -233,7 +234,12 @@ class JobDesk:
             if not await asyncio.to_thread(self._store.reopen_job, row.id):
                 raise UsageError("the job is not interrupted any more", code="not-interrupted")
             fields = {"event": "resumed", "plan": row.plan_digest, "rounds": job.rounds_done}
-            await asyncio.to_thread(self._ledger.append, "job", fields)
+            try:
+                await asyncio.to_thread(self._ledger.append, "job", fields)
+            except BaseException:
+                again = {"code": INTERRUPTED, "reason": "that it goes on could not be recorded", **resumable(job)}
+                await asyncio.shield(self._jobs.undo(row.id, INTERRUPTED, job.rounds_done, again))
+                raise
             self._jobs.add(job, row.plan_digest)
             self._goes_on.pop(row.id, None)
         finally:

@@ -59,6 +59,7 @@ class Scheduler:
         self._at_once = at_once
         self._turns = Turns()
         self.entries: dict[str, Entry] = {}
+        self._undoing: set[asyncio.Task[bool]] = set()
         self.stopping = False
 
     @property
@@ -89,6 +90,16 @@ class Scheduler:
         if entry.task is not None:
             await asyncio.wait([entry.task])  # and not gather, which would hand on the caller's own cancellation
 
+    async def undo(self, job: str, status: str, rounds_done: int, data: dict[str, Any]) -> None:
+        """Give a job that could not be taken on the state that it had, or an end: now, or once the disk takes it.
+
+        What is not written when the coordinator stops, its next start closes as interrupted.
+        """
+        ending = asyncio.create_task(self._until_ended(job, status, rounds_done, data))
+        self._undoing.add(ending)
+        ending.add_done_callback(self._undoing.discard)
+        await asyncio.wait([ending], timeout=AGAIN_SECONDS / 2)  # before it is tried a second time
+
     async def drain(self, seconds: float) -> None:
         """Take nothing new on, begin no further exchange, and give those that are being made ``seconds`` to end."""
         self.stopping = True
@@ -105,9 +116,8 @@ class Scheduler:
         for entry in list(self.entries.values()):
             entry.job.leave()
             self._end(entry)
-        await asyncio.gather(
-            *(entry.task for entry in list(self.entries.values()) if entry.task), return_exceptions=True
-        )
+        tasks = [entry.task for entry in list(self.entries.values()) if entry.task]
+        await asyncio.gather(*tasks, *self._undoing, return_exceptions=True)
 
     async def record(self, status: str, plan: str, rounds: int, job: Job | None = None) -> None:
         """Put what became of a job into the ledger, with the number and digest of the receipts that each node gave."""
@@ -211,16 +221,20 @@ class Scheduler:
                 await asyncio.to_thread(job.summary, status, str(data["code"]))
             await job.close_nodes()
         try:
-            # Whoever follows the job waits for its end: a disk that is full now is not so for ever.
             # Where the coordinator stops, it stays open in the store, and the next start closes it as interrupted.
-            while not (ended := await self._ended(plan.id, status, job.rounds_done, data)) and not self.stopping:
-                await asyncio.sleep(AGAIN_SECONDS)
+            ended = await self._until_ended(plan.id, status, job.rounds_done, data)
         finally:
             self.entries.pop(plan.id, None)
             self._turns.remove(plan.requester, plan.id)
             self._advance()
         if ended and status != INTERRUPTED:
             await asyncio.to_thread(job.recording.remove)
+
+    async def _until_ended(self, job: str, status: str, rounds_done: int, data: dict[str, Any]) -> bool:
+        """Whoever follows the job waits for its end: a disk that is full now is not so for ever."""
+        while not (ended := await self._ended(job, status, rounds_done, data)) and not self.stopping:
+            await asyncio.sleep(AGAIN_SECONDS)
+        return ended
 
     async def _ended(self, job: str, status: str, rounds_done: int, data: dict[str, Any]) -> bool:
         """Put a job's end into the store; False where it must be tried again."""

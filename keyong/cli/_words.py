@@ -51,6 +51,7 @@ REASONS = (
     mark("internal error; the coordinator's log has it"),
     mark("how the job ended could not be recorded"),
     mark("not taken on"),
+    mark("that it goes on could not be recorded"),
 )
 """Said by coordinators where no error of ours ended a job."""
 

@@ -144,7 +144,7 @@ async def test_a_step_that_was_killed_is_tried_again_in_its_round(live: Consorti
 # -- the coordinator --------------------------------------------------------------------------------------------------
 
 
-async def _interrupted(live: Consortium, bundle: Any, at: int, **changes: Any) -> str:
+async def interrupted(live: Consortium, bundle: Any, at: int, **changes: Any) -> str:
     """Run until exchange ``at`` is with the nodes, then stop the coordinator; returns the job."""
     reached = asyncio.Event()
 
@@ -180,7 +180,7 @@ async def test_a_resumed_job_ends_with_the_model_of_one_that_was_not_interrupted
     assert last.kind == "done"
     for node in live.nodes:
         node.asked.clear()
-    job = await _interrupted(live, bundle, 5)
+    job = await interrupted(live, bundle, 5)
     assert live.store.job(job).status == "interrupted"
     assert all(not node.closed[1:] for node in live.nodes), "nodes of an interrupted job keep it open"
     events, files = await _resumed(live, job)
@@ -209,7 +209,7 @@ async def test_a_resumed_job_ends_with_the_model_of_one_that_was_not_interrupted
 async def test_an_app_whose_start_is_left_to_chance_is_refused_and_what_was_recorded_stays(
     live: Consortium, app: Any
 ) -> None:
-    job = await _interrupted(live, app(UNSEEDED), 4)
+    job = await interrupted(live, app(UNSEEDED), 4)
     folder = live.institute.path / "jobs" / job.removeprefix("urn:uuid:")
     before = {name: (folder / name).read_bytes() for name in ("model.safetensors", "metrics.json")}
     asked = [len(node.asked) for node in live.nodes]
@@ -225,7 +225,7 @@ async def test_an_app_whose_start_is_left_to_chance_is_refused_and_what_was_reco
 async def test_without_that_check_it_would_go_on_with_answers_to_other_questions(
     live: Consortium, app: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = await _interrupted(live, app(UNSEEDED), 4)
+    job = await interrupted(live, app(UNSEEDED), 4)
     monkeypatch.setattr("coordinator.rounds.Rounds._check_course", lambda *_: None)
     events, _ = await _resumed(live, job)
     assert events[-1].kind == "done"
@@ -239,11 +239,11 @@ async def test_inv5_under_sum_no_single_reply_is_on_disk(live: Consortium, app: 
         data = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
         return {name for name, array in single.items() if _holds(data, array)}
 
-    assert found(await _interrupted(live, app(SEEDED), 3)) == set()
+    assert found(await interrupted(live, app(SEEDED), 3)) == set()
     for node in live.nodes:  # and the search finds what is there: under each the replies are kept
         node.answered.clear()
     bundle = app(EACH)
-    assert found(await _interrupted(live, bundle, 3, **each(live, bundle))) == set(single)
+    assert found(await interrupted(live, bundle, 3, **each(live, bundle))) == set(single)
 
 
 def _holds(data: bytes, array: Any) -> bool:
@@ -257,7 +257,7 @@ def _holds(data: bytes, array: Any) -> bool:
 
 async def test_under_each_single_replies_are_given_again_and_never_fetched(live: Consortium, app: Any) -> None:
     bundle = app(EACH)
-    job = await _interrupted(live, bundle, 5, **each(live, bundle))
+    job = await interrupted(live, bundle, 5, **each(live, bundle))
     async with live.serving():
         assert not [name for name in await live.result(job) if name.startswith("exchanges")]
     events, files = await _resumed(live, job)
@@ -297,7 +297,7 @@ async def test_what_is_not_interrupted_cannot_be_resumed_and_only_its_requester_
         done, _, _ = await live.run(bundle, rounds=ROUNDS)
         with pytest.raises(UsageError, match="only an interrupted job can be resumed, and this one is done"):
             await live.call("job.resume", m.JobRef(job=done))
-    job = await _interrupted(live, bundle, 2)
+    job = await interrupted(live, bundle, 2)
     async with live.serving():
         peer = live.nodes[0].peer
         assert peer is not None
@@ -321,7 +321,7 @@ async def test_a_plan_that_expired_is_not_gone_on_with(
 
     from federation.home import now
 
-    job = await _interrupted(live, app(SEEDED), 2)
+    job = await interrupted(live, app(SEEDED), 2)
     async with live.serving():
         monkeypatch.setattr("coordinator.desk.now", lambda: now() + timedelta(hours=2))
         with pytest.raises(DeniedError, match="the plan expired at") as caught:
@@ -334,7 +334,7 @@ async def test_listing_reads_a_recording_once_and_never_while_its_job_is_being_r
 ) -> None:
     from coordinator.recording import Recording
 
-    job = await _interrupted(live, app(SEEDED), 2)
+    job = await interrupted(live, app(SEEDED), 2)
     read: list[Any] = []
     take = Recording._load
     async with live.serving():
@@ -355,7 +355,7 @@ async def test_listing_reads_a_recording_once_and_never_while_its_job_is_being_r
 async def test_a_job_whose_recording_was_dropped_says_so(live: Consortium, app: Any) -> None:
     from coordinator.recording import Recording
 
-    job = await _interrupted(live, app(SEEDED), 2)
+    job = await interrupted(live, app(SEEDED), 2)
     Recording(live.institute.path / "jobs" / job.removeprefix("urn:uuid:")).drop()
     async with live.serving():
         with pytest.raises(KeyongError, match="no longer on record"):
