@@ -51,6 +51,7 @@ from federation.wire.dial import refuse_all
 from federation.wire.member import connect, greet
 from federation.wire.peer import Incoming, Outgoing, Peer
 from sandbox import Runtime
+from tests.ports import own_port
 
 NOWHERE = Runtime(Path("/nowhere"), digest="sha256:" + "7" * 64)
 """For what never opens a session."""
@@ -86,14 +87,6 @@ def main(grid, context):
     open("final.txt", "w").write(str(result.arrays["w"].numpy().tolist()))
 """
 )
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def found(path: Path, port: int) -> Home:
@@ -421,7 +414,7 @@ def bundle_of(folder: Path, server: str = FEDAVG, pyproject: str = PYPROJECT, **
 
 def make(folder: Path, runtime: Runtime, count: int = 3) -> Consortium:
     """Found and enrol; nothing serves yet."""
-    institute = found(folder / "institute", free_port())
+    institute = found(folder / "institute", own_port())
     store = CoordinatorStore(open_engine(institute.path / "coordinator.db", COORDINATOR_STORE))
     members = [
         enrol(institute, store, folder / f"mill-{letter}", f"mill-{letter}") for letter in "abcdefghijkl"[:count]

@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -14,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.ports import own_port
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 60.0
@@ -32,9 +33,7 @@ class Walker:
     """One user's shell: a home directory of its own, and what the commands printed so far."""
 
     def __init__(self, home: Path, stack: contextlib.ExitStack) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self._port = str(free.getsockname()[1])
+        self._port = str(own_port())
         self._stack = stack
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         self._environment = {**os.environ, "HOME": str(home), "PATH": path, "LANG": "C.UTF-8", "KEYONG_LANG": "en"}

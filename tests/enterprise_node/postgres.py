@@ -6,7 +6,6 @@ import importlib.util
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.ports import own_port
 
 USER = "nobody"
 """PostgreSQL does not run as root, nor as a user without a name."""
@@ -85,8 +86,7 @@ def serve() -> Iterator[Server]:
              "--no-sync", "--encoding=UTF8", "--locale=C.UTF-8"],
             check=True, stdout=subprocess.DEVNULL, env={"PATH": "/usr/bin:/bin"}, **as_user,
         )  # fmt: skip
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        port = own_port()
         process = subprocess.Popen(
             [found / "postgres", "-D", data, "-k", folder, "-p", str(port), "-h", "127.0.0.1", "-c", "fsync=off"],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={"PATH": "/usr/bin:/bin"}, **as_user,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 from datetime import date, datetime
 from pathlib import Path
@@ -22,6 +21,7 @@ from enterprise_node.sources import (
 )
 from federation.errors import KeyongError, UsageError
 from tests.enterprise_node import postgres
+from tests.ports import own_port
 
 SECRET = "s3cr3t-recipe"
 pytestmark = pytest.mark.xdist_group("postgresql")
@@ -146,9 +146,7 @@ def test_what_is_refused_tells_no_value_and_no_password(
         "SELECT * FROM rolling.passes; COMMIT",
     ):
         refused_as(SourceQueryError, server, select=query, credential=password)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    refused_as(SourceUnavailableError, server, table=table, source=f"postgresql://a@127.0.0.1:{port}/mes")
+    refused_as(SourceUnavailableError, server, table=table, source=f"postgresql://a@127.0.0.1:{own_port()}/mes")
     found = inspect_source(server.reader, table=table, credential=password)
     assert found.rows == 3, "nothing was changed"
 

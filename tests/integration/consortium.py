@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from keyong.outputs import declared_outputs, load_pyproject
 from keyong.planning import make_plan
 from tests.integration.apps import write_app
 from tests.integration.parties import Ended, Party, Service, until
+from tests.ports import own_port
 
 MILLS = ("mill-a", "mill-b", "mill-c")
 ROWS = {"mill-a": 200, "mill-b": 300, "mill-c": 500}
@@ -73,7 +73,7 @@ class Consortium:
         self.mills = [party(folder, name) for name in mills]
         self.protection = protection
         self.fingerprint = ""
-        self.address = f"127.0.0.1:{free_port()}"
+        self.address = f"127.0.0.1:{own_port()}"
         self.app = write_app(folder / "app")
         (folder / "invitations").mkdir(mode=0o700)
         (folder / "records").mkdir(mode=0o700)
@@ -271,13 +271,6 @@ def read_records(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """The rows as the test reads them: inputs with a column of ones, and the target."""
     data = np.loadtxt(path, delimiter=",", skiprows=1)
     return np.column_stack([data[:, :3], np.ones(len(data))]), data[:, 3]
-
-
-def free_port() -> int:
-    """A port that is free now on loopback."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def as_text(value: object) -> str:

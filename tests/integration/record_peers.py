@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import federation.home
+from tests.ports import own_port
 
 FROZEN = datetime(2026, 11, 22, 4, 0, tzinfo=UTC)
 federation.home.now = lambda: FROZEN
@@ -105,7 +106,7 @@ def prepare(base: Path) -> tuple[Home, Home, str, str]:
     """Institute and mill, the mill's dataset, and an agreement in force."""
     from coordinator.store import CoordinatorStore
 
-    institute = parties.found(base / "institute", parties.free_port())
+    institute = parties.found(base / "institute", own_port())
     store = CoordinatorStore(open_engine(institute.path / "coordinator.db"))
     mill = parties.enrol(institute, store, base / "mill", "mill-a")
     (base / "data").mkdir()

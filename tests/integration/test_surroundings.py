@@ -17,6 +17,7 @@ from federation.statements.enrolment import Invitation
 from tests.integration.consortium import Consortium
 from tests.integration.parties import Ended, ForkedParty, Party, environment, until
 from tests.integration.rogue import in_place_of_the_coordinator
+from tests.ports import own_port
 
 
 def test_invitations_that_do_not_hold(consortium: Consortium, tmp_path: Path) -> None:
@@ -40,7 +41,7 @@ def test_invitations_that_do_not_hold(consortium: Consortium, tmp_path: Path) ->
 def test_no_coordinator_and_a_port_in_use(tmp_path: Path) -> None:
     other = ForkedParty(tmp_path, "other")
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
+        taken.bind(("127.0.0.1", own_port()))
         taken.listen()
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         arguments = ("--name", "Other", "--member", "other", "--entity", "Other Ltd", "--address", address)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from typing import Any
 import pytest
 
 from keyong.cli import _state, run
+from tests.ports import own_port
 
 DIGEST = "sha256:" + "7" * 64
 
@@ -73,7 +73,7 @@ def founder(keyong: Run, tmp_path: Path) -> Path:
     home = tmp_path / "institute"
     ran = keyong(
         "--home", home, "consortium", "init", "--name", "Plates", "--member", "inst", "--entity", "Institute",
-        "--address", f"127.0.0.1:{free_port()}",
+        "--address", f"127.0.0.1:{own_port()}",
     )  # fmt: skip
     assert ran.code == 0, ran.err
     return home
@@ -91,13 +91,6 @@ def passes(tmp_path: Path) -> Path:
     path = tmp_path / "passes.csv"
     path.write_text("force,grade\n" + "".join(f"{n}.5,Q{n % 3}\n" for n in range(12)), encoding="utf-8")
     return path
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Process:

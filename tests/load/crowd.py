@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import os
 import random
-import socket
 import time
 import uuid
 from collections import Counter
@@ -28,13 +27,12 @@ from federation.wire.peer import Peer
 from sandbox import Runtime
 from tests.coordinator import parties
 from tests.integration.parties import Party, Service
+from tests.ports import own_port
 
 
 def found(folder: Path, count: int) -> tuple[Home, list[Home]]:
     """The institute and ``count`` members, all in the roster's first version."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{own_port()}"
     names = ["institute", *(f"mill-{number:03}" for number in range(count))]
     keys = {name: NewKeys(name, root=name == "institute") for name in names}
     root_key = keys["institute"].root

@@ -26,10 +26,11 @@ from pathlib import Path
 
 from keyong.demo.leash import leash
 from tests.integration.apps import client_that, server_with, write_app
-from tests.integration.consortium import PURPOSE, Consortium, free_port
+from tests.integration.consortium import PURPOSE, Consortium
 from tests.integration.parties import Party, Service, until
 from tests.load.trend import Sample, as_json, judge, opened, plot, sample
 from tests.network.proxy import Proxy
+from tests.ports import own_port
 
 ALONE = server_with("strategies.FedAvg(min_available_nodes=1, min_train_nodes=1, fraction_evaluate=0.0)")
 WAITING = client_that("time.sleep(600)\nreturn reply(message, w, good)", before="import time")
@@ -42,7 +43,7 @@ class Soaked(Consortium):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self._behind = free_port()
+        self._behind = own_port()
         self.proxy = Proxy(self._behind)
         self.proxy.port = int(self.address.rpartition(":")[2])
         self._loop = asyncio.new_event_loop()

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.consortium import free_port
 from tests.integration.parties import TREE, Party
+from tests.ports import own_port
 
 pytestmark = pytest.mark.long
 HEAVY = ("torch", "flwr", "grpc", "tenseal", "duckdb", "pyarrow", "numpy", "sqlmodel", "safetensors")
@@ -58,7 +58,7 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A history in a file, and the root fingerprint."""
     folder = tmp_path_factory.mktemp("founder")
     founder = Party(folder, "founder")
-    address = f"127.0.0.1:{free_port()}"
+    address = f"127.0.0.1:{own_port()}"
     founder.ok(
         "consortium", "init", "--name", "One", "--member", "founder", "--entity", "Founder Ltd", "--address", address
     )
