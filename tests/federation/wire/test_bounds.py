@@ -13,6 +13,7 @@ from federation.wire.body import MEMORY_BYTES, BodyError
 from federation.wire.patience import SLOWEST_LINE
 from federation.wire.peer import FrameOrderError, Incoming, Outgoing, Peer
 from federation.wire.room import Room
+from tests.virtual_time import in_virtual_time
 
 SIZE = 2 * MEMORY_BYTES
 
@@ -41,6 +42,7 @@ async def test_an_answer_is_bounded_by_its_call_not_by_its_method(pair: Any) -> 
         assert len((await one.call("job.invoke", b"", [bytes(SIZE)])).body) == SIZE
 
 
+@in_virtual_time
 async def test_half_a_message_of_which_no_more_comes_is_dropped(
     pair: Any, pipes: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -65,6 +67,7 @@ async def test_half_a_message_of_which_no_more_comes_is_dropped(
         assert (await one.call("x", b"on")).header == b"on" and not any(task.done() for task in tasks)
 
 
+@in_virtual_time
 async def test_who_lets_a_body_trickle_gains_nothing(pair: Any, pipes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peer_module, "STALL_SECONDS", 0.2)
     async with pair() as (_, two, _):

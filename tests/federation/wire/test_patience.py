@@ -11,6 +11,7 @@ from federation.wire import patience
 from federation.wire.body import CHUNK_BYTES
 from federation.wire.patience import SLOWEST_LINE, STALL_SECONDS, Patience
 from federation.wire.peer import Incoming, NoAnswerError, Outgoing, Peer
+from tests.virtual_time import in_virtual_time
 
 
 async def answer_slowly(peer: Peer, message: Incoming) -> Outgoing:
@@ -30,6 +31,7 @@ def slow_line(pipes: Any, seconds: float) -> None:
         pipe.send = send
 
 
+@in_virtual_time
 async def test_a_long_body_on_a_slow_line_arrives_however_long_it_takes(pair: Any, pipes: Any) -> None:
     slow_line(pipes, 0.02)
     async with pair(right=answer_slowly) as (one, _, _):
@@ -37,6 +39,7 @@ async def test_a_long_body_on_a_slow_line_arrives_however_long_it_takes(pair: An
     assert len(answer.body) == 24 * CHUNK_BYTES
 
 
+@in_virtual_time
 async def test_with_a_fixed_time_it_would_not(pair: Any, pipes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Patience, "moved", lambda self, count: None)
     slow_line(pipes, 0.02)
@@ -45,6 +48,7 @@ async def test_with_a_fixed_time_it_would_not(pair: Any, pipes: Any, monkeypatch
             await one.call("x", b"", [bytes(24 * CHUNK_BYTES)], timeout=0.5)
 
 
+@in_virtual_time
 async def test_bytes_that_trickle_gain_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     loop = asyncio.get_running_loop()
     with pytest.raises(TimeoutError):
@@ -63,6 +67,7 @@ async def test_bytes_that_trickle_gain_no_time(monkeypatch: pytest.MonkeyPatch) 
             await asyncio.sleep(0.005)
 
 
+@in_virtual_time
 async def test_a_burst_is_no_credit_for_silence_afterwards() -> None:
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.1) as limit:

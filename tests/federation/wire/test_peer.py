@@ -16,6 +16,7 @@ from federation.wire import peer as peer_module
 from federation.wire._generated.link_pb2 import Cancel, Fault, Frame, Head
 from federation.wire.body import CHUNK_BYTES, MEMORY_BYTES, SPOOLLESS_BYTES, Body, BodyError
 from federation.wire.peer import OPEN_EXCHANGES, FrameOrderError, Incoming, LinkLostError, NoAnswerError, Outgoing, Peer
+from tests.virtual_time import in_virtual_time
 
 
 async def test_calls_cross_and_interleave(pair: Any) -> None:
@@ -200,6 +201,7 @@ async def test_when_the_link_drops_calls_fail_and_handlers_are_given_up(pair: An
             await one.call("x", b"")
 
 
+@in_virtual_time
 async def test_a_peer_that_takes_nothing_is_let_go_and_nobody_waits_for_ever(
     pair: Any, pipes: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,6 +22,7 @@ from federation.wire.dial import refuse_all
 from federation.wire.peer import Incoming, LinkLostError, Outgoing, Peer
 from federation.wire.places import LEAST_BYTES, Place, Places, places_here
 from tests.federation.wire.conftest import Pipe
+from tests.virtual_time import in_virtual_time
 
 LARGE = bytes(MEMORY_BYTES + 2 * CHUNK_BYTES + 3)
 WAIT = 20.0
@@ -241,6 +242,7 @@ async def test_who_dies_with_a_place_leaves_it(tmp_path: Path) -> None:
         await once(lambda: hub.places and not hub.places._held)
 
 
+@in_virtual_time
 async def test_who_takes_a_place_and_sends_nothing_holds_up_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -256,6 +258,7 @@ async def test_who_takes_a_place_and_sends_nothing_holds_up_nobody(
         await asyncio.gather(first, return_exceptions=True)
 
 
+@in_virtual_time
 async def test_the_time_of_an_answer_does_not_count_while_it_waits_for_us(tmp_path: Path) -> None:
     places = Places(1)
     held = places.ask("job", lambda: None)
