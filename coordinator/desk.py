@@ -15,7 +15,7 @@ import structlog
 from coordinator.adders import Adders
 from coordinator.bilateral_course import BilateralCourse
 from coordinator.events import EventFeed, Told
-from coordinator.intake import check_code, check_disk, open_plan
+from coordinator.intake import check_code, check_disk, open_plan, row_of
 from coordinator.job import BUNDLE, Job
 from coordinator.links import Links
 from coordinator.recording import FOLDER, JOURNAL, ROOM, Recording, Room, room_for
@@ -149,28 +149,16 @@ class JobDesk:
         try:
             envelope = m.unpack(m.Submit.from_bytes(message.header).plan)
             statement = envelope.digest
-            plan = await asyncio.to_thread(self._admit, envelope, message.body, peer.member)
+            plan, new = await asyncio.to_thread(self._take_down, envelope, message.body, peer.member)
         except UnavailableError:
             raise
         except KeyongError as error:
             log.info("plan-refused", plan=statement, member=peer.member, code=error.code, reason=str(error)[:500])
             await self._refusals.write(error.code, {"requester": peer.member, "statement": statement})
             raise
-        row = JobRow(
-            id=plan.id,
-            plan_digest=envelope.digest,
-            requester=plan.requester,
-            purpose=plan.purpose,
-            status="submitted",
-            rounds=plan.rounds,
-            participants=len(plan.cohort),
-            protection=plan.protection,
-            submitted=instant_text(now()),
-            envelope=envelope.to_bytes(),
-        )
-        parties = [plan.requester, *(planned.node for planned in plan.cohort)]
-        if not await asyncio.to_thread(self._store.put_job, row, parties):
+        if not new:
             raise DeniedError("this plan was submitted before", hint="plan the job again", code="replay")
+        self._feed.begin(plan.id)
         try:
             fields = {"event": "submitted", "plan": envelope.digest, "requester": plan.requester}
             recorded = asyncio.wrap_future(self._ledger.submit("job", fields))
@@ -191,6 +179,12 @@ class JobDesk:
             raise UnavailableError(
                 "{count} jobs are waiting already", hint="try again when some have ended", code="queue-full", count=mine
             )
+
+    def _take_down(self, envelope: Envelope, code: memoryview, sender: str) -> tuple[JobPlan, bool]:
+        """The admitted plan, in the store from now on, and whether it is new there."""
+        plan = self._admit(envelope, code, sender)
+        parties = [plan.requester, *(planned.node for planned in plan.cohort)]
+        return plan, self._store.put_job(row_of(envelope, plan, now()), parties)
 
     def _admit(self, envelope: Envelope, code: memoryview, sender: str) -> JobPlan:
         me = self._home.identity.member
@@ -281,7 +275,10 @@ class JobDesk:
         return entry if entry is not None and entry.plan.requester == peer.member else None
 
     async def _own(self, peer: Peer, name: str) -> JobRow:
-        row = await asyncio.to_thread(self._store.job, name)
+        return await asyncio.to_thread(self._row, peer, name)
+
+    def _row(self, peer: Peer, name: str) -> JobRow:
+        row = self._store.job(name)
         if row.requester != peer.member:
             raise DeniedError("this job is another member's", code="not-yours")
         return row
@@ -388,16 +385,17 @@ class JobDesk:
         return entry.job.bilateral
 
     async def _result(self, peer: Peer, message: Incoming) -> Outgoing:
-        row = await self._own(peer, m.JobRef.from_bytes(message.header).job)
-        folder = self._folder(row.id)
-        if row.id in self._jobs.entries or not (folder / "summary.json").is_file():
-            raise UsageError("the job has no result: it is {status}", status=row.status, code="no-result")
+        name = m.JobRef.from_bytes(message.header).job
 
-        def look() -> tuple[dict[str, Any], list[tuple[str, int]]]:
+        def look() -> tuple[JobRow, Path, dict[str, Any], list[tuple[str, int]]]:
+            row = self._row(peer, name)
+            folder = self._folder(row.id)
+            if row.id in self._jobs.entries or not (folder / "summary.json").is_file():
+                raise UsageError("the job has no result: it is {status}", status=row.status, code="no-result")
             summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-            return summary, ResultFolder(folder).files()
+            return row, folder, summary, ResultFolder(folder).files()
 
-        summary, files = await asyncio.to_thread(look)
+        row, folder, summary, files = await asyncio.to_thread(look)
         listing = tuple(m.ResultFile(path=name, size=size) for name, size in files)
         header = m.Result(summary=summary, files=listing).to_bytes()
         if len(header) > HEADER_BYTES:
@@ -408,5 +406,5 @@ class JobDesk:
                 count=len(files),
             )
         fields = {"event": "delivered", "plan": row.plan_digest, "requester": row.requester, "files": len(files)}
-        await asyncio.to_thread(self._ledger.append, "job", fields)
+        await asyncio.wrap_future(self._ledger.submit("job", fields))
         return Outgoing(header, FileBuffers(folder, files))

@@ -40,6 +40,10 @@ class EventFeed:
         self._coming: list[tuple[NewEvent, asyncio.Future[int]]] = []
         self._adding: asyncio.Task[None] | None = None
 
+    def begin(self, job: str) -> None:
+        """Know of a job that it has no event yet: who waits for its first needs no look into the store."""
+        self._newest.setdefault(job, 0)
+
     async def tell(self, job: str, kind: str, data: dict[str, Any]) -> None:
         """Append an event; it is durable when this returns. What is told while others are written goes in one with the next."""
         added: asyncio.Future[int] = asyncio.get_running_loop().create_future()

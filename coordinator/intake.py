@@ -7,8 +7,9 @@ import shutil
 from datetime import datetime
 from pathlib import Path
 
+from coordinator.store import JobRow
 from federation.errors import DeniedError, UnavailableError
-from federation.statements import Envelope, JobPlan, Roster, StatementError
+from federation.statements import Envelope, JobPlan, Roster, StatementError, instant_text
 from federation.statements.code import CodeBundle
 from sandbox import Runtime, Tier
 
@@ -77,3 +78,19 @@ def check_disk(folder: Path) -> None:
         raise UnavailableError(
             "the coordinator's disk is nearly full", hint="its operator must make room", code="disk-full"
         )
+
+
+def row_of(envelope: Envelope, plan: JobPlan, at: datetime) -> JobRow:
+    """What the store keeps of a plan that is taken on."""
+    return JobRow(
+        id=plan.id,
+        plan_digest=envelope.digest,
+        requester=plan.requester,
+        purpose=plan.purpose,
+        status="submitted",
+        rounds=plan.rounds,
+        participants=len(plan.cohort),
+        protection=plan.protection,
+        submitted=instant_text(at),
+        envelope=envelope.to_bytes(),
+    )

@@ -158,11 +158,14 @@ class Job:
             self._closing = asyncio.create_task(
                 self._cohort.close()
             )  # beside the writing; nothing is left for them to do
-            await asyncio.to_thread(self._result.put_text, ANSWER_FILE, answer)
+            return await asyncio.to_thread(self._conclude_query, nodes, answer)
         finally:
             await course.close(opening)
+
+    def _conclude_query(self, nodes: list[str], answer: bytes) -> dict[str, Any]:
+        self._result.put_text(ANSWER_FILE, answer)
         self._query_nodes, self._answered = nodes, True
-        return await asyncio.to_thread(self.summary, "done")
+        return self.summary("done")
 
     async def _answer_bilateral(self) -> dict[str, Any]:
         """Carry a bilateral action's exchanges; its answer is a file of the result that the asker alone can open."""
@@ -266,7 +269,8 @@ class Job:
             raise JobDeniedError("nodes refused this plan ({reasons})", reasons=reasons)
         if self.plan.aggregation == "each":
             cohort.away.clear()  # the app is not told of them
-        await asyncio.to_thread(self.recording.begin, {node: self._numbers[node] for node in cohort.live})
+        if not self.recording.dropped:
+            await asyncio.to_thread(self.recording.begin, {node: self._numbers[node] for node in cohort.live})
 
     async def _note(self, answer: Answer) -> None:
         await asyncio.to_thread(self._result.put_receipt, answer)

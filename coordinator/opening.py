@@ -22,6 +22,7 @@ from federation.home import Home, now
 from federation.secagg import WithdrawnError, check_acknowledgements, residual_masks
 from federation.statements import Envelope, Invocation, JobPlan, ReleasedShares, SurvivorSet
 from federation.wire.messages import Envelopes, MaskOpen, MaskSurvivors, Opening, pack, unpack
+from federation.wire.offload import offload
 from federation.wire.patience import ANSWER_SECONDS
 from federation.wire.peer import Incoming
 
@@ -153,8 +154,9 @@ class Openings:
         told = Opening.from_bytes(incoming.header)
         asked = one.invocations[node]
         invocation = Invocation.read(asked)
-        answer = await asyncio.to_thread(
-            verify_receipt, self._home, self._plan, asked, invocation, told.receipt, told.proof, now()
+        size = len(told.receipt) + len(told.proof)
+        answer = await offload(
+            size, verify_receipt, self._home, self._plan, asked, invocation, told.receipt, told.proof, now()
         )
         await self._note(answer, result)
         if not told.shares:

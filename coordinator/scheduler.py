@@ -124,7 +124,7 @@ class Scheduler:
         fields: dict[str, object] = {"event": status, "plan": plan, "rounds": rounds}
         if job is not None:
             fields["receipts"] = await asyncio.to_thread(job.receipts)
-        await asyncio.to_thread(self._ledger.append, "job", fields)
+        await asyncio.wrap_future(self._ledger.submit("job", fields))
 
     # -- the queue ----------------------------------------------------------------------------------------------------
 

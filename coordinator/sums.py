@@ -21,6 +21,7 @@ from federation.secagg import Accumulator, Aggregate, EncodedReply, Layout, Mask
 from federation.statements import JobPlan
 from federation.statements.query import QueryPlan
 from federation.wire.cipher import CipherSession
+from federation.wire.offload import offload
 from federation.wire.peer import Incoming
 
 
@@ -98,7 +99,7 @@ class FlagSum:
 
     async def add_masks(self, keys: Sequence[MaskKey]) -> None:
         """Add masks."""
-        await asyncio.to_thread(add_masks, [(self._total, RING)], keys)
+        await offload(self._total.nbytes * len(keys), add_masks, [(self._total, RING)], keys)
 
     async def finish(self, count: int, sent: Content) -> Opened:
         """The sum, still under what the nodes alone know."""
@@ -128,7 +129,7 @@ class CipherSum:
 
     async def add_masks(self, keys: Sequence[MaskKey]) -> None:
         """Add masks to what will be added to the sum as a plaintext."""
-        await asyncio.to_thread(add_masks, [(self._correction, RING)], keys)
+        await offload(self._correction.nbytes * len(keys), add_masks, [(self._correction, RING)], keys)
 
     async def finish(self, count: int, sent: Content) -> Opened:
         """The sum's ciphertexts."""

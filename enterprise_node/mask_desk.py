@@ -43,7 +43,8 @@ class MaskDesk:
     async def receive(self, plan: str, boxes: Sequence[str]) -> None:
         """Take the shares that came with an invocation."""
         _, masks = self._masks(plan)
-        await asyncio.to_thread(lambda: masks.receive([unpack(one) for one in boxes]))
+        if not masks.received:
+            await asyncio.to_thread(lambda: masks.receive([unpack(one) for one in boxes]))
 
     async def _keys(self, peer: Peer, message: Incoming) -> Outgoing:
         asked = MaskKeys.from_bytes(message.header)

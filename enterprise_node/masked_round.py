@@ -172,6 +172,11 @@ class JobMasks:
             for receiver, box in boxes.items()
         ]
 
+    @property
+    def received(self) -> bool:
+        """Whether there is nothing to receive: the shares are here already, or no keys were announced."""
+        return self._masks is None or self._masks.ready
+
     def receive(self, envelopes: Sequence[Envelope]) -> None:
         """Take the shares that were sealed to this node; those that are here already are left alone."""
         if self._masks is None or self._masks.ready:
@@ -252,11 +257,16 @@ class JobMasks:
         ).seal(self._key)
         return current
 
+    @property
+    def live(self) -> bool:
+        """Whether the source is read anew for each job; the version of any other says when it changes."""
+        return Reading.from_json(self._dataset.reading).live
+
     def check_reading(self) -> None:
         """Raise DifferenceError where a live source changed since a sum over it was opened (see `MaskRules.check_reading`)."""
         current = self._current()
-        if not Reading.from_json(self._dataset.reading).live:
-            return  # its version says when it changes
+        if not self.live:
+            return
         if not current.reading:
             raise DifferenceError("what was read of this live source is not known, so its sums cannot be compared")
         self._rules.check_reading(self._admitted, current.scope.participants, current.reading)

@@ -89,7 +89,6 @@ class OpenJobs:
                     raise UnavailableError("this node is stopping", code="stopping")
                 self._check_room()
                 job = await asyncio.to_thread(self._consider, envelope, bundle_bytes, now)
-                job.answers = await asyncio.to_thread(self._answered, envelope.digest)
                 self._check_room()
                 job = self.jobs.setdefault(envelope.digest, job)
             job.check_live()
@@ -108,6 +107,7 @@ class OpenJobs:
         if admitted.plan.masked:
             self._mask_rules.check_cohort(admitted, job.dataset, admitted.members)
             job.masks = JobMasks(self._node, admitted, job.dataset, self._key, self._mask_rules, self._clock)
+        job.answers = self._answered(envelope.digest)
         return job
 
     def _check_room(self) -> None:

@@ -121,9 +121,10 @@ class QueryStages:
         if step.invocation.stage == FLAGS:
             job.query = await self._evaluate(job, query, tier)
             job.query.common = masks.common
-            vector = seal_flags(job.query.mine, job.query.common, job.admitted.digest)
-            buffers = await self._masked(job, step, vector)
-            return _done(buffers, query, step)
+            found, named = job.query, job.admitted.digest
+            vector = await asyncio.to_thread(lambda: self._mask(job, step, seal_flags(found.mine, found.common, named)))
+            job.laps.lap("protection")
+            return _done([vector.astype("<u8", copy=False).view(np.uint8).data], query, step)
         if job.query is None or not isinstance(job.session, QuerySession):
             raise DeniedError("the cells of a query come after its flags", code="query-order")
         work, plan = job.query, job.admitted.plan
@@ -135,13 +136,12 @@ class QueryStages:
             if query.noise is not None:
                 noise = draw_noise(query, noise_shares(plan))
                 return encode_noised(query, work.statement, work.cells, work.leaves, noise)
-            found = encode_cells(query, work.statement, work.cells, chosen, len(plan.cohort))
+            sums = encode_cells(query, work.statement, work.cells, chosen, len(plan.cohort))
             for name, keys in work.keys.items():
-                fill_slots(found, query, name, keys, chosen, work.common, job.admitted.digest)
-            return found
+                fill_slots(sums, query, name, keys, chosen, work.common, job.admitted.digest)
+            return sums
 
-        vector = await asyncio.to_thread(vector_of)
-        masked = await asyncio.to_thread(self._mask, job, step, vector)
+        masked = await asyncio.to_thread(lambda: self._mask(job, step, vector_of()))
         encryption = job.session.encryption
         if encryption is None:
             raise DeniedError("there is no encryption for this query", code="protection-unavailable")
@@ -208,11 +208,6 @@ class QueryStages:
                 least=LEAST,
             )
         return shown
-
-    async def _masked(self, job: Job, step: AdmittedStep, vector: Elements) -> list[Buffer]:
-        masked = await asyncio.to_thread(self._mask, job, step, vector)
-        job.laps.lap("protection")
-        return [masked.astype("<u8", copy=False).view(np.uint8).data]
 
     def _mask(self, job: Job, step: AdmittedStep, vector: Elements) -> Elements:
         assert job.masks is not None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 
 from sqlalchemy import Engine, delete
 from sqlmodel import Field, Session, SQLModel, col, select
@@ -56,9 +57,14 @@ class RegisteredDataset(SQLModel, table=True):
     @property
     def shown_names(self) -> tuple[str, ...]:
         """Names of the columns that the rules leave: what agreements can grant."""
-        rules = read_rules(self.rules)
-        names = (str(column["name"]) for column in json.loads(self.columns))
-        return tuple(name for name in names if not isinstance(rules.column(name), Drop))
+        return _shown_names(self.columns, self.rules)
+
+
+@lru_cache(maxsize=64)
+def _shown_names(columns: str, rules: str) -> tuple[str, ...]:
+    read = read_rules(rules)
+    names = (str(column["name"]) for column in json.loads(columns))
+    return tuple(name for name in names if not isinstance(read.column(name), Drop))
 
 
 class AcceptedEntity(SQLModel, table=True):

@@ -103,6 +103,7 @@ class Home:
         self._lock = threading.RLock()
         self._history: RosterHistory | None = None
         self._files: tuple[str, ...] = ()
+        self._rosters, self._names = str(self.path / "rosters"), list[str]()
 
     @classmethod
     def create(cls, path: Path, identity: Identity, keys: NewKeys, rosters: list[Envelope]) -> Home:
@@ -168,7 +169,9 @@ class Home:
         The files need no secrecy and are believed for their signatures alone.
         """
         with self._lock:
-            names = os.listdir(self.path / "rosters")  # noqa: PTH208  # looked at with every step: a path object each takes longer
+            names = os.listdir(self._rosters)  # noqa: PTH208  # looked at with every step: a path object each takes longer
+            if self._history is not None and names == self._names:
+                return self._history
             files = tuple(sorted(filter(_ROSTER_FILE.match, names)))
             if self._history is None:
                 envelopes = [self._roster_file(name) for name in files]
@@ -177,6 +180,7 @@ class Home:
                 for name in files[len(self._files) :]:
                     self._history.extend(self._roster_file(name))
                 self._files = files
+            self._names = names
             return self._history
 
     def _roster_file(self, name: str) -> Envelope:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+from functools import lru_cache
+from typing import Annotated, ClassVar, Final, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
@@ -18,6 +19,8 @@ from federation.statements._base import (
     Statement,
 )
 
+REMEMBERED_BYTES: Final = 64 * 1024
+"""Of a description that is read once and kept: read with every step of a job, of the same bytes."""
 ColumnType = Literal["integer", "number", "text", "boolean", "timestamp", "date"]
 
 
@@ -70,6 +73,13 @@ class DatasetDescription(Statement):
     files: bool = False
     """Each row stands for a file, which a job finds under ``files/`` by the name in the column ``file``."""
 
+    @classmethod
+    def from_payload(cls, payload: bytes) -> Self:
+        """Parse stored bytes; those that were read before give the very same description, which nobody can change."""
+        if cls is not DatasetDescription or len(payload) > REMEMBERED_BYTES:
+            return super().from_payload(payload)
+        return _remembered(payload)  # type: ignore[return-value]
+
     @model_validator(mode="after")
     def _sound(self) -> Self:
         names = [column.name for column in self.columns]
@@ -78,6 +88,11 @@ class DatasetDescription(Statement):
         if self.rows_at_least > self.rows_at_most:
             raise ValueError("rows_at_least exceeds rows_at_most")
         return self
+
+
+@lru_cache(maxsize=256)
+def _remembered(payload: bytes) -> DatasetDescription:
+    return super(DatasetDescription, DatasetDescription).from_payload(payload)
 
 
 def row_bucket(rows: int) -> tuple[int, int]:
