@@ -146,6 +146,28 @@ def ask(sentence: str, /, **places: object) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes", "是", "好")
 
 
+def confirmed(sentence: str, /, *, yes: bool, **places: object) -> None:
+    """Return if a person agrees, or said ``--yes`` before; ``--format json`` is no assent.
+
+    Raises:
+        UsageError: nobody is there to be asked.
+        click.Abort: the person does not agree.
+    """
+    import click
+
+    from federation.errors import UsageError
+
+    if yes:
+        return
+    if not interactive():
+        raise UsageError(
+            "this is asked before it is done, and without a terminal nobody is there to be asked",
+            hint="say --yes if it is meant; nothing was signed",
+        )
+    if not ask(sentence, **places):
+        raise click.Abort()
+
+
 def interactive() -> bool:
     """Whether a person sits at both ends."""
     return sys.stdin.isatty() and sys.stderr.isatty()

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import click
 import typer
 
-from keyong.cli._output import as_json, ask, emit, facts, interactive, line, narrate
+from keyong.cli._output import as_json, confirmed, emit, facts, line, narrate
 
 if TYPE_CHECKING:
     from keyong.rooting import Proposal
@@ -87,7 +86,9 @@ def propose(
 
 def approve(
     file: FileArgument,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before signing.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Do not ask before signing. Needed where there is no terminal.")
+    ] = False,
 ) -> None:
     """Show what a proposal changes, and sign it with the root key held here.
 
@@ -101,8 +102,7 @@ def approve(
     proposal = read_proposal(home, file)
     if not as_json():
         _tell(proposal)
-    if interactive() and not yes and not as_json() and not ask("sign it?"):
-        raise click.Abort()
+    confirmed("sign it?", yes=yes)
     save(file, sign(home, proposal))
     _show(read_proposal(home, file), file)
 

@@ -34,7 +34,7 @@ def intersect(
     exact: ExactOption = False,
     runtime: Annotated[str | None, typer.Option(metavar="NAME", help="The runtime that the plan names.")] = None,
     yes: Annotated[
-        bool, typer.Option("--yes", "-y", help="Do not ask before signing. Without a terminal nobody is asked.")
+        bool, typer.Option("--yes", "-y", help="Do not ask before signing. Needed where there is no terminal.")
     ] = False,
 ) -> None:
     """Ask how many of our keys another company has, too; neither sees the other's, and only the size is told.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import click
 import typer
 
-from keyong.cli._output import as_json, ask, emit_line, interactive, narrate
+from keyong.cli._output import as_json, confirmed, emit_line, narrate
 from keyong.text import mark
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def run(
         ),
     ] = None,
     yes: Annotated[
-        bool, typer.Option("--yes", "-y", help="Do not ask before signing. Without a terminal nobody is asked.")
+        bool, typer.Option("--yes", "-y", help="Do not ask before signing. Needed where there is no terminal.")
     ] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Submit, print the job's id, and leave.")] = False,
 ) -> None:
@@ -163,8 +163,7 @@ def run(
             code_rho,
         )
         _present(chosen, plan)
-        if interactive() and not yes and not as_json() and not ask("sign and run this?"):
-            raise click.Abort()
+        confirmed("sign and run this?", yes=yes)
         _carry_out(client, plan, app, detach)
 
 

@@ -8,7 +8,7 @@ import click
 import typer
 
 from keyong.cli._commands import Commands
-from keyong.cli._output import as_json, ask, emit, facts, interactive, narrate, table
+from keyong.cli._output import as_json, confirmed, emit, facts, narrate, table
 
 if TYPE_CHECKING:
     from federation.home import Home
@@ -69,7 +69,9 @@ def rotate(
             help="Exchange the key of this role alone; repeat it. Default: all four.",
         ),
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before exchanging.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Do not ask before exchanging. Needed where there is no terminal.")
+    ] = False,
 ) -> None:
     """Exchange this party's keys for new ones, made here: signed by old and new ones, they enter the next roster.
 
@@ -88,8 +90,7 @@ def rotate(
 
     quiet_logs()
     home = open_home()
-    if interactive() and not yes and not as_json() and not ask("exchange keys now? the old ones are destroyed"):
-        raise click.Abort()
+    confirmed("exchange keys now? the old ones are destroyed", yes=yes)
     done = rotate(home, role or ROLES)
     if as_json():
         emit({"roles": list(done.roles), "roster_version": done.roster.version})

@@ -5,10 +5,9 @@ from __future__ import annotations
 import getpass
 from typing import TYPE_CHECKING, Annotated
 
-import click
 import typer
 
-from keyong.cli._output import as_json, ask, emit, facts, interactive, narrate, table
+from keyong.cli._output import as_json, confirmed, emit, facts, narrate, table
 
 if TYPE_CHECKING:
     pass
@@ -30,7 +29,9 @@ def erase(
         str | None,
         typer.Option(metavar="PERSON", help="Who decided it; it goes on record. Default: this machine's user."),
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before erasing.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Do not ask before erasing. Needed where there is no terminal.")
+    ] = False,
 ) -> None:
     """Erase what entries of this party's ledger say. It cannot be undone.
 
@@ -53,8 +54,7 @@ def erase(
     with home.open_ledger() as ledger:
         chosen = choose(home, ledger, entries or (), fields or (), agreement)
         _present(chosen)
-        if interactive() and not yes and not as_json() and not ask("erase this for ever?"):
-            raise click.Abort()
+        confirmed("erase this for ever?", yes=yes)
         written = carry_out(ledger, chosen, reason, decided_by(home, by or getpass.getuser()))
     forget(home.path)
     if as_json():

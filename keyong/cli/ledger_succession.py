@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
 
-from keyong.cli._output import as_json, ask, emit, facts, interactive, narrate
+from keyong.cli._output import as_json, confirmed, emit, facts, narrate
 
 
 def succeed(
@@ -55,7 +54,9 @@ def succeed(
 
 
 def begin(
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before beginning.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Do not ask before beginning. Needed where there is no terminal.")
+    ] = False,
 ) -> None:
     """Begin the new ledger, once the roster names it; the old one is kept beside it as evidence.
 
@@ -70,8 +71,7 @@ def begin(
 
     quiet_logs()
     home = open_home()
-    if interactive() and not yes and not as_json() and not ask("begin a new ledger? agreements from before end here"):
-        raise click.Abort()
+    confirmed("begin a new ledger? agreements from before end here", yes=yes)
     with carry_out(home) as ledger:
         origin, entries = ledger.origin, ledger.size
     if as_json():

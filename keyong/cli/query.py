@@ -10,8 +10,7 @@ import click
 import typer
 
 from keyong.cli._commands import Commands
-from keyong.cli._output import as_json, emit, interactive, line, narrate, table
-from keyong.cli._output import ask as confirmed
+from keyong.cli._output import as_json, confirmed, emit, line, narrate, table
 
 if TYPE_CHECKING:
     from federation.statements import JobPlan
@@ -60,7 +59,7 @@ def query(
     ] = False,
     runtime: Annotated[str | None, typer.Option(metavar="NAME", help="The runtime that the plan names.")] = None,
     yes: Annotated[
-        bool, typer.Option("--yes", "-y", help="Do not ask before signing. Without a terminal nobody is asked.")
+        bool, typer.Option("--yes", "-y", help="Do not ask before signing. Needed where there is no terminal.")
     ] = False,
     format: Annotated[
         str | None,
@@ -130,8 +129,7 @@ def query(
                 least=prepared.query.rules.contributors,
                 subjects=prepared.query.rules.subjects,
             )
-            if interactive() and not yes and form != "json" and not confirmed("sign and ask this?"):
-                raise click.Abort()
+            confirmed("sign and ask this?", yes=yes)
 
         with Ciphers(tree, tier_here("")) as ciphers:
             answered = ask(client, prepared, tree, ciphers, again=again, confirm=agreed)

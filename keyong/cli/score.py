@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import click
 import typer
 
 from keyong.cli._commands import Commands
-from keyong.cli._output import as_json, emit, interactive, narrate, table
-from keyong.cli._output import ask as confirmed
+from keyong.cli._output import as_json, confirmed, emit, narrate, table
 
 if TYPE_CHECKING:
     from federation.statements import JobPlan
@@ -41,7 +39,7 @@ def score(
     exact: ExactOption = False,
     runtime: Annotated[str | None, typer.Option(metavar="NAME", help="The runtime that the plan names.")] = None,
     yes: Annotated[
-        bool, typer.Option("--yes", "-y", help="Do not ask before signing. Without a terminal nobody is asked.")
+        bool, typer.Option("--yes", "-y", help="Do not ask before signing. Needed where there is no terminal.")
     ] = False,
 ) -> None:
     """Score a linear or logistic model on another company's rows; its weights stay encrypted, one loss comes back.
@@ -97,8 +95,7 @@ def agree(plan: JobPlan, choice: Choice, dataset: str, yes: bool) -> None:
         narrate("  it takes rho {rho} of the dataset's privacy budget", rho=rho_text(plan.micro_rho))
     else:
         narrate("  rho: unbounded; no noise is added, which the agreement must permit in words")
-    if interactive() and not yes and not as_json() and not confirmed("sign and ask this?"):
-        raise click.Abort()
+    confirmed("sign and ask this?", yes=yes)
 
 
 def charged(cost: int) -> None:

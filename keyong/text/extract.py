@@ -8,8 +8,8 @@ A sentence of the catalogue is a string literal that is
 
 * the first argument of, or ``hint=`` in, a call of a class whose name ends in ``Error`` or ``Notice``;
 * where a function hands one of its parameters on as such a sentence, what its module calls it with;
-* in ``keyong/``, the first argument of ``_``, ``mark``, ``translate``, ``narrate``, ``say``, ``ask`` or ``question``,
-  or the second of ``report``;
+* in ``keyong/``, the first argument of ``_``, ``mark``, ``translate``, ``narrate``, ``say``, ``ask``,
+  ``confirmed`` or ``question``, or the second of ``report``;
 * in ``keyong/**/templates``, the argument of ``_`` in a page's template;
 * in ``keyong/`` too, a heading of ``table``, a name in ``facts``, the title of ``_section``, ``help=`` of an option, and each
   paragraph of a command's or group's text that is not an example.
@@ -29,7 +29,7 @@ PROJECT = Path(__file__).parents[2]
 PACKAGES = ("federation", "sandbox", "enterprise_node", "coordinator", "keyong")
 LEFT_OUT = ("federation/jobs/", "sandbox/inside/")
 """Run inside a session, where nothing of the catalogue is."""
-FIRST = {"_", "mark", "translate", "translate_data", "narrate", "say", "ask", "question"}
+FIRST = {"_", "mark", "translate", "translate_data", "narrate", "say", "ask", "confirmed", "question"}
 SECOND = {"report"}
 PO = Path(__file__).parent / "zh" / "LC_MESSAGES" / "keyong.po"
 MO = PO.with_suffix(".mo")

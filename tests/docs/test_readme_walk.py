@@ -50,7 +50,8 @@ class Walker:
             for offer in self.offers:
                 self._run(line.removesuffix("ID") + offer)
         else:
-            self._remember(line, self._run(line))
+            # A person answers at a terminal; nobody sits at this one.
+            self._remember(line, self._run(f"{line} --yes" if " job run " in line else line))
 
     def _remember(self, line: str, said: str) -> None:
         if " consortium init " in line:

@@ -159,11 +159,11 @@ def test_a_frame_a_histogram_and_their_forms(mills: Consortium, tmp_path: Path) 
     edges = [(0, 16), (16, 20), (20, 24), (24, 60)]
     for (low, high), count in zip(edges, frame["n"], strict=True):
         assert count == pooled(mills, f"SELECT count(*) FROM passes WHERE force >= {low} AND force < {high}")[0][0]
-    told = mills.institute.run("query", sql, "--purpose", PURPOSE, "--plot", "--format", "csv")
+    told = mills.institute.run("query", sql, "--purpose", PURPOSE, "--yes", "--plot", "--format", "csv")
     assert told.code == 0 and told.out.splitlines()[0] == "force,n,contributing,of"
     assert "█" in told.err
     path = tmp_path / "table.parquet"
-    mills.institute.ok("query", sql, "--purpose", PURPOSE, "--format", "parquet", "-o", path)
+    mills.institute.ok("query", sql, "--purpose", PURPOSE, "--yes", "--format", "parquet", "-o", path)
     assert (
         duckdb.connect().execute("SELECT sum(n) FROM read_parquet(?)", [str(path)]).fetchall()[0][0] == frame["n"].sum()
     )

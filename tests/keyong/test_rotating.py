@@ -231,7 +231,7 @@ def test_under_a_quorum_of_root_keys_nothing_is_begun_until_it_lowers_the_thresh
 
     agreed(2, add=[key])
     before = parties.ledgers["mill-a"].size
-    ran = keyong("--home", mill.path, "keys", "rotate")
+    ran = keyong("--home", mill.path, "keys", "rotate", "-y")
     assert ran.code == 2 and "consortium propose FILE --threshold 1" in ran.err and "--threshold 2" in ran.err
     assert parties.ledgers["mill-a"].size == before and not (mill.path / "next-keys").exists()
     parties.ledgers["mill-a"].append("note", {"text": "the ledger goes on"})
@@ -263,10 +263,10 @@ def test_by_commands_between_processes(
     stolen = Path(shutil.copytree(joined, tmp_path / "stolen"))
     node = serve("--home", joined, "node", "serve")
     node.wait_for("attached")
-    ran = keyong("--home", joined, "keys", "rotate")
+    ran = keyong("--home", joined, "keys", "rotate", "-y")
     assert ran.code == 5 and "already" in ran.err
     assert node.end() == 0
-    ran = keyong("--home", joined, "keys", "rotate", "--format", "json")
+    ran = keyong("--home", joined, "keys", "rotate", "-y", "--format", "json")
     assert ran.code == 0, ran.err
     assert ran.json["roles"] == list(rotating.ROLES)
     assert keyong("--home", joined, "catalog", "list").code == 0, "the new certificate is taken"
@@ -280,7 +280,7 @@ def test_by_commands_between_processes(
 
     # And the coordinator's own: who was away meanwhile learns its new certificate from the roster that names it.
     assert coordinating.end() == 0
-    assert keyong("--home", founder, "keys", "rotate").code == 0
+    assert keyong("--home", founder, "keys", "rotate", "-y").code == 0
     serve("--home", founder, "coordinator", "serve").wait_for("ready")
     assert keyong("--home", joined, "catalog", "list").code == 0
     for home in (joined, founder):

@@ -90,6 +90,10 @@ def test_from_a_dataset_to_a_refused_job(
 
     run = ("job", "run", app, "--purpose", "fed:Marketing", "--action", "train")
     ran = keyong("--home", founder, *run)
+    assert ran.code == 2 and "--yes" in ran.err, "nobody is there to be asked"
+    assert keyong("--home", founder, "job", "list", "--format", "json").json == [], "nothing was signed"
+    run += ("--yes",)
+    ran = keyong("--home", founder, *run)
     assert ran.code == 3, ran.err
     assert "UNPROTECTED" in ran.err
     assert "mill-a refused (purpose): the agreement does not permit the purpose fed:Marketing" in ran.err

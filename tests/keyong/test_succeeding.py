@@ -89,7 +89,7 @@ def test_by_commands_from_the_loss_to_the_new_ledger(
     assert keyong("--home", institute, "consortium", "propose", proposal, "--new-ledger", request).code == 0
     assert keyong("--home", institute, "consortium", "adopt", proposal).code == 0
     spread(parties)
-    ran = keyong("--home", home, "ledger", "begin", "--format", "json")
+    ran = keyong("--home", home, "ledger", "begin", "-y", "--format", "json")
     assert ran.code == 0, ran.err
     assert ran.json["origin"].endswith("/mill-a/2")
     assert (home / "ledger-1" / "ledger.db").exists(), "the old one is kept as evidence"
