@@ -117,7 +117,7 @@ def test_proximal_term_holds_the_model_back(make_table) -> None:
         model = DayAheadNet(seed=0)
         start = model.perceptron[0].weight.detach().clone()
         train(model, examples, learning_rate=0.02, epochs=2, batch_size=16, seed=1, proximal_mu=mu)
-        moved.append(float((model.perceptron[0].weight - start).norm()))
+        moved.append(float((model.perceptron[0].weight.detach() - start).norm()))
     assert moved[1] < moved[0]
 
 
