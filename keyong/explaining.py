@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from federation.privacy import STANDARD, epsilon, rho_text
-from federation.query import Moment, VectorLayout, query_bits, steps_of
+from federation.query import USUAL, Moment, VectorLayout, drowned_rows, is_fit, query_bits, steps_of
 from federation.query.noising import releases, spread_of
 from federation.secagg import colluders, shares_of
 from keyong.tabulating import noise_of
@@ -52,7 +52,11 @@ def explanation(prepared: Prepared) -> Explanation:
     ]
     plan = (
         translate("asked of {count} nodes: {names}", count=nodes, names=", ".join(asked)),
-        translate("{cells} cells, {sums} sums in each", **numbers)
+        (
+            translate("one cell, {sums} sums in it", **numbers)
+            if query.cells == 1
+            else translate("{cells} cells, {sums} sums in each", **numbers)
+        )
         if not layout.terms
         else translate(
             "a logistic regression of {terms} coefficients; each step sums a gradient and a curvature",
@@ -94,6 +98,7 @@ def explanation(prepared: Prepared) -> Explanation:
         "leak_bits": query_bits(query) * steps_of(query),
         "micro_rho": prepared.micro_rho,
         "noise": noise_of(prepared),
+        "drowned_rows": _needed(prepared) if is_fit(query) else None,
         "refusals": _refused(prepared),
         "learns": list(learns),
         "not_protected": list(beyond),
@@ -119,13 +124,45 @@ def _budget(prepared: Prepared) -> tuple[str, ...]:
             delta=STANDARD.delta,
             count=len(spread) * steps,
         ),
-        *_spreads(count, steps),
+        *_spreads(prepared, count),
     )
 
 
-def _spreads(count: float | None, steps: int) -> tuple[str, ...]:
-    if steps > 1:
+def drowned(prepared: Prepared) -> str | None:
+    """What an asker should know before anything is spent: that so few rows give no figure at this rho; else None."""
+    if not is_fit(prepared.query):
+        return None
+    rows, needed = _rows(prepared), _needed(prepared)
+    places = {"rows": rows, "rho": rho_text(prepared.micro_rho), "needed": needed, "usual": USUAL * needed}
+    if rows <= needed:
+        return translate(
+            'the noise drowns so few rows, the answer will be "-": the datasets have {rows} rows at most, and rho {rho} '
+            "takes more than {needed}, {usual} as a rule; ask with more rho or fewer columns",
+            **places,
+        )
+    if rows <= USUAL * needed:
+        return translate(
+            'the noise is likely to drown so few rows, and the answer to be "-": the datasets have {rows} rows at most, and '
+            "rho {rho} takes {usual} as a rule ({needed} are sure to drown); ask with more rho or fewer columns",
+            **places,
+        )
+    return None
+
+
+def _rows(prepared: Prepared) -> int:
+    return sum(choice.published.description.rows_at_most for choice in prepared.chosen)
+
+
+def _needed(prepared: Prepared) -> int:
+    nodes = len(prepared.chosen)
+    return drowned_rows(prepared.query, nodes, shares_of(nodes))
+
+
+def _spreads(prepared: Prepared, count: float | None) -> tuple[str, ...]:
+    if is_fit(prepared.query):
+        hopeless = drowned(prepared)
         return (
+            *([hopeless] if hopeless else []),
             translate("a node begins only where its budget has room for all steps; what they have cost stays spent"),
             translate("brackets tell what noise does to a coefficient, not how far few rows lead astray"),
         )

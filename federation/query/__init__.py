@@ -17,7 +17,7 @@ who asks alone.
 from federation.query.disclosure import CellEvidence, Total, contributes, is_undecided, opened
 from federation.query.errors import QueryFailedError, QuerySchemaError, QueryTextError, QueryVoidError
 from federation.query.figures import Answer, Cell, decode_answer
-from federation.query.fitting import Descent, StepSums, is_fit, micro_rho_left, read_step, steps_of
+from federation.query.fitting import USUAL, Descent, StepSums, drowned_rows, is_fit, micro_rho_left, read_step, steps_of
 from federation.query.flags import open_flags, seal_flags
 from federation.query.intervals import Logistic, Regression
 from federation.query.layout import Moment, VectorLayout, query_bits, stage_bits
@@ -41,6 +41,7 @@ __all__ = [
     "MODULUS",
     "RING",
     "SLOTS",
+    "USUAL",
     "Answer",
     "Cell",
     "CellEvidence",
@@ -66,6 +67,7 @@ __all__ = [
     "decode_answer",
     "distinct_statement",
     "draw_noise",
+    "drowned_rows",
     "encode_cells",
     "encode_noised",
     "fill_slots",

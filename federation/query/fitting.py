@@ -14,6 +14,7 @@ steps, and their noise gives its interval. Nothing here is charged: it sees no r
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,7 +25,7 @@ from federation.query.errors import QueryVoidError
 from federation.query.figures import Answer, Cell
 from federation.query.intervals import WIDE, Interval, Logistic
 from federation.query.layout import FitSum, VectorLayout, range_of
-from federation.query.noising import FIT_BITS, releases, share_variance
+from federation.query.noising import FIT_BITS, releases, share_variance, spread_of
 from federation.query.ring import from_limbs
 from federation.query.schema import LARGEST_NORM
 from federation.statements import JobPlan
@@ -36,6 +37,9 @@ LONGEST = 10.0
 """Of one step: logits move by no more."""
 DIGITS = 6
 """After the point, of the coefficients in a plan."""
+USUAL = 9
+"""Times `drowned_rows`: what a column takes whose bounds lie three standard deviations from its middle, for its rows bend a sum a
+ninth as much as rows at the bounds do."""
 Floats = NDArray[np.float64]
 
 
@@ -74,6 +78,20 @@ def micro_rho_left(plan: JobPlan) -> int:
     """
     fit = plan.query.measures[0].fit if plan.query is not None else None
     return plan.micro_rho * (fit.steps - fit.step + 1 if fit is not None else 1)
+
+
+def drowned_rows(plan: QueryPlan, nodes: int, shares: int) -> int:
+    """So many rows of all nodes together, or fewer, lie below the noise of a step: there will be no figure. A bound that
+    follows from the plan alone; what the columns hold decides how many more it takes (`USUAL`).
+
+    The curvature's eigenvalues add up to a quarter of the rows at most, so the least of k + 1 is no larger than
+    ``rows / (4 (k + 1))``; the answer needs it above ``2 sigma sqrt(k + 1)`` in each later step (`_inverse`). At the bound
+    itself noise would have to lift all of them at once, which it does in one answer of a thousand.
+    """
+    terms = VectorLayout.of(plan).terms
+    (bend,) = (one for one in releases(plan) if one.of is FitSum.CURVATURE)
+    sigma = spread_of(plan, bend, shares, nodes) / (1 << FIT_BITS)
+    return math.floor(8 * terms * math.sqrt(terms) * sigma)
 
 
 def read_step(plan: QueryPlan, vector: Sequence[int], nodes: int, shares: int) -> StepSums:

@@ -114,8 +114,11 @@ def query(
 
         def agreed(plan: JobPlan) -> None:
             from keyong.cli._plans import narrate_agreements
+            from keyong.explaining import drowned
 
             narrate_agreements(prepared.chosen)
+            if hopeless := drowned(prepared):
+                narrate("  {sentence}", sentence=hopeless)
             if prepared.query.noise is not None:
                 narrate(
                     "  noise that costs rho {rho} of each dataset's privacy budget (epsilon {epsilon} at delta {delta})",

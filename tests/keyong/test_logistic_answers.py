@@ -13,6 +13,7 @@ from federation.query.front import common_columns, parse_question
 from federation.statements import Column
 from keyong.cli.query import _tell
 from keyong.drawing import check_drawn
+from keyong.explaining import drowned
 from keyong.plotting import bars
 from keyong.tabulating import as_csv, columns, rows, text_rows
 
@@ -66,3 +67,12 @@ def test_a_step_needs_room_for_those_that_are_left() -> None:
 
     assert [left(step) for step in (1, 2, 8)] == [4800, 4200, 600]
     assert micro_rho_left(SimpleNamespace(micro_rho=600, query=None)) == 600  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("rows", "says"), [(100, "will be"), (1000, "is likely"), (100_000, None)])
+def test_that_noise_drowns_so_few_rows_is_said_before_anything_is_spent(rows: int, says: str | None) -> None:
+    query = answered(None).prepared.query
+    chosen = [SimpleNamespace(published=SimpleNamespace(description=SimpleNamespace(rows_at_most=rows // 3)))] * 3
+    told = drowned(SimpleNamespace(query=query, chosen=chosen, micro_rho=5000))  # type: ignore[arg-type]
+    assert (told is None) == (says is None)
+    assert says is None or (told is not None and says in told and "rho 0.005 takes" in told), told

@@ -29,6 +29,7 @@ from federation.query import (
     cell_statement,
     check_query,
     draw_noise,
+    drowned_rows,
     encode_noised,
     plan_of,
     query_micro_rho,
@@ -404,3 +405,21 @@ def test_coefficients_that_are_no_numbers_are_no_statement(number: str) -> None:
 def test_plans_of_other_figures_say_what_they_said_before() -> None:
     plan = planned("SELECT COUNT(*) FROM plates")
     assert all("fit" not in measure for measure in plan.model_dump(mode="json")["measures"])
+
+
+@pytest.mark.parametrize("features", ["force", "force, width, passes"])
+def test_rows_that_are_said_to_drown_do_even_where_they_lie_as_well_as_they_can(features: str) -> None:
+    """Every value at a bound, each label as likely as the other: no data bends the sums more."""
+    plan = planned(f"SELECT LOGREG(cracked, {features}) AS fit FROM plates")
+    rows = drowned_rows(plan, NODES, SHARES) // NODES
+    answers = []
+    for seed, times in ((1, 1), (2, 1), (3, 40)):
+        make = np.random.default_rng(seed)
+
+        def at_bounds(make: np.random.Generator = make, size: int = rows * times) -> pa.Table:
+            force, width, passes = (make.choice(edges, size) for edges in ((0.0, 60.0), (-1.5, 2.5), (0, 50)))
+            cracked = make.random(size) < 0.5
+            return pa.table({"cracked": cracked, "force": force, "width": width, "passes": passes})
+
+        answers.append(fitted(plan, [at_bounds() for _ in range(NODES)]).cells[0].figures["fit"] is None)
+    assert answers == [True, True, False], "so many do not; many times as many do"
