@@ -5,15 +5,14 @@ from __future__ import annotations
 import ctypes
 import gc
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 HUGE_PAGE_BYTES = 2 << 20
 _DONTNEED, _COLLAPSE = 4, 25  # MADV_COLLAPSE: Linux 6.1
 _LEAST_KILOBYTES = 64
-_MAPPING = re.compile(
-    r"^([0-9a-f]+)-([0-9a-f]+) (\S+) \S+ \S+ \S+ *(.*)\n(?:\w+:.*\n)*?Rss: *(\d+) kB\n(?:\w+:.*\n)*?Anonymous: *(\d+) kB$",
-    re.MULTILINE,
-)
+_MAPPING = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) (\S+) \S+ \S+ \S+ *(.*)\n((?:\w+:.*\n?)*)", re.MULTILINE)
+_COUNT = re.compile(r"^(\w+): *(\d+) kB$", re.MULTILINE)
 
 
 def settle() -> None:
@@ -28,16 +27,25 @@ def settle() -> None:
     gc.freeze()
     libc = ctypes.CDLL(None)
     try:
-        mappings = _MAPPING.findall(Path("/proc/self/smaps").read_text(encoding="utf-8", errors="replace"))
+        smaps = Path("/proc/self/smaps").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return
-    code = {name for _, _, rights, name, _, _ in mappings if rights == "r-xp" and name.startswith("/")}
-    for first, last, rights, name, resident, own in mappings:
+    for place, size, advice in _advised(smaps):
+        libc.madvise(ctypes.c_void_p(place), ctypes.c_size_t(size), advice)
+
+
+def _advised(smaps: str) -> Iterator[tuple[int, int, int]]:
+    """Address, bytes and advice for each mapping of a process to which one applies."""
+    mappings = [(*found[:4], dict(_COUNT.findall(found[4]))) for found in _MAPPING.findall(smaps)]
+    code = {name for _, _, rights, name, _ in mappings if rights == "r-xp" and name.startswith("/")}
+    for first, last, rights, name, counts in mappings:
         place, size = int(first, 16), int(last, 16) - int(first, 16)
         if rights == "rw-p" and name in ("", "[heap]") and size >= HUGE_PAGE_BYTES:
-            advice = _COLLAPSE
-        elif rights in ("r-xp", "r--p") and name in code and own == "0" and int(resident) >= _LEAST_KILOBYTES:
-            advice = _DONTNEED  # as it is in the file: nothing was ever written there
-        else:
-            continue
-        libc.madvise(ctypes.c_void_p(place), ctypes.c_size_t(size), advice)
+            yield place, size, _COLLAPSE
+        elif rights in ("r-xp", "r--p") and name in code and int(counts["Rss"]) >= _LEAST_KILOBYTES and _clean(counts):
+            yield place, size, _DONTNEED
+
+
+def _clean(counts: Mapping[str, str]) -> bool:
+    """Whether nothing was ever written there: neither what is in memory nor what is swapped out by now."""
+    return counts.get("Anonymous") == counts.get("Swap") == "0"

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
 import pytest
+
+from federation.jobs.memory import _advised
 
 LOOK = """
 import json, re, sys
@@ -44,3 +47,30 @@ def test_code_that_ran_once_leaves_the_page_tables_and_what_was_written_stays(se
     assert files > 1000
     assert (left < files / 4) is settled
     assert found["right"] == [[0.5, 0.0], [0.0, 0.25]], "its code is read again where it is used"
+
+
+LIBRARY = """\
+7f0000000000-7f0000100000 r--p 00000000 fe:00 1                         /usr/lib/a library.so
+Size:               1024 kB
+Rss:                 512 kB
+Anonymous:             {own} kB
+Swap:                  {swapped} kB
+VmFlags: rd mr mw me
+7f0000100000-7f0000200000 r-xp 00100000 fe:00 1                         /usr/lib/a library.so
+Size:               1024 kB
+Rss:                   4 kB
+Anonymous:             0 kB
+Swap:                  0 kB
+VmFlags: rd ex mr mw me
+"""
+
+
+@pytest.mark.parametrize(("own", "swapped", "dropped"), [(0, 0, True), (4, 0, False), (0, 4, False)])
+def test_a_library_that_was_written_to_stays_also_where_what_was_written_is_swapped_out(own, swapped, dropped) -> None:
+    """Relocations that are dropped would be read from the file again: without them."""
+    advised = [place for place, _, _ in _advised(LIBRARY.format(own=own, swapped=swapped))]
+    assert advised == ([0x7F0000000000] if dropped else [])
+
+
+def test_a_kernel_that_does_not_tell_what_is_swapped_out_has_nothing_dropped() -> None:
+    assert list(_advised(re.sub("Swap:.*\n", "", LIBRARY).format(own=0))) == []
