@@ -38,6 +38,7 @@ class Audited:
     """One export, judged by itself.
 
     Attributes:
+        origin: the ledger that it is of; several exports may be of one.
         verdict: None where its integrity does not hold; ``error`` then says why.
         state: ``unanchored``, ``partly witnessed``, ``witnessed`` or ``final``; empty without a verdict.
     """
@@ -47,6 +48,7 @@ class Audited:
     quorum: Quorum
     verdict: Verdict | None
     state: str
+    origin: str
     error: VerificationError | None = None
 
 
@@ -72,6 +74,21 @@ class Audit:
         """Whether there is nothing to report."""
         intact = all(one.verdict is not None for one in self.ledgers)
         return intact and not self.forks and not self.reconciliation.findings
+
+    @property
+    def origins(self) -> frozenset[str]:
+        """The ledgers that the exports are of, each once."""
+        return frozenset(one.origin for one in self.ledgers)
+
+    @property
+    def intact(self) -> frozenset[str]:
+        """The ledgers of which every export holds."""
+        return self.origins - {one.origin for one in self.ledgers if one.verdict is None}
+
+    @property
+    def final(self) -> frozenset[str]:
+        """The ledgers of which every export is final."""
+        return self.origins - {one.origin for one in self.ledgers if one.state != "final"}
 
 
 @dataclass
@@ -139,7 +156,7 @@ def _judge(path: Path, evidence: Evidence, forks: list[ForkFound], progress: Pro
     if verdict is not None:
         final = verdict.anchoring == "witnessed" and evidence.quorum.final(verdict.checkpoint, evidence.vkey)
         state = "final" if final else verdict.anchoring
-    audited = Audited(path, evidence.member, evidence.quorum, verdict, state, error)
+    audited = Audited(path, evidence.member, evidence.quorum, verdict, state, evidence.vkey.name, error)
     number = ledger_of(evidence.history.latest.consortium, evidence.vkey.name)[1]
     return _Export(path, audited, facts, evidence.vkey, number)
 

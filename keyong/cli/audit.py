@@ -135,12 +135,11 @@ def _show(found: Audit) -> None:
             kind=kind,
             member=member,
         )
-    held = sum(one.verdict is not None for one in found.ledgers)
-    anchored = sum(one.state == "final" for one in found.ledgers)
+    ledgers = len(found.origins)
     facts(
         (
-            ("integrity", translate("{held} of {all} ledgers hold", held=held, all=len(found.ledgers))),
-            ("anchoring", translate("{held} of {all} ledgers are final", held=anchored, all=len(found.ledgers))),
+            ("integrity", translate("{held} of {all} ledgers hold", held=len(found.intact), all=ledgers)),
+            ("anchoring", translate("{held} of {all} ledgers are final", held=len(found.final), all=ledgers)),
             ("completeness", _completeness(found)),
         )
     )
@@ -243,7 +242,7 @@ def _demand(found: Audit, require: str) -> None:
         count = len(found.reconciliation.findings) + len(found.forks)
         count += sum(one.verdict is None for one in found.ledgers)
         raise VerificationError(
-            "the audit has {count} findings",
+            "findings of the audit: {count}",
             hint="where exports were made before and after a job, make all anew and audit again; else ask the parties that "
             "findings speak against about the entries named, and keep the exports",
             code="audit-findings",

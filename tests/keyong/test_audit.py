@@ -91,6 +91,15 @@ def test_a_person_reads_three_verdicts(parties: Parties, story: Run, keyong: Key
     assert "all ledgers tell one story; jobs reconciled: 1" in ran.out
 
 
+def test_an_export_given_twice_is_one_ledger(parties: Parties, story: Run, keyong: Keyong, tmp_path: Path) -> None:
+    file, again, page = (tmp_path / name for name in ("one.export", "two.export", "audit.html"))
+    parties.export("mill-a", file)
+    again.write_bytes(file.read_bytes())
+    ran = keyong("audit", file, again, "--root", parties.fingerprint, "--page", page)
+    assert "1 of 1 ledgers hold" in ran.out and "of 1 ledgers are final" in ran.out
+    assert "1 / 1" in page.read_text(encoding="utf-8")
+
+
 def test_what_others_cosigned_is_demanded_apart(parties: Parties, story: Run, audit: Audit) -> None:
     parties.ledgers["mill-a"].append("note", {})
     assert audit().code == 0
