@@ -155,9 +155,15 @@ def read_proofs(folder: Path, vkey: VerifierKey, check: StatementCheck) -> list[
 
     Raises:
         VerificationError: a proof does not hold, or the receipt beside it is another one than the entry holds.
-        UsageError: the folder holds no receipt of this ledger.
+        UsageError: there is no such folder, or it holds no receipt of this ledger.
     """
     folder = folder.expanduser()
+    if not folder.is_dir():
+        raise UsageError(
+            "{path} is not a folder" if folder.exists() else "the folder {path} does not exist",
+            hint="give the folder that `keyong job result` made",
+            path=folder,
+        )
     if (folder / "receipts").is_dir():
         folder = folder / "receipts"
     found = []

@@ -191,6 +191,11 @@ def test_receipts_of_another_ledger_are_not_counted(
     folder.mkdir()
     ran = keyong("verify", recorded, "--root", fingerprint, "--receipts", folder)
     assert ran.code == 2 and "holds no receipt of the ledger" in ran.err
+    ran = keyong("verify", recorded, "--root", fingerprint, "--receipts", tmp_path / "absent")
+    assert ran.code == 2 and "absent does not exist" in ran.err and "holds no receipt" not in ran.err
+    (folder / "file").touch()
+    ran = keyong("verify", recorded, "--root", fingerprint, "--receipts", folder / "file")
+    assert ran.code == 2 and "file is not a folder" in ran.err
 
 
 def test_tiles_for_other_tools(keyong: Run, recorded: Path, tmp_path: Path) -> None:
