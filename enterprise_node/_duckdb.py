@@ -32,13 +32,16 @@ SETTINGS: Final[dict[str, str | bool | int | float | list[str]]] = {
 
 
 @contextmanager
-def confined(work: Path, readable: Path, writable: Path | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
+def confined(
+    work: Path, readable: Path, writable: Path | None = None, *, called: str = ""
+) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection that can open these files and no other; errors of DuckDB come out as ours, without a value.
 
     Args:
         work: a private folder, also for what does not fit the memory limit.
         readable: the only file it may read.
         writable: the only file it may write.
+        called: what to call the file in an error; by default by its own name, which says no place.
 
     Raises:
         UsageError: the file does not hold what it should.
@@ -58,7 +61,7 @@ def confined(work: Path, readable: Path, writable: Path | None = None) -> Iterat
         connection.execute("SET lock_configuration = true")
         yield connection
     except duckdb.Error as error:
-        raise _explained(error) from None
+        raise _explained(error, called or readable.name) from None
     finally:
         connection.close()
 
@@ -118,7 +121,7 @@ def fields(reading: Reading, names: Sequence[str]) -> dict[str, str]:
     return {name: f"c{position}" for position, name in enumerate(names)}
 
 
-def _explained(error: duckdb.Error) -> KeyongError:
+def _explained(error: duckdb.Error, path: str) -> KeyongError:
     """Our error for DuckDB's, whose text quotes lines and values and so goes no further."""
     import duckdb
 
@@ -129,21 +132,28 @@ def _explained(error: duckdb.Error) -> KeyongError:
     widths = re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", text)
     if line and widths:
         return UsageError(
-            "line {line} has {found} fields; the header has {expected}",
+            "line {line} of {path} has not as many fields as the header: {found}, not {expected}",
             hint="check for a delimiter inside an unquoted field, or name the delimiter with --delimiter",
             line=int(line[1]),
+            path=path,
             found=int(widths[2]),
             expected=int(widths[1]),
         )
     # A line that fills the reader's whole buffer is not even found by its number.
     if "Maximum line size" in text or isinstance(error, duckdb.NotImplementedException):
         return UsageError(
-            "a line of the file holds more than {limit} bytes",
+            "a line of {path} holds more than {limit} bytes",
             hint="leave the long column out when it is exported, or use Parquet",
             limit=MAX_LINE_BYTES,
+            path=path,
         )
     if line and "quote" in text:
-        return UsageError("line {line} holds a quote that is not closed as it should be", line=int(line[1]))
+        return UsageError(
+            "line {line} of {path} holds a quote that is not closed as it should be",
+            hint="a field that holds a quote is written in quotes, and the quote twice",
+            line=int(line[1]),
+            path=path,
+        )
     if line:
-        return UsageError("line {line} cannot be read", line=int(line[1]))
-    return UsageError("the file cannot be read; it is damaged or not of the kind its name says")
+        return UsageError("line {line} of {path} cannot be read", line=int(line[1]), path=path)
+    return UsageError("{path} cannot be read; it is damaged or not of the kind its name says", path=path)

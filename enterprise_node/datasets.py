@@ -170,7 +170,7 @@ def inspect_source(
     with tempfile.TemporaryDirectory(prefix="keyong-inspect-", dir=work) as folder:
         private = Path(folder)
         staged = stage(place, reading, private, read_credential(reading.credential))
-        with confined(private, staged.file) as connection:
+        with confined(private, staged.file, called=place) as connection:
             survey = _Survey(connection, staged)
             columns, rows, problems = survey.describe(place, {column.name: column for column in declared})
         if reading.direct and scan(Path(place), reading) != staged.fingerprint:
@@ -219,7 +219,7 @@ class _Survey:
                 guesses[name] = guess
         if not guesses:
             raise UsageError("{path} has no column that can be used", path=path)
-        kinds, filled, rows = self._settle(guesses, frozenset(declared))
+        kinds, filled, rows = self._settle(path, guesses, frozenset(declared))
         if not rows:
             raise UsageError("{path} has column names and no rows", hint="export the data again", path=path)
         columns: list[Column] = []
@@ -254,7 +254,7 @@ class _Survey:
         return cast("ColumnType | None", stated)
 
     def _settle(
-        self, guesses: dict[str, ColumnType], declared: frozenset[str]
+        self, path: str, guesses: dict[str, ColumnType], declared: frozenset[str]
     ) -> tuple[dict[str, ColumnType], dict[str, int], int]:
         """Types that every value fits, how many rows have a value, and the number of rows."""
         kinds = dict(guesses)
@@ -270,17 +270,18 @@ class _Survey:
             for name, count, bad in zip(batch, answer[1:], answer[1 + len(batch) :], strict=False):
                 filled[name] = count
                 if bad and name in declared:
-                    raise self._misfit_error(name, kinds[name], declared)
+                    raise self._misfit_error(path, name, kinds[name], declared)
                 if bad:
                     kinds[name] = LADDER[kinds[name]]
                     open_.append(name)
         return kinds, filled, rows
 
-    def _misfit_error(self, name: str, kind: ColumnType, declared: frozenset[str]) -> UsageError:
+    def _misfit_error(self, path: str, name: str, kind: ColumnType, declared: frozenset[str]) -> UsageError:
         return UsageError(
-            "column {name} cannot be read as {type}: data row {row} holds something else",
+            "column {name} of {path} cannot be read as {type}: data row {row} holds something else",
             hint="correct the row, declare another type, or name the mark for missing values with --null",
             name=name,
+            path=path,
             type=kind,
             row=self._first_row(self._misfit(name, kind, declared)),
         )

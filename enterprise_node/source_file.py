@@ -211,13 +211,18 @@ def _decode(path: Path, reading: Reading, raw: io.RawIOBase, staged: Path | None
     source = gzip.GzipFile(fileobj=cast(BinaryIO, raw)) if reading.gzip else raw
     decoder = codecs.getincrementaldecoder(reading.encoding)("strict")
     target = None if staged is None else staged.open("x", encoding="utf-8", newline="")
+    line = 1
     try:
         while True:
             block = source.read(_BLOCK) or b""
+            before = decoder.getstate()
             try:
                 text = decoder.decode(block, final=not block)
-            except UnicodeDecodeError:
-                raise _undecodable(path, reading) from None
+            except UnicodeDecodeError as error:
+                decoder.setstate(before)
+                line += decoder.decode(block[: max(0, error.start - len(before[0]))]).count("\n")
+                raise _undecodable(path, reading, line) from None
+            line += text.count("\n")
             if target is not None:
                 target.write(text)
             if not block:
@@ -227,7 +232,7 @@ def _decode(path: Path, reading: Reading, raw: io.RawIOBase, staged: Path | None
             target.close()
 
 
-def _undecodable(path: Path, reading: Reading) -> UsageError:
+def _undecodable(path: Path, reading: Reading, line: int) -> UsageError:
     if reading.encoding == "utf-8":
         for encoding in ("utf-16", "gb18030", "big5"):
             if _decodes(path, reading, encoding):
@@ -238,10 +243,11 @@ def _undecodable(path: Path, reading: Reading) -> UsageError:
                     encoding=encoding,
                 )
     return UsageError(
-        "{path} is not {expected}",
+        "{path} is not {expected}, first in line {line}",
         hint="save it as 'CSV UTF-8', or name its encoding with --encoding (gb18030, big5, utf-16, latin-1)",
         path=path,
         expected=reading.encoding,
+        line=line,
     )
 
 
