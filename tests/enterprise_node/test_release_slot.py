@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from datetime import timedelta
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from enterprise_node import release_slot, steps
 from enterprise_node.release_slot import ReleaseSlot
 from enterprise_node.stages import METRIC_TEXT_BYTES, padding_of
 from federation.errors import KeyongError
 from federation.jobs.codec import Content
 from federation.wire.messages import Invoked
+from tests.virtual_time import in_virtual_time
 
 EACH = {"aggregation": "each"}
 
@@ -36,64 +39,80 @@ def test_an_answer_belongs_to_the_slot_that_runs_when_its_step_ends(took: float,
     assert slots.slots == slot
 
 
+@in_virtual_time
 async def test_it_waits_for_the_end_of_its_slot_and_for_nothing_without_slots() -> None:
-    slots = ReleaseSlot(0.3)
-    began = time.monotonic()
+    clock = asyncio.get_running_loop().time
+    slots, began = ReleaseSlot(60, clock), clock()
+    await asyncio.sleep(45)
     assert await slots.end(asyncio.Event()) == 1
-    assert time.monotonic() - began >= 0.29
-    assert await ReleaseSlot(0).end(asyncio.Event()) == 0
+    assert clock() - began == pytest.approx(60)
+    began = clock()
+    assert await ReleaseSlot(0, clock).end(asyncio.Event()) == 0
     stopped = asyncio.Event()
     stopped.set()
-    began = time.monotonic()
-    await ReleaseSlot(30).end(stopped)
-    assert time.monotonic() - began < 5
+    await ReleaseSlot(30, clock).end(stopped)
+    assert clock() == began
 
 
-async def measured(world: Any, seconds: float, **plan: Any) -> tuple[float, Any]:
+@pytest.fixture
+def hours(monkeypatch: pytest.MonkeyPatch) -> Hours:
+    """What the steps' slots go by: it passes as job code takes its time, and as an answer waits."""
+    hours = Hours()
+
+    def waited(seconds: float) -> asyncio.Timeout:
+        hours.now += seconds
+        return asyncio.timeout(0)
+
+    monkeypatch.setattr(steps, "ReleaseSlot", partial(ReleaseSlot, clock=hours))
+    monkeypatch.setattr(release_slot, "asyncio", SimpleNamespace(timeout=waited))
+    return hours
+
+
+async def measured(world: Any, hours: Hours, seconds: float, **plan: Any) -> tuple[float, Any]:
     """How long a step takes whose job code takes so long, and its receipt."""
 
     async def slow() -> Any:
-        await asyncio.sleep(seconds)
+        hours.now += seconds
         return await good()
 
     good, world.reply = world.reply, slow
     statement = world.plan(world.agreement(**({"release_slot": 1} if plan.get("slot_seconds") else {})), **plan)
     assert (await world.open(statement)).permitted
-    began = time.monotonic()
+    began = hours.now
     receipt, _ = await world.invoke(statement)
-    took = time.monotonic() - began
+    took = hours.now - began
     world.reply = good
     await world.line.close_job(statement.digest)
     return took, receipt
 
 
-async def test_inv3_how_long_job_code_took_is_not_seen(world: Any) -> None:
+async def test_inv3_how_long_job_code_took_is_not_seen(world: Any, hours: Hours) -> None:
     """Steps of 0 and of 1.2 s leave in the same slot, and their receipts state the same length."""
-    fast, one = await measured(world, 0.0, slot_seconds=4)
-    slow, other = await measured(world, 1.2, slot_seconds=4)
-    assert fast >= 4 and slow >= 4
+    fast, one = await measured(world, hours, 0.0, slot_seconds=4)
+    slow, other = await measured(world, hours, 1.2, slot_seconds=4)
+    assert fast == slow == pytest.approx(4)
     assert one.outcome == other.outcome == "ok"
     assert one.ended - one.started == other.ended - other.started == timedelta(seconds=4)
     await world.line.close()
 
 
-async def test_without_slots_it_is_seen_and_an_answer_waits_for_nothing(world: Any) -> None:
-    fast = min([(await measured(world, 0.0))[0] for _ in range(3)])
-    slow, _ = await measured(world, 1.0)
-    assert slow - fast > 0.5
+async def test_without_slots_it_is_seen_and_an_answer_waits_for_nothing(world: Any, hours: Hours) -> None:
+    fast, _ = await measured(world, hours, 0.0)
+    slow, _ = await measured(world, hours, 1.0)
+    assert (fast, slow) == (0.0, pytest.approx(1.0))
     await world.line.close()
 
 
-async def test_inv3_a_failure_leaves_in_a_slot_as_well(world: Any) -> None:
+async def test_inv3_a_failure_leaves_in_a_slot_as_well(world: Any, hours: Hours) -> None:
     async def broken() -> Any:
         raise KeyongError("broken", code="app-exception")
 
     plan = world.plan(world.agreement(release_slot=1), slot_seconds=3)
     await world.open(plan)
     world.reply = broken
-    began = time.monotonic()
+    began = hours.now
     receipt, _ = await world.invoke(plan)
-    assert receipt.outcome == "failed" and time.monotonic() - began >= 3
+    assert receipt.outcome == "failed" and hours.now - began == pytest.approx(3)
     assert receipt.ended - receipt.started == timedelta(seconds=3)
 
 

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -289,9 +288,8 @@ def test_tier_that_is_not_there_is_refused(runtime: Runtime, monkeypatch: pytest
 def test_silent_launcher_is_given_up(runtime: Runtime, public: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (public / "launch.py").write_text("import time; time.sleep(99)")
     monkeypatch.setattr(_launcher, "SOURCE", public / "launch.py")
-    monkeypatch.setattr(_launch, "START_SECONDS", 1.0)
     namespaces = []
-    first_process = _launch.first_process
+    first_process, report = _launch.first_process, _launcher.await_report
 
     def remember(*arguments: object) -> tuple[int, int]:
         init, handle = first_process(*arguments)  # type: ignore[arg-type]
@@ -299,10 +297,10 @@ def test_silent_launcher_is_given_up(runtime: Runtime, public: Path, monkeypatch
         return init, handle
 
     monkeypatch.setattr(_launch, "first_process", remember)
-    started = time.monotonic()
+    # The launcher alone has so little time: whatever starts it is as slow as the machine.
+    monkeypatch.setattr(_launcher, "await_report", lambda channel, _: report(channel, 0.2))
     with pytest.raises(SandboxError, match="no report in time"):
         open_session(SessionSpec(runtime, ("-c", "pass")))
-    assert time.monotonic() - started < 20
     with namespaces[0] as namespace:
         assert members(namespace) == []
 
