@@ -12,15 +12,19 @@ from typing import TYPE_CHECKING, Any
 from federation.wire import credentials as credentials  # isort: skip
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.figures import figures as figures
 from tests.figures import tell
+from tests.seeded_noise import seeded_noise as seeded_noise
 
 if TYPE_CHECKING:
     from tests.integration.consortium import Consortium
 
-settings.register_profile("default run", parent=settings.default, deadline=None, max_examples=100)
+# The default run tries the same cases each time, on a machine however slow; the long one goes on looking for others.
+settings.register_profile(
+    "default run", deadline=None, max_examples=100, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.register_profile("long", parent=settings.default, deadline=None, max_examples=1000)
 settings.load_profile("long" if os.environ.get("KEYONG_LONG") else "default run")
 

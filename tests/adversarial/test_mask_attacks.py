@@ -377,7 +377,8 @@ async def test_what_the_coordinator_holds_depends_on_the_sum_alone(world: Masked
     assert max(abs(a - b) for a, b in zip(headers[0], headers[1], strict=True)) < 400
     ones = [float(np.mean(one)) for one in bits]
     count = bits[0][0].size * len(bits[0])
-    assert all(abs(one - 0.5) < 5 * 0.5 / count**0.5 for one in ones)
+    # two of them, each by chance once in five hundred million runs
+    assert all(abs(one - 0.5) < 6 * 0.5 / count**0.5 for one in ones)
     same = [float(np.mean(a == b)) for a in bits[0] for b in bits[1]]
     assert abs(float(np.mean(same)) - 0.5) < 0.05
 
@@ -387,7 +388,8 @@ def test_how_long_a_mask_takes_does_not_depend_on_what_it_covers() -> None:
     import time
 
     size = 1 << 16
-    inputs = [np.zeros(size, dtype=np.uint32), np.random.default_rng(1).integers(0, 2**32, size, dtype=np.uint32)]
+    # full and not np.zeros: pages that nobody wrote lie in no memory of their own
+    inputs = [np.full(size, 0, dtype=np.uint32), np.random.default_rng(1).integers(0, 2**32, size, dtype=np.uint32)]
     taken: list[list[float]] = [[], []]
     from federation.secagg import Z32, add_masks
 

@@ -115,6 +115,7 @@ def tracked(*, private: bool) -> float:
 
 
 @pytest.mark.parametrize("attack", [differenced, tracked])
+@pytest.mark.usefixtures("seeded_noise")
 def test_two_questions_that_differ_by_one_row_do_not_tell_it_under_noise(attack: Any) -> None:
     assert attack(private=False) == TARGET_PAY, "without noise they do"
     apart = [attack(private=True) - TARGET_PAY for _ in range(9)]
@@ -139,6 +140,7 @@ def questions(connection: sqlite3.Connection, most: int, *, charged: bool) -> in
 
 
 @pytest.mark.parametrize("charged", [True, False])
+@pytest.mark.usefixtures("seeded_noise")
 def test_averaging_ends_with_the_budget(charged: bool) -> None:
     connection = sqlite3.connect(":memory:", isolation_level=None)
     for statement in budgets.SCHEMA:

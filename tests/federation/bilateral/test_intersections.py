@@ -170,6 +170,7 @@ def test_without_the_extra_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     assert caught.value.code == "psi-missing"
 
 
+@pytest.mark.usefixtures("seeded_noise")
 def test_enumerating_single_keys_tells_nothing(tmp_path: Path) -> None:
     """Attack: is S-1 among the node's keys? Asked alone, it is refused; among keys that nobody has, the answer is below the
     least; among keys known to be shared, the answer is noise. The weakened copy tells plain sizes, and answers each time."""

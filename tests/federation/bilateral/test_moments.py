@@ -137,6 +137,7 @@ def test_the_cost_is_that_of_a_gaussian_of_each_entry() -> None:
     assert score_micro_rho(plan_of()) == 0
 
 
+@pytest.mark.usefixtures("seeded_noise")
 def test_noise_has_the_variance_that_is_charged() -> None:
     plan = plan_of(variance=str(40**2))
     empty = Moments(0, 0, (0,) * moment_count(plan))
@@ -148,6 +149,7 @@ def test_noise_has_the_variance_that_is_charged() -> None:
     assert stats.kstest(values[:, ~squared].ravel() / 40.0, "norm").pvalue < 1e-6
 
 
+@pytest.mark.usefixtures("seeded_noise")
 def test_any_weights_learn_moments_under_noise_alone() -> None:
     """Attack: weights that single one row out, as large as they may be. What they read is noise that grows with them.
 

@@ -70,7 +70,8 @@ def test_every_slot_holds_the_sum_and_none_a_part(keys: Keys) -> None:
     coefficients, moments = np.full(16, 2.0), np.linspace(0.1, 0.9, 16)
     for part in evaluated(keys, coefficients, moments):
         found = slots(keys, part)
-        assert len(found) == SLOTS and np.abs(found - found.mean()).max() < 6 * FLOOD
+        # of so many, one lies beyond 8 deviations once in 10^11 runs
+        assert len(found) == SLOTS and np.abs(found - found.mean()).max() < 8 * FLOOD
         assert found.std() == pytest.approx(FLOOD, rel=0.1)
     node = session(keys[0], keys[1])
     _, (model,) = node.encrypt({}, [numbers(coefficients)])

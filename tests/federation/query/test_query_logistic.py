@@ -220,6 +220,7 @@ def test_all_steps_together_cost_what_was_given_and_no_more() -> None:
             assert rho - 3 * steps <= steps * query_micro_rho(plan, SHARES) <= rho
 
 
+@pytest.mark.usefixtures("seeded_noise")
 def test_noise_is_in_both_sums_and_of_its_size() -> None:
     plan = planned()
     drawn: dict[FitSum, list[int]] = {part: [] for part in FitSum}
