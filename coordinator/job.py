@@ -153,8 +153,11 @@ class Job:
             await self._open_nodes()
             await opening
             rounds = self._rounds = self._exchanges(course.sums)
-            await self._tell("started", {"participants": len(self._cohort.live)})
-            nodes, answer = await course.run(rounds)
+            telling = asyncio.ensure_future(self._tell("started", {"participants": len(self._cohort.live)}))
+            try:
+                nodes, answer = await course.run(rounds)
+            finally:
+                await telling
             self._closing = asyncio.create_task(
                 self._cohort.close()
             )  # beside the writing; nothing is left for them to do

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from federation.crypto import canonical_json, digest
 from federation.errors import DeniedError, KeyongError, UsageError
 from federation.home import Home, now
+from federation.ledger import Appended
 from federation.policy import demanded_participants, demands, parse_policy, shown_columns
 from federation.policy.vocabulary import QUERY
 from federation.privacy import MICRO, STANDARD, exact
@@ -252,12 +253,15 @@ def _vector(
     kept = KeptAnswers(client.home)
     known = kept.find(prepared.identity) if prepared.repeatable and not again else None
     repeated = known is not None
+    recorded: Future[Appended] | None = None
     if known is None:
-        known, opening = _asked(client, prepared, runtime.digest, ciphers, confirm)
+        known, opening, recorded = _asked(client, prepared, runtime.digest, ciphers, confirm)
     else:
         opening = ciphers.opening(known.secret, unpack_parts(known.answer))
     with ThreadPoolExecutor(1) as beside:
         keeping = beside.submit(kept.keep, prepared.identity, known) if prepared.repeatable and not repeated else None
+        if recorded is not None:
+            recorded.result()
         vector = opening.result()
         if keeping is not None:
             keeping.result()
@@ -311,8 +315,9 @@ def planned(home: Home, prepared: Prepared, runtime: str, public: bytes) -> tupl
 
 def _asked(
     client: Client, prepared: Prepared, runtime: str, ciphers: Ciphers, confirm: Any
-) -> tuple[KeptAnswer, Future[NDArray[np.uint64]]]:
-    """The answer, once its nodes' receipts hold; its opening began before, so that neither waits for the other."""
+) -> tuple[KeptAnswer, Future[NDArray[np.uint64]], Future[Appended]]:
+    """The answer, once its nodes' receipts hold. Its opening began before, and its record of the end is on its way to the disk:
+    whoever gives the answer out waits for both, and neither waits for the other."""
     public, secret = ciphers.keys()
     plan, bundle = planned(client.home, prepared, runtime, public)
     if confirm is not None:
@@ -339,8 +344,10 @@ def _asked(
         raise
     finally:
         fields = {"job": plan.id, "plan": envelope.digest, "status": status, "code": code}
-        client.ledger.append("result", fields, ref=recorded.index)
-    return KeptAnswer(job, len(nodes), secret, answer), opening
+        ended = client.ledger.submit("result", fields, ref=recorded.index)
+        if status != "done":
+            ended.result()
+    return KeptAnswer(job, len(nodes), secret, answer), opening, ended
 
 
 def _followed(client: Client, job: str) -> None:
