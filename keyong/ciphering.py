@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from federation.errors import UnavailableError
 from federation.wire import cipher
 from federation.wire.cipher import CipherRefusedError, CipherSession
+from federation.wire.loop import new_event_loop
 from federation.wire.session_channel import SessionChannel, SessionEndedError, SessionFrameError
 from sandbox import Limits, Runtime, SandboxError, Session, SessionSpec, Tier, open_session
 
@@ -171,7 +172,7 @@ class _Sandboxed:
             raise CipherUnavailableError(
                 error.template, hint=error.hint_template, code=CipherUnavailableError.code, **error.params
             ) from None
-        self._loop = asyncio.new_event_loop()
+        self._loop = new_event_loop()
         self._cipher = CipherSession(SessionChannel(self._session.channel, body_limit=_BODY, spool=None))
         return self._cipher
 

@@ -18,6 +18,7 @@ from federation.ledger import Ledger
 from federation.statements import DatasetDescription, Envelope
 from federation.wire import messages as m
 from federation.wire.body import Buffer
+from federation.wire.loop import new_event_loop
 from federation.wire.member import connect, greet, read_mail, send_mail
 from federation.wire.patience import ANSWER_SECONDS
 from federation.wire.peer import Incoming, Peer
@@ -51,7 +52,7 @@ class Client:
         self.greeted = False
         self.holdings = Holdings(open_engine(home.path / "store.db"))
         self._timeout = timeout
-        self._loop = asyncio.new_event_loop()
+        self._loop = new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="keyong-client", daemon=True)
         self._stack = AsyncExitStack()
         self._peer: Peer | None = None

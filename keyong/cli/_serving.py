@@ -42,21 +42,13 @@ def serve(work: Work, drain: Work, seconds: float) -> None:
         drain: lets what runs come to its end; awaited after the first signal. A second one cuts it short.
         seconds: how long it may take; for the person at the terminal.
     """
+    from federation.wire.loop import new_event_loop
     from keyong.cli._allocator import share_arenas
     from keyong.cli._logging import captured
 
     share_arenas()
-    with captured(), asyncio.Runner(loop_factory=_loops()) as runner:
+    with captured(), asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(_until_told(work, drain, seconds))
-
-
-def _loops() -> Callable[[], asyncio.AbstractEventLoop]:
-    """What makes the service's event loop: libuv's where it is installed, which takes half the time to wake and to be woken."""
-    try:
-        import uvloop
-    except ImportError:  # no such system
-        return asyncio.new_event_loop
-    return uvloop.new_event_loop
 
 
 async def _until_told(work: Work, drain: Work, seconds: float) -> None:

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
+from federation.ledger import LedgerUnavailableError
 from federation.query import pack_parts
 from federation.statements import JobPlan
 from federation.statements.code import CodeBundle
 from federation.wire.messages import Event
 from keyong import bilateral
-from keyong.asking import _asked
+from keyong.asking import _asked, _vector
 from keyong.receipts import ReceivedError
 from tests.keyong.parties import NODES, Conversation, Parties, Run
 
@@ -70,9 +71,23 @@ def recorded(course: Course) -> tuple[str, str]:
 
 
 def test_an_answer_whose_receipts_hold_is_done(course: Course) -> None:
-    known, _ = ask(course)
+    known, _, ended = ask(course)
+    ended.result()
     assert (known.answer, known.nodes) == (ANSWER, len(NODES))
     assert recorded(course) == ("done", "")
+
+
+def test_no_answer_is_given_out_before_its_end_is_on_record(course: Course, monkeypatch: pytest.MonkeyPatch) -> None:
+    opening: Future[Any] = Future()
+    opening.set_result([1])
+    ended: Future[Any] = Future()
+    ended.set_exception(LedgerUnavailableError("the disk is full"))
+    monkeypatch.setattr("keyong.asking._asked", lambda *_: (SimpleNamespace(nodes=3), opening, ended))
+    client: Any = course
+    prepared: Any = SimpleNamespace(repeatable=False)
+    runtime: Any = SimpleNamespace(digest="")
+    with pytest.raises(LedgerUnavailableError):
+        _vector(client, prepared, runtime, SimpleNamespace(), True, None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["answer.bfv", "summary.json"])
