@@ -36,8 +36,14 @@ _NAMESPACES = ("user", "net", "ipc", "uts", "mnt")
 def find_runsc() -> tuple[Path, str]:
     """Return ``runsc`` and its version; raise where there is none, or this process may not use it."""
     found = shutil.which("runsc", path=_bubblewrap._PLACES)
-    if found is None or os.geteuid() != 0:
+    if found is None:
         raise _absent()
+    if os.geteuid() != 0:
+        raise SandboxError(
+            "T3 needs gVisor, which root alone can start, and this is not root",
+            code="layer",
+            hint="run the node as root",
+        )
     return Path(found), _version(found, Path(found).stat().st_mtime_ns)
 
 
@@ -52,9 +58,11 @@ def _version(path: str, _changed: int) -> str:
 
 def _absent() -> SandboxError:
     return SandboxError(
-        "T3 needs gVisor: there is no runsc, or this is not root",
+        "T3 needs gVisor: there is no runsc",
         code="layer",
-        hint="install gVisor's runsc (apt-get install runsc, or gvisor.dev) and run the node as root",
+        hint="install gVisor's runsc (apt-get install runsc, or gvisor.dev)"
+        if os.geteuid() == 0
+        else "install gVisor's runsc (apt-get install runsc, or gvisor.dev) and run the node as root",
     )
 
 

@@ -54,7 +54,7 @@ def test_a_missing_layer_is_named_with_its_fix(keyong: Run, monkeypatch: pytest.
 
 def test_what_stronger_isolation_would_need(keyong: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     refused = SandboxError(
-        "T3 needs gVisor: there is no runsc, or this is not root",
+        "T3 needs gVisor: there is no runsc",
         code="layer",
         hint="install gVisor's runsc (apt-get install runsc, or gvisor.dev) and run the node as root",
     )

@@ -23,13 +23,27 @@ from sandbox import (
     open_session,
     prove_tier,
 )
-from sandbox._gvisor import bundle_config
+from sandbox._gvisor import bundle_config, find_runsc
 from sandbox.canary import empty_runtime
 
 MIB = 1 << 20
 real = pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("runsc", path=_bubblewrap._PLACES) is None, reason="needs root and gVisor's runsc"
 )
+
+
+@pytest.mark.parametrize(
+    ("program", "user", "said"), [(None, 0, "no runsc"), (None, 1000, "no runsc"), ("/usr/bin/runsc", 1000, "not root")]
+)
+def test_what_keeps_it_from_starting_is_named(
+    monkeypatch: pytest.MonkeyPatch, program: str | None, user: int, said: str
+) -> None:
+    monkeypatch.setattr("shutil.which", lambda *_, **__: program)
+    monkeypatch.setattr("os.geteuid", lambda: user)
+    with pytest.raises(SandboxError) as refused:
+        find_runsc()
+    assert said in refused.value.message and ("root" in refused.value.hint) == (user != 0)
+    assert ("not root" in refused.value.message) == (program is not None)
 
 
 def test_the_bundle_gives_nothing_that_was_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
