@@ -145,6 +145,7 @@ def run(
             code=app.bundle.digest,
             datasets=dataset or (),
         )
+        _warn_of_purpose(client, chosen, purpose, actions)
         plan = _plan(
             client,
             chosen,
@@ -207,6 +208,20 @@ def _plan(
         clip=clip,
         code_rho=code_rho,
     )
+
+
+def _warn_of_purpose(client: Client, chosen: Sequence[Choice], purpose: str, actions: Sequence[Action]) -> None:
+    """Say which agreements do not permit the purpose, before anything that follows from it alone is complained of."""
+    from keyong.choosing import failing_clauses
+
+    for choice in chosen:
+        if "purpose" in failing_clauses(choice, client.home, purpose, actions):
+            described = choice.published.description
+            narrate(
+                "the agreement over {dataset} does not permit the purpose {purpose}: its node will refuse",
+                dataset=f"{described.provider}/{described.dataset}",
+                purpose=purpose,
+            )
 
 
 def _trial(chosen: Sequence[Choice], app: App, tree: Runtime, why: str) -> CheckReport:

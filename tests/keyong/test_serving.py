@@ -91,6 +91,8 @@ def test_from_a_dataset_to_a_refused_job(
     run = ("job", "run", app, "--purpose", "fed:Marketing", "--action", "train")
     ran = keyong("--home", founder, *run)
     assert ran.code == 2 and "--yes" in ran.err, "nobody is there to be asked"
+    said = ran.err.index("the agreement over mill-a/passes does not permit the purpose fed:Marketing")
+    assert said < ran.err.index("the plan"), "the more fundamental first"
     assert keyong("--home", founder, "job", "list", "--format", "json").json == [], "nothing was signed"
     run += ("--yes",)
     ran = keyong("--home", founder, *run)
