@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from keyong.cli._output import narrate
 from keyong.cli._words import ANCHORINGS, word
-from keyong.text import translate
+from keyong.text import joined, translate
 
 if TYPE_CHECKING:
     from federation.statements import JobPlan, OutputSchema, StageOutput
@@ -147,7 +147,7 @@ def describe_stage(stage: StageOutput) -> str:
     parts += [f"{array.record}/{array.name} {array.dtype}{list(array.shape)}" for array in stage.arrays]
     if stage.metrics:
         parts.append(translate("the metrics {names}", names=", ".join(metric.name for metric in stage.metrics)))
-    return "; ".join(parts) or translate("nothing")
+    return joined(parts) or translate("nothing")
 
 
 def outputs_document(outputs: OutputSchema) -> dict[str, Any]:

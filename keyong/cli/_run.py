@@ -141,12 +141,12 @@ def _mistyped(error: Exception, arguments: Sequence[str]) -> Exception | None:
         if isinstance(value, str) and value in typed:
             named = "pattern" in one["type"] and one["loc"][-1:] in (("member",), ("id",), ("provider",), ("consumer",))
             return UsageError(
-                '"{value}" cannot stand as {field}',
+                '"{value}" cannot stand as {standing}',
                 hint="write lower-case letters, digits and hyphens, such as mill-a; 57 characters at most"
                 if named
                 else "write it on one line, neither empty nor longer than 200 characters",
                 value=value[:80],
-                field=".".join(str(part) for part in one["loc"]),
+                standing=str(one["loc"][-1]) if named else ".".join(str(part) for part in one["loc"]),
             )
     return None
 

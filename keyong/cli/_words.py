@@ -6,7 +6,7 @@ coordinator, is shown as it is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from keyong.text import STATUSES, Said, mark, translate, translate_data
@@ -43,6 +43,31 @@ ANCHORINGS: Mapping[str, str] = {
     "witnessed": mark("witnessed"),
     "final": mark("final"),
 }
+ROLES: Mapping[str, str] = {
+    "member": mark("member"),
+    "coordinator": mark("coordinator"),
+    "analyst": mark("analyst"),
+    "auditor": mark("auditor"),
+}
+"""What a member of a consortium is."""
+KEYS: Mapping[str, str] = {
+    "statement": mark("statement"),
+    "ledger": mark("ledger"),
+    "witness": mark("witness"),
+    "tls": "TLS",
+}
+"""What a key is for."""
+TYPES: Mapping[str, str] = {
+    "integer": mark("integer"),
+    "number": mark("number"),
+    "text": mark("text"),
+    "boolean": mark("boolean"),
+    "timestamp": mark("timestamp"),
+    "date": mark("date"),
+}
+"""Of columns."""
+DENIALS: Mapping[str, str] = {"denied": mark("denied"), "outcome": mark("outcome")}
+"""Which entry of the ledger tells of a refusal."""
 STAGES: Mapping[str, str] = {"train": mark("training"), "evaluate": mark("evaluation"), "query": mark("query")}
 REASONS = (
     mark("the coordinator was restarted"),
@@ -54,6 +79,11 @@ REASONS = (
     mark("that it goes on could not be recorded"),
 )
 """Said by coordinators where no error of ours ended a job."""
+
+
+def listed(known: Mapping[str, str], codes: Iterable[object]) -> str:
+    """Several codes in words, with commas."""
+    return translate(", ").join(word(known, one) for one in codes)
 
 
 def word(words: Mapping[str, str], code: object) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import click
 import typer
 
-from keyong.cli import _state, consortium_root
+from keyong.cli import _state, _words, consortium_root
 from keyong.cli._commands import Commands
 from keyong.cli._output import as_json, emit, facts, line, narrate, table
 from keyong.cli._tiers import AcceptOption, floor_to_enter
@@ -236,7 +236,7 @@ def roster() -> None:
         version=latest.version,
         expires=instant_text(latest.expires),
     )
-    rows = ((one.id, one.entity, ", ".join(one.roles), one.floor) for one in latest.members)
+    rows = ((one.id, one.entity, _words.listed(_words.ROLES, one.roles), one.floor) for one in latest.members)
     table(("member", "legal entity", "roles", "tier"), rows)
 
 

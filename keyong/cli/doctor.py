@@ -12,7 +12,7 @@ from keyong.cli import _state
 from keyong.cli._commands import Commands
 from keyong.cli._containers import OPTIONS
 from keyong.cli._output import as_json, emit, narrate, table
-from keyong.text import explain, translate, translate_data
+from keyong.text import explain, joined, translate, translate_data
 
 if TYPE_CHECKING:
     from sandbox import ContainerKind, Layer, Report, Tier
@@ -91,9 +91,7 @@ def doctor(
         if sound:
             narrate("jobs can run here, isolated at {tiers}", tiers=", ".join(tiers) or floor)
             if report.lacking[Tier.T3]:
-                narrate(
-                    "stronger isolation can be had: {reason}", reason="; ".join(map(_lack, report.lacking[Tier.T3]))
-                )
+                narrate("stronger isolation can be had: {reason}", reason=joined(map(_lack, report.lacking[Tier.T3])))
         else:
             narrate("jobs cannot run here until what is missing is repaired")
     if not sound:
@@ -142,12 +140,12 @@ def _tier(report: Report, floor: str) -> Finding:
                 why=why,
             ),
         )
-    return Finding("isolation", False, fix=f"{why}; {_why_not(report, Tier.T1)}")
+    return Finding("isolation", False, fix=joined((why, _why_not(report, Tier.T1))))
 
 
 def _why_not(report: Report, tier: Tier) -> str:
     """What this machine lacks for a tier, and the fix."""
-    reasons = "; ".join(map(_lack, report.lacking[tier]))
+    reasons = joined(map(_lack, report.lacking[tier]))
     return translate("{tier}: {reason}", tier=tier.name, reason=reasons)
 
 
@@ -157,7 +155,7 @@ def _lack(layer: Layer) -> str:
         return translate_data(layer.fix)
     message, hint = explain(layer.cause)
     fix = hint if layer.fix == layer.cause.hint else translate_data(layer.fix)
-    return f"{message}: {fix}" if fix else message
+    return translate("{message}: {fix}", message=message, fix=fix) if fix else message
 
 
 def _tell_of_container(container: ContainerKind | None, tiers: list[str]) -> None:
@@ -201,7 +199,8 @@ def _runtime() -> Finding:
             "runtime", False, fix=translate("pip install 'keyong[node]' (this installation can verify, not run jobs)")
         )
     except KeyongError as error:
-        return Finding("runtime", False, fix=": ".join(explain(error)))
+        message, fix = explain(error)
+        return Finding("runtime", False, fix=translate("{message}: {fix}", message=message, fix=fix))
     return Finding("runtime", True, f"{found.path.name} {found.digest[:19]}")
 
 

@@ -10,6 +10,7 @@ from keyong.cli import _state
 from keyong.cli._commands import Commands
 from keyong.cli._output import as_json, emit, facts, narrate
 from keyong.cli._tiers import AcceptOption, floor_to_enter
+from keyong.cli._words import ROLES, listed
 
 app = Commands()
 
@@ -65,7 +66,7 @@ def join(
         (
             ("member", identity.member),
             ("legal entity", identity.entity),
-            ("roles", ", ".join(identity.roles)),
+            ("roles", listed(ROLES, identity.roles)),
             ("floor of isolation", home.tier_floor),
             ("root fingerprint", identity.fingerprint),
         )

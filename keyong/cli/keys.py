@@ -9,6 +9,7 @@ import typer
 
 from keyong.cli._commands import Commands
 from keyong.cli._output import as_json, confirmed, emit, facts, narrate, table
+from keyong.cli._words import KEYS, listed
 
 if TYPE_CHECKING:
     from federation.home import Home
@@ -96,4 +97,4 @@ def rotate(
         emit({"roles": list(done.roles), "roster_version": done.roster.version})
         return
     narrate("the new keys are in force; make a backup of them, the old one holds keys that are nobody's now")
-    facts((("keys exchanged", ", ".join(done.roles)), ("roster version", done.roster.version)))
+    facts((("keys exchanged", listed(KEYS, done.roles)), ("roster version", done.roster.version)))

@@ -13,6 +13,7 @@ from keyong.cli._output import as_json, emit, facts, line, table
 from keyong.cli._serving import LogFormat, LogLevel, Observe, ObserveAnywhere, report, serve
 from keyong.cli._standing import fetch, mebibytes, show_checks, show_health
 from keyong.cli._tiers import tell_what_is_missing
+from keyong.cli._words import DENIALS, word
 from keyong.text import translate
 
 app = Commands("Run this company's node, its datasets and its runtime.")
@@ -214,5 +215,5 @@ def _show(found: dict[str, Any]) -> None:
         line()
         table(
             ("refused", "what", "error code", "entry"),
-            ((one["time"], one["kind"], one["code"], one["index"]) for one in found["denials"]),
+            ((one["time"], word(DENIALS, one["kind"]), one["code"], one["index"]) for one in found["denials"]),
         )

@@ -11,6 +11,7 @@ import typer
 from keyong.cli import _output, node_dataset_preview, node_dataset_rules
 from keyong.cli._commands import Commands
 from keyong.cli._output import as_json, emit, facts, line, narrate, say
+from keyong.cli._words import TYPES, word
 from keyong.text import explain, translate
 
 if TYPE_CHECKING:
@@ -197,11 +198,11 @@ def _described(make: Any) -> DatasetDescription:
         first = error.errors(include_url=False)[0]
         if first["loc"] == ("dataset",):
             raise UsageError(
-                '"{value}" cannot stand as {field}',
+                '"{value}" cannot stand as {standing}',
                 hint="write lower-case letters, digits, dots, hyphens and underscores, such as passes-2026; 63 characters"
                 " at most",
                 value=str(first["input"])[:80],
-                field="dataset",
+                standing="dataset",
             ) from None
         raise UsageError(
             "{field} is not of the form it should be: {why}",
@@ -340,7 +341,7 @@ def show_description(described: DatasetDescription) -> None:
         (
             (
                 one.name,
-                one.type,
+                word(TYPES, one.type),
                 translate("yes") if one.nullable else translate("no"),
                 one.unit,
                 one.minimum or "",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from keyong.cli._output import as_json, emit, facts, line, say, table
+from keyong.cli._words import TYPES, word
 from keyong.text import translate
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def preview(
         (
             (
                 one.column.name,
-                one.column.type,
+                word(TYPES, one.column.type),
                 translate("no rule") if one.changed is None else one.changed,
                 one.missing,
                 one.least,

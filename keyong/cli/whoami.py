@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from keyong.cli._commands import Commands
 from keyong.cli._output import as_json, emit, facts
+from keyong.cli._words import ROLES, listed
 
 app = Commands()
 
@@ -54,7 +55,7 @@ def whoami() -> None:
         (
             ("member", identity.member),
             ("legal entity", identity.entity),
-            ("roles", ", ".join(identity.roles)),
+            ("roles", listed(ROLES, identity.roles)),
             ("consortium", identity.name),
             ("root fingerprint", identity.fingerprint),
             ("statement key", keys["statement"]),

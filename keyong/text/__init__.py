@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gettext
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -118,7 +118,7 @@ def explain(error: Explained) -> tuple[str, str]:
 
 
 def _value(name: str, value: object) -> object:
-    """What a coordinator, or the operating system, says, or a state, in words; other values are data and stay."""
+    """What a coordinator, or the operating system, says, a state, or a field, in words; other values are data and stay."""
     if isinstance(value, Said):
         return value.spoken()
     return _(VALUES[value]) if name in VALUED and isinstance(value, str) and value in VALUES else value
@@ -127,6 +127,11 @@ def _value(name: str, value: object) -> object:
 def fill(sentence: str, places: Mapping[str, object]) -> str:
     """Fill the places; a sentence without values is left as it is, braces included."""
     return sentence.format_map(places) if places else sentence
+
+
+def joined(parts: Iterable[str]) -> str:
+    """Sentences one after another, in one line."""
+    return _("; ").join(parts)
 
 
 def translate_data(sentence: str) -> str:
@@ -149,9 +154,16 @@ STATUSES = {
     "interrupted": mark("interrupted"),
 }
 """How jobs stand."""
-VALUED = frozenset({"state", "status", "reason", "why"})
+VALUED = frozenset({"state", "status", "reason", "why", "standing"})
 """Places of errors that may hold one of :data:`VALUES`."""
 VALUES = {
+    "member": mark("the name of a member"),
+    "id": mark("the name of a member"),
+    "provider": mark("the name of a member"),
+    "consumer": mark("the name of a member"),
+    "dataset": mark("the name of a dataset"),
+    "entity": mark("a legal entity"),
+    "title": mark("a title"),
     "in-force": mark("in force"),
     "suspended": mark("suspended"),
     "offered": mark("offered"),
@@ -178,4 +190,4 @@ VALUES = {
     "Cannot assign requested address": mark("this machine does not have that address"),
     "Connection refused": mark("connection refused"),
 }
-"""States, and what the operating system says (in its C locale): each with its sentence of the catalogue."""
+"""States, fields of statements, and what the operating system says (in its C locale): each with its sentence of the catalogue."""

@@ -69,7 +69,7 @@ def test_a_dry_run_registers_nothing(keyong: Run, founder: Path, passes: Path) -
     ("arguments", "part"),
     [
         (["passes", "missing.csv", "--title", "T"], "there is no file"),
-        (["Bad Name", "PASSES", "--title", "T"], "cannot stand as dataset"),
+        (["Bad Name", "PASSES", "--title", "T"], "cannot stand as the name of a dataset"),
         (["passes", "PASSES", "--title", "T", "--column", "nope:number"], "has no column nope"),
         (["passes", "PASSES", "--title", "T", "--column", "grade:number"], "cannot be read as number"),
         (["passes", "PASSES", "--title", "T", "--column", "grade"], "does not declare a column"),

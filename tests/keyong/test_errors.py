@@ -108,12 +108,15 @@ def test_a_group_without_a_command_shows_its_page(keyong: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["consortium", "invite", "Mill A", "--entity", "Mill A Ltd"], 'error: "Mill A" cannot stand as member'),
-        (["consortium", "invite", "mill-a", "--entity", ""], 'error: "" cannot stand as entity'),
+        (
+            ["consortium", "invite", "Mill A", "--entity", "Mill A Ltd"],
+            'error: "Mill A" cannot stand as the name of a member',
+        ),
+        (["consortium", "invite", "mill-a", "--entity", ""], 'error: "" cannot stand as a legal entity'),
         (["consortium", "remove", "nobody"], "error: the roster has no member nobody"),
         (
             ["node", "dataset", "add", "My Passes", "passes.csv", "--title", "x"],
-            'error: "My Passes" cannot stand as dataset',
+            'error: "My Passes" cannot stand as the name of a dataset',
         ),
     ],
 )

@@ -10,6 +10,7 @@ import pytest
 from coordinator.metrics import ENDS
 from keyong.cli import _words as words
 from keyong.text import speaking, translate_data
+from tests.keyong.conftest import Run
 
 SOURCES = Path(__file__).parents[2] / "coordinator"
 COORDINATOR = "\n".join(path.read_text(encoding="utf-8") for path in SOURCES.glob("*.py"))
@@ -34,3 +35,12 @@ def test_each_word_is_translated(table: dict[str, str]) -> None:
 
 def test_a_code_of_a_newer_coordinator_is_shown_as_it_is() -> None:
     assert words.word(words.STATUSES, "paused") == "paused"
+
+
+def test_a_roster_and_what_cannot_be_a_name_are_chinese_throughout(keyong: Run, founder: Path) -> None:
+    told = keyong("--lang", "zh", "--home", founder, "consortium", "roster").out
+    assert "成员、协调方、分析方" in told and "analyst" not in told
+    told = keyong("--lang", "zh", "--home", founder, "consortium", "invite", "Mill A", "--entity", "x").err
+    assert "成员名称" in told
+    roles = keyong("--home", founder, "consortium", "roster", "--format", "json").json["members"][0]["roles"]
+    assert roles == ["member", "coordinator", "analyst"], "JSON has the codes"
