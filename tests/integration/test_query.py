@@ -174,20 +174,25 @@ def test_what_singles_out_a_company_is_suppressed(mills: Consortium) -> None:
     assert [row["suppressed"] for row in answer["rows"]] == [True]
 
 
+def entries_of_questions(mills: Consortium) -> int:
+    """What a mill has on record of being asked; acknowledgements of answers come later, when the asker has them."""
+    return sum(one["kind"] != "ack" for one in mills.entries(mills.mill("a")))
+
+
 def test_refusals_say_why_before_anybody_is_asked(mills: Consortium) -> None:
     def refused(sql: str, code: int, *words: str, purpose: str = PURPOSE) -> None:
         mills.institute.run("query", sql, "--purpose", purpose, "--yes").refused(code, *words)
 
-    before = len(mills.entries(mills.mill("a")))
+    before = entries_of_questions(mills)
     refused("SELECT MAX(force) FROM passes", 2, "differential privacy", "line 1")
     refused("SELECT force FROM passes", 2, "force", "column 8")
     refused("SELECT COUNT(*) FROM nothing", 2, "nothing")
-    assert len(mills.entries(mills.mill("a"))) == before
+    assert entries_of_questions(mills) == before
     refused("SELECT COUNT(*) FROM passes", 3, "purpose", purpose="fed:Marketing")
 
 
 def test_explanation_asks_nobody(mills: Consortium) -> None:
-    before = len(mills.entries(mills.mill("a")))
+    before = entries_of_questions(mills)
     told = mills.institute.run("query", "SELECT AVG(width) FROM passes", "--purpose", PURPOSE, "--explain")
     assert told.code == 0 and "who learns what" in told.out and "not protected against" in told.out
     document = mills.institute.ok(
@@ -195,7 +200,7 @@ def test_explanation_asks_nobody(mills: Consortium) -> None:
     ).json
     assert {one["clause"] for one in document["refusals"]} == {"purpose"}
     assert document["plan"]["measures"][0]["kind"] == "mean" and document["leak_bits"] > 0
-    assert len(mills.entries(mills.mill("a"))) == before
+    assert entries_of_questions(mills) == before
     json.dumps(document)
 
 
