@@ -259,13 +259,18 @@ def _vector(
     else:
         opening = ciphers.opening(known.secret, unpack_parts(known.answer))
     with ThreadPoolExecutor(1) as beside:
-        keeping = beside.submit(kept.keep, prepared.identity, known) if prepared.repeatable and not repeated else None
-        if recorded is not None:
-            recorded.result()
+        ended = beside.submit(_end, recorded, kept, prepared, known) if recorded is not None else None
         vector = opening.result()
-        if keeping is not None:
-            keeping.result()
+        if ended is not None:
+            ended.result()
     return [int(one) for one in vector], known, repeated
+
+
+def _end(recorded: Future[Appended], kept: KeptAnswers, prepared: Prepared, known: KeptAnswer) -> None:
+    """Keep an answer once its end is on record: none is given out, now or from what is kept, whose record was lost."""
+    recorded.result()
+    if prepared.repeatable:
+        kept.keep(prepared.identity, known)
 
 
 def planned(home: Home, prepared: Prepared, runtime: str, public: bytes) -> tuple[JobPlan, CodeBundle]:

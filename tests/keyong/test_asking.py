@@ -83,11 +83,14 @@ def test_no_answer_is_given_out_before_its_end_is_on_record(course: Course, monk
     ended: Future[Any] = Future()
     ended.set_exception(LedgerUnavailableError("the disk is full"))
     monkeypatch.setattr("keyong.asking._asked", lambda *_: (SimpleNamespace(nodes=3), opening, ended))
+    kept: list[Any] = []
+    monkeypatch.setattr("keyong.asking.KeptAnswers.keep", lambda *arguments: kept.append(arguments))
     client: Any = course
-    prepared: Any = SimpleNamespace(repeatable=False)
+    prepared: Any = SimpleNamespace(repeatable=True, identity="a query")
     runtime: Any = SimpleNamespace(digest="")
     with pytest.raises(LedgerUnavailableError):
         _vector(client, prepared, runtime, SimpleNamespace(), True, None)  # type: ignore[arg-type]
+    assert kept == [], "the next time it would be given out without a record"
 
 
 @pytest.mark.parametrize("name", ["answer.bfv", "summary.json"])
