@@ -120,7 +120,7 @@ class Hub:
 
     def dial(self, identity: TlsIdentity, **options: Any) -> contextlib.AbstractAsyncContextManager[Peer]:
         """Dial it as the holder of that identity."""
-        values: dict[str, Any] = {"spool": self.folder, "timeout": 5.0} | options
+        values: dict[str, Any] = {"spool": self.folder, "timeout": 60.0} | options
         return dial(self.address, identity.key_pem, identity.certificate_pem, **values)
 
 

@@ -237,7 +237,7 @@ async def test_malformed_frames_end_the_link_with_a_code_and_the_hub_serves_on(h
     identity = hub.member("mill")
     async with hub.dial(identity) as peer:
         await peer._write(Frame(exchange=2, open=Head(method="x")))  # an even number: the hub's own
-        assert await peer.ended(5)
+        assert await peer.ended(60)
         with pytest.raises(KeyongError) as refused:
             await peer.call("x", b"", timeout=30)
         assert refused.value.code == "link-refused"
