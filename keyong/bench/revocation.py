@@ -74,10 +74,10 @@ def _revoke(line: Line, number: int) -> float:
 
 
 def _await_fall(job: subprocess.Popen[str], told: list[float]) -> None:
-    """When the requester hears that the node fell out."""
+    """When the requester hears that the node fell out, or denied the second try of the step that was killed."""
     assert job.stdout is not None
     for row in job.stdout:
-        if row.startswith("{") and json.loads(row).get("event") == "fell-out":
+        if row.startswith("{") and json.loads(row).get("event") in ("fell-out", "denied"):
             told.append(time.perf_counter())
             return
 
